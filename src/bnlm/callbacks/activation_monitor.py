@@ -1,0 +1,110 @@
+"""Activations over depth: how large they are, how many are on their flat part, which units never respond."""
+
+from collections import deque
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from bnlm.callbacks import figures
+from bnlm.callbacks.monitor import Monitor
+from bnlm.callbacks.shared_observation import Measured, OnHost
+from bnlm.callbacks.tensorboard import write_image
+from bnlm.probe import StepRecord, Wanted
+from bnlm.stats import mean_of, std_of
+
+#: Observed steps over which a unit has to stay silent to count as dead.
+DEAD_WINDOW = 20
+
+
+class ActivationMonitor(Monitor):
+    """Logs the statistics of every activation, whether a module or a call (see `Monitor` for when).
+
+    | tag | meaning |
+    |---|---|
+    | `activation_mean/{layer}`, `activation_std/{layer}` | of the output |
+    | `preactivation_std/{layer}` | of the input |
+    | `saturation/{layer}` | fraction of outputs on the flat part (tanh beyond 0.97, ...); bounded activations |
+    | `dead_units/{layer}` | fraction of units silent in all of the last 20 observed steps |
+    | `activation_gradient_std/{layer}` | of the loss gradient at the output |
+    | histograms `activations/{layer}`, `activation_gradients/{layer}` | |
+    | figures `activations`, `activation_gradients`, `saturation_map/{layer}` | |
+
+    Of an activation with more than 262,144 elements, evenly spaced slices of about that many are looked at.
+    Source of the statistics: Karpathy, makemore part 3 (2022).
+    """
+
+    charts: ClassVar[dict[str, list[str]]] = {
+        "saturation": ["saturation/.*"],
+        "dead units": ["dead_units/.*"],
+        "activation std": ["activation_std/.*"],
+        "activation mean": ["activation_mean/.*"],
+        "pre-activation std": ["preactivation_std/.*"],
+        "activation gradient std": ["activation_gradient_std/.*"],
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._responded: dict[str, deque[Tensor]] = {}
+        self._kinds: dict[str, str] = {}
+
+    def wanted(self, histograms: bool, figures: bool) -> Wanted:
+        return Wanted(activations=True, histograms=histograms or figures, maps=figures)
+
+    def measure(self, record: StepRecord) -> Measured:
+        measured = Measured()
+        for layer, activation in record.activations.items():
+            self._kinds[layer] = activation.kind
+            measured.scalars[f"activation_mean/{layer}"] = mean_of(activation.output)
+            measured.scalars[f"activation_std/{layer}"] = std_of(activation.output)
+            measured.scalars[f"preactivation_std/{layer}"] = std_of(activation.input)
+            if activation.flat is not None:
+                measured.scalars[f"saturation/{layer}"] = activation.flat[0] / activation.flat[1]
+            if activation.responded is not None:
+                measured.scalars[f"dead_units/{layer}"] = self._dead_fraction(layer, activation.responded)
+            if activation.gradient is not None:
+                measured.scalars[f"activation_gradient_std/{layer}"] = std_of(activation.gradient)
+            if activation.histogram is not None:
+                measured.histograms[f"activations/{layer}"] = activation.histogram
+            if activation.gradient_histogram is not None:
+                measured.histograms[f"activation_gradients/{layer}"] = activation.gradient_histogram
+            if activation.flat_map is not None:
+                measured.maps[layer] = activation.flat_map
+        return measured
+
+    def _dead_fraction(self, layer: str, responded: Tensor) -> Tensor:
+        window = self._responded.setdefault(layer, deque(maxlen=DEAD_WINDOW))
+        if window and window[0].shape != responded.shape:
+            window.clear()
+        window.append(responded)
+        alive = torch.stack([r.to(responded.device) for r in window]).any(dim=0)
+        return 1 - alive.double().mean() if responded.device.type != "mps" else 1 - alive.float().mean()
+
+    def draw(self, trainer: Trainer, values: OnHost) -> None:
+        for statistic, title in (("activations", "outputs"), ("activation_gradients", "loss gradient at the outputs")):
+            curves = {
+                f"{layer} ({kind})": values.histograms[f"{statistic}/{layer}"]
+                for layer, kind in self._kinds.items()
+                if f"{statistic}/{layer}" in values.histograms
+            }
+            if curves:
+                image = figures.distributions(curves, f"Activations: {title}, step {values.step}")
+                write_image(trainer.loggers, f"figures/{statistic}", image, values.step)
+        for layer, flat_map in values.maps.items():
+            title = f"{layer} ({self._kinds[layer]}): flat outputs in white, step {values.step}"
+            write_image(
+                trainer.loggers, f"figures/saturation_map/{layer}", figures.saturation_map(flat_map, title), values.step
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        responded = {layer: torch.stack(list(window)) for layer, window in self._responded.items()}
+        return {**super().state_dict(), "responded": responded}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._responded = {
+            layer: deque(stacked.unbind(), maxlen=DEAD_WINDOW) for layer, stacked in state_dict["responded"].items()
+        }
+
+

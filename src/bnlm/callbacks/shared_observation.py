@@ -1,0 +1,180 @@
+"""Several monitors on one trainer look at a step together: one probe, one transfer to the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import Tensor
+
+from bnlm.callbacks.tensorboard import write_layout
+from bnlm.probe import StepProbe, StepRecord, Wanted
+
+if TYPE_CHECKING:
+    from bnlm.callbacks.monitor import Monitor
+
+
+@dataclass
+class Measured:
+    """What a monitor makes of a `StepRecord`: tensors on the device, arrays after the transfer.
+
+    Attributes:
+        scalars: By tag.
+        histograms: By tag, as `stats.histogram` gives them.
+        maps: By layer, `(examples, units)` booleans.
+    """
+
+    scalars: dict[str, Tensor] = field(default_factory=dict)
+    histograms: dict[str, Tensor] = field(default_factory=dict)
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+    def tensors(self) -> list[Tensor]:
+        return [*self.scalars.values(), *self.histograms.values(), *self.maps.values()]
+
+
+@dataclass
+class OnHost:
+    """`Measured` after the transfer."""
+
+    step: int
+    scalars: dict[str, float]
+    histograms: dict[str, np.ndarray]
+    maps: dict[str, np.ndarray]
+
+
+class SharedObservation:
+    """The monitors of one trainer and the probe they share while a step is observed."""
+
+    _of_trainer: WeakKeyDictionary[Trainer, SharedObservation] = WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self.members: list[Monitor] = []
+        self.step = -1
+        self._asked: dict[Monitor, Wanted] = {}
+        self._probe: StepProbe | None = None
+        self._steps_before = 0
+        self._layout_written = False
+
+    @classmethod
+    def join(cls, trainer: Trainer, monitor: Monitor) -> SharedObservation:
+        """Return the observation of `trainer`, with `monitor` among its members.
+
+        Raises:
+            ValueError: Under FSDP, DeepSpeed and tensor parallelism, where a parameter is only a shard of itself.
+        """
+        if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
+            raise ValueError(
+                f"{type(monitor).__name__} cannot watch {type(trainer.strategy).__name__}: each process holds shards of "
+                "the parameters, whose statistics would be wrong. Use a strategy with whole parameters (auto, ddp) or "
+                "remove the callback."
+            )
+        shared = cls._of_trainer.setdefault(trainer, cls())
+        if monitor not in shared.members:
+            shared.members.append(monitor)
+        return shared
+
+    def ask(self, monitor: Monitor, wanted: Wanted, step: int) -> None:
+        """`monitor` wants to see the step that begins now."""
+        if self._probe is None:
+            self._asked[monitor] = wanted
+            self.step = step
+
+    def batch_starts(self, monitor: Monitor, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Attach the probe once every member has had its turn to ask."""
+        if monitor is not self.members[-1]:
+            return
+        if self._probe is not None:  # the step observed is still to come: gradients are being accumulated
+            self._probe.next_forward()
+        elif self._asked:
+            wanted = Wanted()
+            for each in self._asked.values():
+                wanted |= each
+            self._probe = StepProbe(pl_module, trainer.optimizers, wanted)
+            self._steps_before = trainer.global_step
+            self._probe.attach()
+
+    def after_backward(self, monitor: Monitor, trainer: Trainer) -> None:
+        """Let the probe read the gradients, of which a scaler (fp16) may have made a multiple."""
+        if self._probe is not None and monitor is self.members[-1]:
+            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            self._probe.after_backward(None if scaler is None else scaler._scale)
+
+    def batch_ends(self, monitor: Monitor, trainer: Trainer) -> None:
+        """Publish what was seen, if the batch brought an optimizer step."""
+        if self._probe is None or monitor is not self.members[-1]:
+            return
+        if not self._probe.done and trainer.global_step == self._steps_before:
+            return
+        self._probe.detach()
+        asked, record = self._asked, self._probe.record
+        self._probe, self._asked = None, {}
+        if trainer.world_size > 1:
+            _reduce_over_ranks(record)
+        with torch.no_grad():
+            measured = {member: member.measure(record) for member in asked}
+        on_host = _to_host(measured, self.step)
+        if not trainer.is_global_zero:
+            return
+        if not self._layout_written:
+            self._layout_written = True
+            write_layout(trainer.loggers, {title: tags for m in self.members for title, tags in m.charts.items()})
+        for member, values in on_host.items():
+            member.publish(trainer, values)
+
+    def release(self) -> None:
+        """Take the probe off and forget it: training ended or failed in the middle of an observed step."""
+        if self._probe is not None:
+            self._probe.detach()
+        self._probe, self._asked = None, {}
+
+
+def _reduce_over_ranks(record: StepRecord) -> None:
+    """Pool the activation statistics over all processes; gradients and parameters are equal on all of them already."""
+    sums: list[Tensor] = []
+    alive: list[Tensor] = []
+    for activation in record.activations.values():
+        sums += [t for t in (activation.output, activation.input, activation.gradient, activation.flat) if t is not None]
+        alive += [activation.responded.to(torch.uint8)] if activation.responded is not None else []
+    _all_reduce(sums, torch.distributed.ReduceOp.SUM)
+    _all_reduce(alive, torch.distributed.ReduceOp.MAX)
+    reduced = iter(alive)
+    for activation in record.activations.values():
+        if activation.responded is not None:
+            activation.responded = next(reduced).bool()
+
+
+def _all_reduce(tensors: list[Tensor], op: torch.distributed.ReduceOp.RedOpType) -> None:
+    if not tensors:
+        return
+    joined = torch.cat(tensors)
+    torch.distributed.all_reduce(joined, op)
+    for tensor, part in zip(tensors, joined.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part)
+
+
+def _to_host(measured: dict[Monitor, Measured], step: int) -> dict[Monitor, OnHost]:
+    """Move everything in one transfer."""
+    tensors = [t for each in measured.values() for t in each.tensors()]
+    if not tensors:
+        return {}
+    flat = torch.cat([t.reshape(-1).to(tensors[0].dtype) for t in tensors]).cpu().numpy()
+    parts = iter(np.split(flat, np.cumsum([t.numel() for t in tensors])[:-1]))
+
+    def arrays(source: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        return {key: next(parts).reshape(tensor.shape) for key, tensor in source.items()}
+
+    return {
+        member: OnHost(
+            step,
+            {tag: float(value) for tag, value in arrays(each.scalars).items()},
+            arrays(each.histograms),
+            {layer: value > 0.5 for layer, value in arrays(each.maps).items()},
+        )
+        for member, each in measured.items()
+    }
+

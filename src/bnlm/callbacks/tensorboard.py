@@ -1,0 +1,79 @@
+"""Writes to Lightning's loggers: all values of a step as one TensorBoard event, scalars alone to any other logger."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from bnlm.stats import bin_edges
+
+
+def has_tensorboard(loggers: Sequence[Logger]) -> bool:
+    """Return whether any of the loggers can show histograms and figures."""
+    return any(isinstance(logger, TensorBoardLogger) for logger in loggers)
+
+
+def write_step(
+    loggers: Sequence[Logger],
+    step: int,
+    scalars: Mapping[str, float],
+    histograms: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Write the scalars, and to TensorBoard the histograms (as `stats.histogram` gives them), at `step`."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            # One event for all: `add_scalar` eighty times would cost more than measuring did.
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
+            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+            for tag, counted in (histograms or {}).items():
+                if np.isfinite(counted[:2]).all():
+                    values.append(Summary.Value(tag=tag, histo=_histogram_proto(counted)))
+            if values:
+                _file_writer(logger).add_summary(Summary(value=values), step)
+        elif scalars:
+            logger.log_metrics(dict(scalars), step=step)
+
+
+def write_image(loggers: Sequence[Logger], tag: str, image: np.ndarray, step: int) -> None:
+    """Write a picture `(height, width, 3)` of bytes to TensorBoard."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(tag, image, step, dataformats="HWC")
+
+
+def write_layout(loggers: Sequence[Logger], charts: Mapping[str, list[str]]) -> None:
+    """Write the layout of TensorBoard's "custom scalars": one chart a statistic, with all its layers.
+
+    Args:
+        charts: Title -> regular expressions of the tags it shows.
+    """
+    layout = {"bnlm": {title: ["Multiline", tags] for title, tags in {"loss": _LOSSES, **charts}.items()}}
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_custom_scalars(layout)
+
+
+_LOSSES = ["(train|val)[/_]loss$"]
+
+
+def _file_writer(logger: TensorBoardLogger) -> Any:
+    return logger.experiment._get_file_writer()
+
+
+def _histogram_proto(counted: np.ndarray) -> Any:
+    from tensorboard.compat.proto.summary_pb2 import HistogramProto
+
+    low, high, counts = float(counted[0]), float(counted[1]), counted[2:]
+    edges = np.array(bin_edges(low, high))
+    middles = (edges[:-1] + edges[1:]) / 2
+    return HistogramProto(
+        min=low,
+        max=high,
+        num=float(counts.sum()),
+        sum=float((counts * middles).sum()),
+        sum_squares=float((counts * middles**2).sum()),
+        bucket_limit=edges[1:].tolist(),
+        bucket=counts.tolist(),
+    )

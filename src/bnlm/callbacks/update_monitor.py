@@ -1,0 +1,68 @@
+"""The size of the optimizer's real steps beside the parameters they change."""
+
+from typing import Any, ClassVar
+
+from lightning.pytorch import Trainer
+
+from bnlm.callbacks import figures
+from bnlm.callbacks.monitor import Monitor, finite_or_left_out
+from bnlm.callbacks.shared_observation import Measured, OnHost
+from bnlm.callbacks.tensorboard import write_image
+from bnlm.probe import StepRecord, Wanted
+
+#: Points a curve of the figure keeps; when there are more, every second one is dropped.
+MAX_POINTS = 512
+
+
+class UpdateMonitor(Monitor):
+    """Logs how far a step moved every parameter (see `Monitor` for when).
+
+    | tag | meaning |
+    |---|---|
+    | `update_to_data/{param}` | log10( std(after - before) / std(before) ) of the measured change |
+    | figure `update_to_data` | the same over time for the weight matrices, with the rule of thumb's line at -3 |
+
+    The change is measured on the parameter, so momentum, weight decay, an optimizer's scaling and clipping are in it.
+    Left out where it does not exist: a parameter without spread, or one that did not move.
+    Source: Karpathy, makemore part 3 (2022), who plots lr * gradient instead.
+    """
+
+    charts: ClassVar[dict[str, list[str]]] = {"update:data (log10)": ["update_to_data/.*"]}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._weights: list[str] = []
+        self._history: dict[str, list[tuple[int, float]]] = {}
+
+    def wanted(self, histograms: bool, figures: bool) -> Wanted:
+        return Wanted(updates=True)
+
+    def measure(self, record: StepRecord) -> Measured:
+        moved = {name: p for name, p in record.parameters.items() if p.update is not None and p.shape.numel() > 1}
+        self._weights = [name for name, p in moved.items() if len(p.shape) >= 2]
+        return Measured({f"update_to_data/{name}": p.update_to_data() for name, p in moved.items()})
+
+    def remember(self, values: OnHost) -> None:
+        values.scalars = finite_or_left_out(values.scalars)
+        for name in self._weights:
+            value = values.scalars.get(f"update_to_data/{name}")
+            if value is not None:
+                points = self._history.setdefault(name, [])
+                points.append((values.step, value))
+                if len(points) > MAX_POINTS:
+                    del points[1::2]
+
+    def draw(self, trainer: Trainer, values: OnHost) -> None:
+        if self._history:
+            write_image(trainer.loggers, "figures/update_to_data", figures.updates(self._history), values.step)
+
+    def state_dict(self) -> dict[str, Any]:
+        history = {name: [list(point) for point in points] for name, points in self._history.items()}
+        return {**super().state_dict(), "history": history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._history = {
+            name: [(int(step), float(value)) for step, value in points]
+            for name, points in state_dict["history"].items()
+        }

@@ -1,0 +1,7 @@
+"""How one optimizer step of any `nn.Module` is observed."""
+
+from bnlm.probe.activation_tap import ActivationTap
+from bnlm.probe.records import ActivationRecord, ParameterRecord, StepRecord
+from bnlm.probe.step_probe import StepProbe, Wanted
+
+__all__ = ["ActivationRecord", "ActivationTap", "ParameterRecord", "StepProbe", "StepRecord", "Wanted"]

@@ -1,0 +1,178 @@
+"""Sees activations wherever they are: modules (`nn.Tanh`) and calls (`torch.tanh(x)`, `F.relu(x)`, `x.sigmoid()`)."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from bnlm.probe.records import ActivationRecord
+from bnlm.stats import (
+    BOUNDED,
+    bounded,
+    can_die,
+    channel_dim_of,
+    flat,
+    histogram,
+    limits_from_call,
+    moment_sums,
+    responding_units,
+)
+
+#: The largest picture of which outputs are flat: examples x units.
+MAP_EXAMPLES, MAP_UNITS = 64, 512
+
+_NAMES = (
+    "celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish prelu relu relu6 rrelu selu "
+    "sigmoid silu softplus softshrink softsign tanh tanhshrink threshold"
+).split()
+
+
+def _activation_functions() -> dict[Callable[..., Any], str]:
+    """Return every spelling torch has of each activation: functional, torch, Tensor method and their in-place forms."""
+    functions: dict[Callable[..., Any], str] = {}
+    for name in _NAMES:
+        for owner in (F, torch, Tensor):
+            for spelling in (name, f"{name}_"):
+                function = getattr(owner, spelling, None)
+                if function is not None:
+                    functions[function] = name
+    functions[torch.special.expit] = "sigmoid"
+    return functions
+
+
+ACTIVATION_FUNCTIONS = _activation_functions()
+
+
+class ActivationTap(TorchFunctionMode):
+    """While entered, reduces each activation that `root` computes in training mode to an `ActivationRecord`.
+
+    A layer's name is its module path (`encoder.act`); for a call inside another module that path and the function's
+    name (`encoder.tanh`, or `tanh` in the root itself), with `_1`, `_2`, ... for repetitions within one forward.
+
+    Args:
+        root: The module whose paths name the layers.
+        histograms: Also count histograms of outputs and their gradients.
+        maps: Also keep which outputs of bounded activations are flat, `(examples, units)`.
+    """
+
+    def __init__(self, root: nn.Module, histograms: bool = False, maps: bool = False) -> None:
+        super().__init__()
+        self.root = root
+        self.histograms = histograms
+        self.maps = maps
+        self.records: dict[str, ActivationRecord] = {}
+        self.on = False
+        self._handles: list[RemovableHandle] = []
+        self._names: dict[int, str] = {}
+        self._stack: list[tuple[str, bool]] = []
+        self._calls: Counter[str] = Counter()
+
+    def attach(self) -> None:
+        """Start to look. Two hooks for all modules of the process are cheaper than two for each module of `root`."""
+        for path, module in self.root.named_modules():
+            # torch.compile wraps a module under this name, which its author never wrote.
+            self._names[id(module)] = ".".join(part for part in path.split(".") if part != "_orig_mod")
+        self._handles = [
+            register_module_forward_pre_hook(self._enter_module),
+            register_module_forward_hook(self._leave_module, always_call=True),
+        ]
+        self.on = True
+        self.__enter__()
+
+    def detach(self) -> None:
+        """Stop looking; leaves the stack of modes once no other mode lies on top of this one."""
+        self.on = False
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        stack = torch.overrides._get_current_function_mode_stack()
+        if stack and stack[-1] is self:
+            self.__exit__(None, None, None)
+
+    def next_forward(self) -> None:
+        """A new forward begins: its first tanh is the layer `tanh` again, not `tanh_1`."""
+        self._calls.clear()
+        self._stack.clear()
+
+    def _enter_module(self, module: nn.Module, args: Any) -> None:
+        path = self._names.get(id(module))
+        if path is None:  # not a part of root: what it calls belongs to the module around it
+            self._stack.append((self._stack[-1][0] if self._stack else "", False))
+        else:
+            self._stack.append((path, type(module).__module__ == nn.Tanh.__module__))
+
+    def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._stack:
+            self._stack.pop()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        kind = ACTIVATION_FUNCTIONS.get(func)
+        # Inside a backward pass: activation checkpointing computes again what has been seen already.
+        if kind is None or not self.on or not self.root.training or torch._C._current_graph_task_id() != -1:
+            return func(*args, **kwargs)
+        x = args[0] if args else kwargs["input"]
+        channel_dim = channel_dim_of(x)
+        pre_activation = moment_sums(bounded(x, channel_dim))  # before the call, which may overwrite its input
+        output = func(*args, **kwargs)
+        self._record(kind, pre_activation, output, channel_dim, limits_from_call(kind, args, kwargs))
+        return output
+
+    @torch.no_grad()
+    def _record(
+        self,
+        kind: str,
+        pre_activation: Tensor,
+        output: Tensor,
+        channel_dim: int,
+        limits: tuple[float, float] | None,
+    ) -> None:
+        layer = self._layer(kind)
+        seen = bounded(output.detach(), channel_dim)
+        record = ActivationRecord(kind, moment_sums(seen), pre_activation)
+        if kind in BOUNDED:
+            on_flat = flat(kind, seen, limits)
+            count = torch.full_like(record.output[0], seen.numel())
+            record.flat = torch.stack([on_flat.sum().to(count.dtype), count])
+            if self.maps:
+                units = on_flat.movedim(channel_dim, -1).reshape(-1, seen.shape[channel_dim])
+                record.flat_map = units[:MAP_EXAMPLES, :MAP_UNITS]
+        if can_die(kind):
+            record.responded = responding_units(kind, seen, channel_dim, limits)
+        if layer in self.records:
+            self.records[layer].add(record)
+        else:
+            if self.histograms:
+                record.histogram = histogram(seen)
+            self.records[layer] = record
+        if output.requires_grad:
+            output.register_hook(lambda gradient: self._record_gradient(layer, gradient, channel_dim))
+
+    @torch.no_grad()
+    def _record_gradient(self, layer: str, gradient: Tensor, channel_dim: int) -> None:
+        if not self.on:
+            return
+        record = self.records[layer]
+        seen = bounded(gradient.detach(), channel_dim)
+        sums = moment_sums(seen)
+        if record.gradient is None:
+            record.gradient = sums
+            if self.histograms:
+                record.gradient_histogram = histogram(seen)
+        else:
+            record.gradient = record.gradient + sums
+
+    def _layer(self, kind: str) -> str:
+        path, is_activation_module = self._stack[-1] if self._stack else ("", False)
+        layer = path if is_activation_module else f"{path}.{kind}".lstrip(".")
+        call = self._calls[layer]
+        self._calls[layer] += 1
+        return f"{layer}_{call}" if call else layer

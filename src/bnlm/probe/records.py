@@ -1,0 +1,79 @@
+"""What one observed optimizer step leaves behind: sums on the device, nothing larger than a histogram or a map."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from bnlm.stats import std_of
+
+
+@dataclass
+class ActivationRecord:
+    """One activation in one step; moment sums `(3,)` pooled over the step's micro-batches (see `stats.moments`).
+
+    Attributes:
+        kind: torch's function name: tanh, relu, ...
+        output: Moment sums of the outputs.
+        input: Moment sums of the pre-activations.
+        gradient: Moment sums of the loss gradient at the outputs; None until a backward pass came by.
+        flat: `(2,)`: outputs on the flat part, outputs looked at; None for unbounded activations.
+        responded: `(units,)` booleans, see `stats.responding_units`; None where units cannot die.
+        histogram: Of the first micro-batch's outputs, see `stats.histogram`; likewise `gradient_histogram`.
+        flat_map: `(examples, units)` booleans of the first micro-batch.
+    """
+
+    kind: str
+    output: Tensor
+    input: Tensor
+    gradient: Tensor | None = None
+    flat: Tensor | None = None
+    responded: Tensor | None = None
+    histogram: Tensor | None = None
+    gradient_histogram: Tensor | None = None
+    flat_map: Tensor | None = None
+
+    def add(self, other: "ActivationRecord") -> None:
+        """Pool the same activation of a further micro-batch into this record."""
+        self.output += other.output
+        self.input += other.input
+        if self.flat is not None and other.flat is not None:
+            self.flat += other.flat
+        if self.responded is not None and other.responded is not None:
+            self.responded |= other.responded
+
+
+@dataclass
+class ParameterRecord:
+    """One parameter in one step: moment sums `(3,)` of its gradient (before clipping), its data and its change."""
+
+    shape: torch.Size
+    data: Tensor
+    gradient: Tensor | None = None
+    update: Tensor | None = None
+    gradient_histogram: Tensor | None = None
+
+    def gradient_to_data(self) -> Tensor:
+        """std(gradient) / std(parameter)."""
+        assert self.gradient is not None
+        return std_of(self.gradient) / std_of(self.data)
+
+    def update_to_data(self) -> Tensor:
+        """log10(std(after - before) / std(before))."""
+        assert self.update is not None
+        return torch.log10(std_of(self.update) / std_of(self.data))
+
+
+@dataclass
+class StepRecord:
+    """All that was seen of one optimizer step."""
+
+    activations: dict[str, ActivationRecord] = field(default_factory=dict)
+    parameters: dict[str, ParameterRecord] = field(default_factory=dict)
+
+    def gradient_norm(self) -> Tensor | None:
+        """L2 norm over the gradients of all parameters, before clipping; None if there were no gradients."""
+        squares = [p.gradient[2] for p in self.parameters.values() if p.gradient is not None]
+        return torch.stack(squares).sum().sqrt() if squares else None
+
+

@@ -1,0 +1,189 @@
+"""Observes one optimizer step of any `nn.Module`, then takes itself off."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from bnlm.probe.activation_tap import ActivationTap
+from bnlm.probe.records import ParameterRecord, StepRecord
+from bnlm.stats import difference, histogram, moment_sums
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be looked at; several observers of one step join theirs with `|`."""
+
+    activations: bool = False
+    gradients: bool = False
+    updates: bool = False
+    histograms: bool = False
+    maps: bool = False
+
+    def __or__(self, other: "Wanted") -> "Wanted":
+        return Wanted(
+            self.activations or other.activations,
+            self.gradients or other.gradients,
+            self.updates or other.updates,
+            self.histograms or other.histograms,
+            self.maps or other.maps,
+        )
+
+
+class StepProbe:
+    """Watches `root` from `attach` until each of `optimizers` has stepped once, or `detach`.
+
+    Everything before that step belongs to it: several micro-batches are pooled. Works on compiled modules: hooks put on
+    one that is compiled already would never fire, so the observed step runs eagerly (the others stay compiled).
+
+    Args:
+        root: The module; its parameter names and module paths name the results.
+        optimizers: Those that train it.
+        wanted: What to look at.
+    """
+
+    def __init__(self, root: nn.Module, optimizers: Sequence[Optimizer], wanted: Wanted) -> None:
+        self.root = root
+        self.wanted = wanted
+        self.record = StepRecord()
+        self._tap = ActivationTap(root, wanted.histograms, wanted.maps) if wanted.activations else None
+        self._waiting = list(optimizers)
+        self._handles: list[RemovableHandle] = []
+        self._stance: AbstractContextManager[None] | None = None
+        self._before: dict[str, Tensor] = {}
+        self._gradient_scale: Tensor | None = None
+        self._saw_backward = False
+
+    @property
+    def done(self) -> bool:
+        """Whether every optimizer has stepped."""
+        return not self._waiting
+
+    def attach(self) -> None:
+        """Start to look, at the beginning of a step; on an error nothing stays behind."""
+        try:
+            for optimizer in self._waiting:
+                self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+                self._handles.append(optimizer.register_step_post_hook(self._after_step))
+            if self._tap is not None:
+                if "torch._dynamo" in sys.modules:  # else nothing can have been compiled, and the import is slow
+                    self._stance = torch.compiler.set_stance("force_eager")
+                self._tap.attach()
+        except BaseException:
+            self.detach()
+            raise
+
+    def next_forward(self) -> None:
+        """A further batch begins while the step is still to come (gradient accumulation)."""
+        if self._tap is not None:
+            self._tap.next_forward()
+
+    @torch.no_grad()
+    def after_backward(self, gradient_scale: Tensor | None = None) -> None:
+        """Read the gradients as they are now: reduced over processes, not clipped.
+
+        Args:
+            gradient_scale: The factor that a gradient scaler (fp16) has put on the loss, which is taken out again.
+        """
+        if self.done:
+            return
+        self._saw_backward = True
+        self._gradient_scale = gradient_scale
+        self.next_forward()
+        if self.wanted.gradients:
+            for name, parameter in self._parameters(self._waiting):
+                self._read_gradient(name, parameter, gradient_scale)
+
+    @torch.no_grad()
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if optimizer not in self._waiting:
+            return
+        parameters = self._parameters([optimizer])
+        if self.wanted.gradients and not self._saw_backward:  # a plain loss.backward(), which nobody reported
+            for name, parameter in parameters:
+                self._read_gradient(name, parameter, None)
+        if self.wanted.updates:
+            for name, parameter in parameters:
+                self._record_of(name, parameter)
+                self._before[name] = parameter.detach().clone()
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if optimizer not in self._waiting:
+            return
+        if self.wanted.updates:
+            for name, parameter in self._parameters([optimizer]):
+                before = self._before.pop(name)
+                self._record_of(name, parameter).update = moment_sums(difference(before, parameter))
+        self._waiting.remove(optimizer)
+        if self.done:
+            self._take_off()  # the rest of this batch may hold many steps that are not sampled
+
+    def detach(self) -> None:
+        """Take everything off, whatever state it is in. May be called twice."""
+        self._take_off()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._before = {}
+
+    def _take_off(self) -> None:
+        # The optimizers' own hooks stay until `detach`: an optimizer that is calling its hooks cannot lose one.
+        if self._tap is not None:
+            self._tap.detach()
+            self._unscale_activation_gradients()
+            self.record.activations = self._tap.records
+        if self._stance is not None:
+            self._stance.__exit__(None, None, None)
+            self._stance = None
+
+    def _unscale_activation_gradients(self) -> None:
+        assert self._tap is not None
+        if self._gradient_scale is None:
+            return
+        for record in self._tap.records.values():
+            if record.gradient is not None:
+                record.gradient = _scaled(record.gradient, 1 / self._gradient_scale)
+            if record.gradient_histogram is not None:
+                record.gradient_histogram[:2] /= self._gradient_scale
+        self._gradient_scale = None
+
+    def _parameters(self, optimizers: Sequence[Optimizer]) -> list[tuple[str, nn.Parameter]]:
+        """Return the named parameters of `root` that these optimizers train."""
+        held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+        return [(_plain(name), p) for name, p in self.root.named_parameters() if id(p) in held]
+
+    def _record_of(self, name: str, parameter: nn.Parameter) -> ParameterRecord:
+        # Made at its first use, which is before the step: `data` is what the gradient and the change are compared with.
+        if name not in self.record.parameters:
+            self.record.parameters[name] = ParameterRecord(parameter.shape, moment_sums(parameter))
+        return self.record.parameters[name]
+
+    def _read_gradient(self, name: str, parameter: nn.Parameter, scale: Tensor | None) -> None:
+        gradient = parameter.grad
+        if gradient is None:
+            return
+        gradient = gradient.to_dense() if gradient.is_sparse else gradient
+        record = self._record_of(name, parameter)
+        sums = moment_sums(gradient)
+        record.gradient = sums if scale is None else _scaled(sums, 1 / scale)
+        if self.wanted.histograms:
+            record.gradient_histogram = histogram(gradient)
+            if scale is not None:
+                record.gradient_histogram[:2] /= scale
+
+
+def _scaled(sums: Tensor, factor: Tensor) -> Tensor:
+    """Return the moment sums of `factor * x` from those of x."""
+    factor = factor.to(sums.dtype)
+    return sums * torch.stack([torch.ones_like(factor), factor, factor * factor]).reshape(3)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_orig_mod.", "")

@@ -1,0 +1,28 @@
+"""Pure functions on tensors: the statistics behind the monitors and the doctor."""
+
+from bnlm.stats.dead_units import can_die, channel_dim_of, responding_units
+from bnlm.stats.histogram import BINS, bin_edges, histogram
+from bnlm.stats.moments import mean_of, moment_sums, std_of
+from bnlm.stats.ratios import difference, gradient_to_data, update_to_data
+from bnlm.stats.sampling import MAX_ELEMENTS, bounded
+from bnlm.stats.saturation import BOUNDED, flat, limits_from_call
+
+__all__ = [
+    "BINS",
+    "BOUNDED",
+    "MAX_ELEMENTS",
+    "bin_edges",
+    "bounded",
+    "can_die",
+    "channel_dim_of",
+    "difference",
+    "flat",
+    "gradient_to_data",
+    "histogram",
+    "limits_from_call",
+    "mean_of",
+    "moment_sums",
+    "responding_units",
+    "std_of",
+    "update_to_data",
+]
