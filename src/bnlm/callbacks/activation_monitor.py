@@ -106,5 +106,3 @@ class ActivationMonitor(Monitor):
         self._responded = {
             layer: deque(stacked.unbind(), maxlen=DEAD_WINDOW) for layer, stacked in state_dict["responded"].items()
         }
-
-

@@ -137,4 +137,3 @@ class Monitor(Callback, ABC):
 def finite_or_left_out(scalars: dict[str, float]) -> dict[str, float]:
     """Drop ratios that do not exist: a parameter that does not vary has no scale to compare with."""
     return {tag: value for tag, value in scalars.items() if abs(value) < float("inf")}
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -50,7 +50,7 @@ class OnHost:
 class SharedObservation:
     """The monitors of one trainer and the probe they share while a step is observed."""
 
-    _of_trainer: WeakKeyDictionary[Trainer, SharedObservation] = WeakKeyDictionary()
+    _of_trainer: ClassVar[WeakKeyDictionary[Trainer, SharedObservation]] = WeakKeyDictionary()
 
     def __init__(self) -> None:
         self.members: list[Monitor] = []
@@ -69,9 +69,9 @@ class SharedObservation:
         """
         if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
             raise ValueError(
-                f"{type(monitor).__name__} cannot watch {type(trainer.strategy).__name__}: each process holds shards of "
-                "the parameters, whose statistics would be wrong. Use a strategy with whole parameters (auto, ddp) or "
-                "remove the callback."
+                f"{type(monitor).__name__} cannot watch {type(trainer.strategy).__name__}: each process holds shards "
+                "of the parameters, whose statistics would be wrong. Use a strategy with whole parameters (auto, ddp), "
+                "or remove the callback."
             )
         shared = cls._of_trainer.setdefault(trainer, cls())
         if monitor not in shared.members:
@@ -138,7 +138,9 @@ def _reduce_over_ranks(record: StepRecord) -> None:
     sums: list[Tensor] = []
     alive: list[Tensor] = []
     for activation in record.activations.values():
-        sums += [t for t in (activation.output, activation.input, activation.gradient, activation.flat) if t is not None]
+        sums += [
+            t for t in (activation.output, activation.input, activation.gradient, activation.flat) if t is not None
+        ]
         alive += [activation.responded.to(torch.uint8)] if activation.responded is not None else []
     _all_reduce(sums, torch.distributed.ReduceOp.SUM)
     _all_reduce(alive, torch.distributed.ReduceOp.MAX)
@@ -177,4 +179,3 @@ def _to_host(measured: dict[Monitor, Measured], step: int) -> dict[Monitor, OnHo
         )
         for member, each in measured.items()
     }
-

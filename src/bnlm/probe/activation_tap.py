@@ -27,10 +27,10 @@ from bnlm.stats import (
 #: The largest picture of which outputs are flat: examples x units.
 MAP_EXAMPLES, MAP_UNITS = 64, 512
 
-_NAMES = (
-    "celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish prelu relu relu6 rrelu selu "
-    "sigmoid silu softplus softshrink softsign tanh tanhshrink threshold"
-).split()
+_NAMES = """
+    celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish prelu relu relu6 rrelu selu
+    sigmoid silu softplus softshrink softsign tanh tanhshrink threshold
+""".split()
 
 
 def _activation_functions() -> dict[Callable[..., Any], str]:

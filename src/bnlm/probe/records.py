@@ -75,5 +75,3 @@ class StepRecord:
         """L2 norm over the gradients of all parameters, before clipping; None if there were no gradients."""
         squares = [p.gradient[2] for p in self.parameters.values() if p.gradient is not None]
         return torch.stack(squares).sum().sqrt() if squares else None
-
-

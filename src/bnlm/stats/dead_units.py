@@ -19,9 +19,7 @@ def channel_dim_of(output: Tensor) -> int:
     return 1 if output.ndim >= 4 else output.ndim - 1
 
 
-def responding_units(
-    kind: str, output: Tensor, channel_dim: int, limits: tuple[float, float] | None = None
-) -> Tensor:
+def responding_units(kind: str, output: Tensor, channel_dim: int, limits: tuple[float, float] | None = None) -> Tensor:
     """Return `(units,)` booleans: which units responded at least once in `output`.
 
     Args:

@@ -1,0 +1,16 @@
+"""How many values flow into and out of a unit."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+
+def fans(weight: Tensor) -> tuple[int, int]:
+    """Return (fan_in, fan_out) of a Linear's ``(out, in)`` or a convolution's ``(out, in, *kernel)`` weight.
+
+    In a convolution each unit sees ``in`` channels at every place of its kernel, so the kernel's size counts in both.
+    """
+    receptive_field = math.prod(weight.shape[2:])
+    return weight.shape[1] * receptive_field, weight.shape[0] * receptive_field

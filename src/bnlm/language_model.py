@@ -1,0 +1,197 @@
+"""The LightningModule: cross-entropy of the next character, several optimizer steps per Lightning batch."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+
+#: The first steps whose losses are logged one by one: there the hockey stick shows.
+EVERY_STEP_UNTIL = 100
+
+
+class SplitMetrics(nn.Module):
+    """Loss, perplexity, bits per character and accuracy over one split, pooled over batches and processes."""
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.loss = MeanMetric().set_dtype(torch.float64)  # a sum over 180,000 examples
+        self.accuracy = MulticlassAccuracy(vocab_size, average="micro")
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch: `(N, vocab_size)` logits, `(N,)` targets."""
+        self.loss.update(F.cross_entropy(logits.float(), targets).double(), weight=len(targets))
+        self.accuracy.update(logits, targets)
+
+    def compute(self) -> dict[str, float]:
+        """Return loss (nats per character), perplexity, bits_per_char and accuracy (fraction)."""
+        loss = float(self.loss.compute())
+        return {**derived_metrics(loss), "accuracy": float(self.accuracy.compute())}
+
+    def reset(self) -> None:
+        self.loss.reset()
+        self.accuracy.reset()
+
+
+def derived_metrics(loss: float) -> dict[str, float]:
+    """Return the loss in nats per character and what follows from it."""
+    # A diverged loss overflows exp: its perplexity is inf, not an error.
+    perplexity = math.exp(loss) if loss < 700 else (math.inf if loss >= 700 else math.nan)
+    return {"loss": loss, "perplexity": perplexity, "bits_per_char": loss / math.log(2)}
+
+
+class LanguageModel(LightningModule):
+    """Learns to predict the next character with any `model` that maps contexts `(N, context)` to logits.
+
+    One Lightning batch holds several minibatches, `(steps, batch, context)`; `training_step` takes one optimizer step
+    for each, and all of Lightning (`trainer.global_step`, `max_steps`, checkpoints) counts them one by one. Lightning's
+    cost per batch is then paid once per chunk. Losses are logged straight to the loggers with the step they belong
+    to: each of the first 100, then the mean over every `trainer.log_every_n_steps`.
+
+    Args:
+        model: Maps int64 `(N, context)` to `(N, vocab_size)`.
+        vocab_size: Number of classes.
+        optimizer: Makes the optimizer from the parameters.
+        scheduler: Makes the learning rate's schedule, stepped once per optimizer step; None for a constant rate.
+        gradient_clip_val: Clip gradients to this norm or value before each step; None for no clipping.
+        gradient_clip_algorithm: `norm` (over all parameters) or `value` (each element).
+        configuration: Whatever shall be found again in the checkpoint, as plain Python values.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        vocab_size: int,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str = "norm",
+        configuration: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = model
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.gradient_clip_val = gradient_clip_val
+        self.gradient_clip_algorithm = gradient_clip_algorithm
+        self.configuration = configuration
+        self.first_loss: float | None = None
+        self.last_validation: int | None = None  # the step of it
+        self._losses: list[Tensor] = []  # of steps not yet logged
+        self._rng_state: Tensor | None = None
+        self.metrics = nn.ModuleDict({split: SplitMetrics(vocab_size) for split in ("val", "test")})
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        """`(N, context)` -> `(N, vocab_size)` logits."""
+        return self.model(contexts)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(self.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+
+    def on_train_start(self) -> None:
+        if self._rng_state is not None:
+            torch.set_rng_state(self._rng_state)
+            self._rng_state = None
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Take one optimizer step per minibatch of `(steps, N, context)` contexts and `(steps, N)` targets."""
+        first_step = self.global_step
+        optimizer: Any = self.optimizers()
+        scheduler: Any = self.lr_schedulers()
+        model, losses = self.model, []
+        for contexts, targets in zip(batch[0].unbind(), batch[1].unbind(), strict=True):
+            loss = F.cross_entropy(model(contexts), targets)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            if self.gradient_clip_val is not None:
+                self.clip_gradients(optimizer, self.gradient_clip_val, self.gradient_clip_algorithm)
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+            losses.append(loss.detach())
+        self._log_losses(first_step, torch.stack(losses))
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._split("val").update(self(batch[0]), batch[1])
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._split("test").update(self(batch[0]), batch[1])
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_split("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_split("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["bnlm"] = {
+            "configuration": self.configuration,
+            "first_loss": self.first_loss,
+            "rng_state": torch.get_rng_state(),
+            "unlogged_losses": torch.cat(self._losses).cpu() if self._losses else torch.empty(0),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint["bnlm"]
+        self.first_loss = saved["first_loss"]
+        self._rng_state = saved["rng_state"]
+        unlogged = saved["unlogged_losses"]
+        self._losses = [unlogged] if len(unlogged) else []
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Write to every logger. `self.log` would count batches on the x axis, of which one holds many steps."""
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step)
+
+    def _split(self, name: str) -> SplitMetrics:
+        metrics = self.metrics[name]
+        assert isinstance(metrics, SplitMetrics)
+        return metrics
+
+    def _log_split(self, name: str) -> None:
+        metrics = {f"{name}/{metric}": value for metric, value in self._split(name).compute().items()}
+        self._split(name).reset()
+        if self.trainer.sanity_checking:
+            return
+        if name == "val":
+            self.last_validation = self.global_step
+        self.log_dict(metrics, logger=False)  # for checkpoints, early stopping and the progress bar
+        self.log_metrics(metrics, self.global_step)
+
+    def _log_losses(self, first_step: int, losses: Tensor) -> None:
+        """Log each of the first losses, then means; step numbers are those of the minibatches (0 = before any step)."""
+        if first_step < EVERY_STEP_UNTIL:
+            early = self.trainer.strategy.reduce(losses).tolist()
+            if first_step == 0:
+                self.first_loss = early[0]
+            for step, loss in enumerate(early, start=first_step):
+                self._log_train(step, loss)
+            self.log("train/loss", early[-1], logger=False)  # for the progress bar and other callbacks
+            return
+        self._losses.append(losses)
+        trainer: Any = self.trainer
+        if sum(map(len, self._losses)) >= trainer.log_every_n_steps:
+            mean = torch.cat([part.to(losses.device) for part in self._losses]).mean()
+            self._losses = []
+            loss = float(self.trainer.strategy.reduce(mean))
+            self._log_train(first_step + len(losses) - 1, loss)
+            self.log("train/loss", loss, logger=False)
+
+    def _log_train(self, step: int, loss: float) -> None:
+        optimizer: Any = self.optimizers()
+        metrics = {f"train/{name}": value for name, value in derived_metrics(loss).items()}
+        self.log_metrics({**metrics, "train/lr": optimizer.param_groups[0]["lr"]}, step)

@@ -1,0 +1,49 @@
+"""The unit that every model here is made of: Linear, normalization, activation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from bnlm.normalization import makes_bias_redundant
+
+NormalizationFactory = Callable[[int], nn.Module]
+"""Makes a normalization layer for a given number of features."""
+
+
+class Block(nn.Module):
+    """Linear, then a normalization, then an activation; each of the last two may be absent.
+
+    The Linear has no bias when the normalization would remove it.
+
+    Args:
+        in_features, out_features: Size of the last dimension before and after.
+        normalization: Called with out_features. None, or a factory of `nn.Identity`, for none.
+        activation: None for an output layer.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        normalization: NormalizationFactory | None = None,
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        norm = None if normalization is None else normalization(out_features)
+        if isinstance(norm, nn.Identity):
+            norm = None  # no call is paid for nothing
+        has_bias = norm is None or not makes_bias_redundant(norm)
+        self.linear = nn.Linear(in_features, out_features, bias=has_bias)
+        self.normalization = norm
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, in_features)`` to ``(N, out_features)``; leading dimensions are free."""
+        x = self.linear(x)
+        if self.normalization is not None:
+            x = self.normalization(x)
+        if self.activation is not None:
+            x = self.activation(x)
+        return x

@@ -1,0 +1,57 @@
+"""Continues a run from its checkpoint: what must be as it was, and what to type."""
+
+import logging
+import shlex
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from bnlm.checkpoint import configuration_of, read_checkpoint
+from bnlm.config import ConfigError
+
+log = logging.getLogger("bnlm")
+
+
+def check_resumable(cfg: DictConfig) -> dict[str, Any]:
+    """Return the checkpoint to resume from, if this run can be its continuation."""
+    checkpoint = read_checkpoint(cfg.checkpoint)
+    config = configuration_of(checkpoint, cfg.checkpoint)["config"]
+    now: Any = OmegaConf.to_container(cfg, resolve=True)
+    for group in ("model", "normalization"):
+        for key in sorted({*config[group], *now[group]}):
+            if config[group].get(key) != now[group].get(key):
+                raise ConfigError(
+                    f"{group}.{key}={now[group].get(key)!r}: the checkpoint was trained with "
+                    f"{config[group].get(key)!r}; resume it with that, or start afresh without checkpoint=."
+                )
+    for group in ("optimizer", "scheduler", "init"):
+        if config[group] != now[group]:
+            log.warning("%s: differs from the checkpoint's, whose state is restored and goes on.", group)
+    step, end = checkpoint["global_step"], cfg.trainer.get("max_steps", -1)
+    if 0 <= end <= step:
+        raise ConfigError(f"trainer.max_steps={end}: the checkpoint is at step {step} already; set a larger number.")
+    return checkpoint
+
+
+def with_checkpoint_overrides(arguments: list[str]) -> list[str]:
+    """Add the overrides of the run that `checkpoint=` resumes, where the command line does not say otherwise."""
+    path = next((a.partition("=")[2] for a in arguments if a.startswith("checkpoint=")), "")
+    if path in ("", "null"):
+        return arguments
+    path = path.strip("'\"").replace("\\=", "=")
+    given = {_key(argument) for argument in arguments}
+    stored = configuration_of(read_checkpoint(path), path)["overrides"]
+    return [override for override in stored if _key(override) not in given] + arguments
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def how_to_resume(checkpoints: Path) -> str:
+    last = checkpoints / "last.ckpt"
+    if not last.exists():
+        return "There is no checkpoint yet to resume from."
+    argument = f"checkpoint={str(last).replace('=', chr(92) + '=')}"
+    return f"Resume with:\n  python -m bnlm.train {shlex.quote(argument)}"

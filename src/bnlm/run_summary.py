@@ -1,0 +1,76 @@
+"""What a finished run says of itself: `summary.json` and the last lines on the screen."""
+
+import math
+import shlex
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig
+
+from bnlm.data import WordsDataModule
+from bnlm.evaluate import evaluate
+from bnlm.language_model import LanguageModel
+
+
+def summarize(
+    cfg: DictConfig, model: LanguageModel, data: WordsDataModule, trainer: Trainer, seconds: float, first_step: int
+) -> dict[str, Any]:
+    model.to(trainer.strategy.root_device)  # Lightning leaves it on the processor
+    results = {}
+    for split in ("train", "val", "test"):
+        metrics = evaluate(model.model, data.vocab_size, data.evaluation_dataloader(split))
+        results.update({f"{split}/{name}": value for name, value in metrics.items()})
+    model.log_metrics({tag: value for tag, value in results.items() if tag.startswith("test/")}, trainer.global_step)
+    if model.last_validation != trainer.global_step:
+        model.log_metrics({tag: value for tag, value in results.items() if tag.startswith("val/")}, trainer.global_step)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    best = trainer.checkpoint_callback
+    assert isinstance(best, ModelCheckpoint)
+    steps = trainer.global_step - first_step
+    return {
+        **results,
+        "first_loss": model.first_loss,
+        "best_val_loss": math.inf if best.best_model_score is None else float(best.best_model_score),
+        "steps": trainer.global_step,
+        "parameters": sum(p.numel() for p in model.model.parameters()),
+        "examples": {split: len(data.examples(split)[1]) for split in ("train", "val", "test")},
+        "seconds": round(seconds, 3),
+        "steps_per_second": round(steps / seconds, 1),
+        "seed": cfg.seed,
+        "versions": {
+            "python": sys.version.split()[0],
+            **{name: version(name) for name in ("bnlm", "torch", "lightning", "hydra-core")},
+        },
+    }
+
+
+def print_summary(summary: dict[str, Any], words: list[str], run_folder: Path, trainer: Trainer) -> None:
+    from rich.table import Table
+
+    table = Table("split", "loss (nats/char)", "perplexity", "bits/char", "accuracy", title="After training")
+    for split in ("train", "val", "test"):
+        loss, perplexity, bits, accuracy = (
+            summary[f"{split}/{name}"] for name in ("loss", "perplexity", "bits_per_char", "accuracy")
+        )
+        table.add_row(split, f"{loss:.4f}", f"{perplexity:.3f}", f"{bits:.4f}", f"{accuracy:.3f}")
+    show(table)
+    first = "" if summary["first_loss"] is None else f"first loss {summary['first_loss']:.4f}, "
+    print(
+        f"{summary['parameters']:,} parameters, {first}{summary['steps']:,} steps, {summary['seconds']:.1f} s "
+        f"({summary['steps_per_second']:,.0f} steps/s)"
+    )
+    print(f"It spells: {', '.join(words[:10])}")
+    print(f"Run folder: {run_folder}")
+    if any("TensorBoard" in type(logger).__name__ for logger in trainer.loggers):
+        print(f"tensorboard --logdir {shlex.quote(str(run_folder))}", flush=True)
+
+
+def show(renderable: Any) -> None:
+    from rich.console import Console
+
+    Console().print(renderable)
