@@ -25,7 +25,8 @@ class SplitMetrics(nn.Module):
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
-        self.loss = MeanMetric().set_dtype(torch.float64)  # a sum over 180,000 examples
+        # float64: 180,000 examples. A nan is put in for nan: the other strategies leave it out, or ("disable") weights.
+        self.loss = MeanMetric(nan_strategy=math.nan).set_dtype(torch.float64)
         self.accuracy = MulticlassAccuracy(vocab_size, average="micro")
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
@@ -151,6 +152,12 @@ class LanguageModel(LightningModule):
         self._rng_state = saved["rng_state"]
         unlogged = saved["unlogged_losses"]
         self._losses = [unlogged] if len(unlogged) else []
+        # Lightning validates every so many batches. If the last one was cut short, or had another number of steps,
+        # its count has to follow the optimizer steps again for validations to stay where they belong.
+        steps_per_batch = getattr(getattr(self.trainer, "datamodule", None), "steps_per_batch", None)
+        if steps_per_batch is not None:
+            counted = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]
+            counted.update(dict.fromkeys(counted, checkpoint["global_step"] // steps_per_batch))
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Write to every logger. `self.log` would count batches on the x axis, of which one holds many steps."""

@@ -19,6 +19,7 @@ from bnlm.language_model import LanguageModel
 def summarize(
     cfg: DictConfig, model: LanguageModel, data: WordsDataModule, trainer: Trainer, seconds: float, first_step: int
 ) -> dict[str, Any]:
+    """Evaluate the trained model on all splits, log what is new, and return what goes into `summary.json`."""
     model.to(trainer.strategy.root_device)  # Lightning leaves it on the processor
     results = {}
     for split in ("train", "val", "test"):
@@ -49,7 +50,15 @@ def summarize(
     }
 
 
+def finite(value: Any) -> Any:
+    """Return `value` with null for each number that JSON does not know: nan and the infinities."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def print_summary(summary: dict[str, Any], words: list[str], run_folder: Path, trainer: Trainer) -> None:
+    """Print losses, speed, some words and where everything is."""
     from rich.table import Table
 
     table = Table("split", "loss (nats/char)", "perplexity", "bits/char", "accuracy", title="After training")
@@ -64,13 +73,15 @@ def print_summary(summary: dict[str, Any], words: list[str], run_folder: Path, t
         f"{summary['parameters']:,} parameters, {first}{summary['steps']:,} steps, {summary['seconds']:.1f} s "
         f"({summary['steps_per_second']:,.0f} steps/s)"
     )
-    print(f"It spells: {', '.join(words[:10])}")
+    if words:
+        print(f"It spells: {', '.join(words[:10])}")
     print(f"Run folder: {run_folder}")
     if any("TensorBoard" in type(logger).__name__ for logger in trainer.loggers):
         print(f"tensorboard --logdir {shlex.quote(str(run_folder))}", flush=True)
 
 
 def show(renderable: Any) -> None:
+    """Print one of rich's tables."""
     from rich.console import Console
 
     Console().print(renderable)

@@ -46,7 +46,8 @@ def sample(
         seed: Of the draws.
         prefix: Beginning of every word.
     Raises:
-        ValueError: If a value is out of its range, or `prefix` has characters that the model does not know.
+        ValueError: If a value is out of its range, `prefix` has characters that the model does not know, or the
+            model's outputs are not finite.
     """
     if n < 0:
         raise ValueError(f"n={n}: expected a whole number of at least 0.")
@@ -66,6 +67,8 @@ def sample(
     model.eval()
     while not bool(ended.all()) and ids.shape[1] - context < MAX_LENGTH:
         logits = model(ids[:, -context:].to(device)).float().cpu()
+        if not bool(logits.isfinite().all()):
+            raise ValueError("the model's outputs are not finite: its training has diverged.")
         if temperature == 0:
             following = logits.argmax(dim=1)
         else:

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from bnlm.callbacks import StepProgress
+from bnlm.checkpoint_io import AtomicCheckpointIO
 from bnlm.config import CONF, ConfigError, build, check, refused
 from bnlm.config_errors import explain, is_mistake
 from bnlm.data import WordsDataModule
@@ -33,7 +34,7 @@ from bnlm.init import report_table
 from bnlm.interruption import StopOnSignal
 from bnlm.language_model import LanguageModel
 from bnlm.resume import check_resumable, how_to_resume, with_checkpoint_overrides
-from bnlm.run_summary import print_summary, show, summarize
+from bnlm.run_summary import finite, print_summary, show, summarize
 from bnlm.sample import sample
 
 log = logging.getLogger("bnlm")
@@ -55,28 +56,37 @@ def train(cfg: DictConfig, run_folder: Path, overrides: Sequence[str] = ()) -> d
         run_folder: Where everything is written.
         overrides: What was given on the command line; kept in the checkpoints for resuming.
     Raises:
-        ConfigError: For any mistake in the configuration, before training.
+        ConfigError: For any mistake in the configuration, before training; and when the disk is full.
         Interrupted: After SIGINT or SIGTERM, when `last.ckpt` is saved.
     """
+    try:
+        return _train(cfg, run_folder, run_folder / "checkpoints", overrides)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        resume = how_to_resume(run_folder / "checkpoints")
+        raise ConfigError(f"no space left on the device; what was written before is kept. {resume}") from error
+
+
+def _train(cfg: DictConfig, run_folder: Path, checkpoints: Path, overrides: Sequence[str]) -> dict[str, Any]:
     check(cfg)
     _quieten()
     seed_everything(cfg.seed, workers=True, verbose=False)
     _fit_batches_to_cadences(cfg)
     saved = None if cfg.checkpoint is None else check_resumable(cfg)
     data: WordsDataModule = build(cfg.data, "data")
+    if saved is not None:
+        try:
+            data.load_state_dict(saved["WordsDataModule"])  # Lightning would, in the middle of `fit`
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     model = build_language_model(cfg, data, overrides, show_init=saved is None)
     stopper = StopOnSignal()
-    checkpoints = run_folder / "checkpoints"
     trainer = _build_trainer(cfg, checkpoints, stopper)
 
     started = time.monotonic()
     first_step = 0 if saved is None else saved["global_step"]
-    try:
-        trainer.fit(model, data, ckpt_path=cfg.checkpoint, weights_only=True)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise ConfigError(f"no space left on the device: training stopped. {how_to_resume(checkpoints)}") from error
+    trainer.fit(model, data, ckpt_path=cfg.checkpoint, weights_only=True)
     seconds = time.monotonic() - started
     last = checkpoints / "last.ckpt"
     trainer.save_checkpoint(last)
@@ -92,10 +102,15 @@ def train(cfg: DictConfig, run_folder: Path, overrides: Sequence[str] = ()) -> d
         os.replace(checkpoints / "best.ckpt.new", best)
         summary["best_val_loss"] = summary["val/loss"]
     if trainer.is_global_zero:
-        vocabulary = data.vocabulary
-        words = sample(model.model, vocabulary, data.context, n=20, seed=cfg.seed)
+        try:
+            words = sample(model.model, data.vocabulary, data.context, n=20, seed=cfg.seed)
+        except ValueError as error:
+            log.warning("No words were sampled: %s", error)
+            words = []
         (run_folder / "samples.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
-        (run_folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        (run_folder / "summary.json").write_text(
+            json.dumps(finite(summary), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
         print_summary(summary, words, run_folder, trainer)
     return summary
 
@@ -171,7 +186,8 @@ def _build_trainer(cfg: DictConfig, checkpoints: Path, stopper: StopOnSignal) ->
     interval = options.get("val_check_interval")
     if isinstance(interval, int):
         options.val_check_interval = interval // cfg.steps_per_batch
-    return build(options, "trainer", callbacks=callbacks, logger=build(cfg.logger, "logger"))
+    logger = build(cfg.logger, "logger")
+    return build(options, "trainer", callbacks=callbacks, logger=logger, plugins=[AtomicCheckpointIO()])
 
 
 def _fit_batches_to_cadences(cfg: DictConfig) -> None:

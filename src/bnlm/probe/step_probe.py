@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bnlm.probe.activation_tap import ActivationTap
 from bnlm.probe.records import ParameterRecord, StepRecord
-from bnlm.stats import difference, histogram, moment_sums
+from bnlm.stats import difference, histogram, moment_sums_of
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,7 @@ class StepProbe:
         self._gradient_scale = gradient_scale
         self.next_forward()
         if self.wanted.gradients:
-            for name, parameter in self._parameters(self._waiting):
-                self._read_gradient(name, parameter, gradient_scale)
+            self._read_gradients(self._parameters(self._waiting), gradient_scale)
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -106,21 +105,20 @@ class StepProbe:
             return
         parameters = self._parameters([optimizer])
         if self.wanted.gradients and not self._saw_backward:  # a plain loss.backward(), which nobody reported
-            for name, parameter in parameters:
-                self._read_gradient(name, parameter, None)
+            self._read_gradients(parameters, None)
         if self.wanted.updates:
-            for name, parameter in parameters:
-                self._record_of(name, parameter)
-                self._before[name] = parameter.detach().clone()
+            self._read_data(parameters)
+            self._before.update((name, parameter.detach().clone()) for name, parameter in parameters)
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if optimizer not in self._waiting:
             return
-        if self.wanted.updates:
-            for name, parameter in self._parameters([optimizer]):
-                before = self._before.pop(name)
-                self._record_of(name, parameter).update = moment_sums(difference(before, parameter))
+        if self.wanted.updates and self._before:
+            parameters = self._parameters([optimizer])
+            changes = [difference(self._before.pop(name), parameter) for name, parameter in parameters]
+            for (name, _), sums in zip(parameters, moment_sums_of(changes), strict=True):
+                self.record.parameters[name].update = sums
         self._waiting.remove(optimizer)
         if self.done:
             self._take_off()  # the rest of this batch may hold many steps that are not sampled
@@ -159,24 +157,26 @@ class StepProbe:
         held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
         return [(_plain(name), p) for name, p in self.root.named_parameters() if id(p) in held]
 
-    def _record_of(self, name: str, parameter: nn.Parameter) -> ParameterRecord:
-        # Made at its first use, which is before the step: `data` is what the gradient and the change are compared with.
-        if name not in self.record.parameters:
-            self.record.parameters[name] = ParameterRecord(parameter.shape, moment_sums(parameter))
-        return self.record.parameters[name]
+    def _read_data(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> None:
+        """Make the parameters' records, at their first use: before the step that they are compared with."""
+        new = [(name, parameter) for name, parameter in parameters if name not in self.record.parameters]
+        if new:
+            for (name, parameter), sums in zip(new, moment_sums_of([p for _, p in new]), strict=True):
+                self.record.parameters[name] = ParameterRecord(parameter.shape, sums)
 
-    def _read_gradient(self, name: str, parameter: nn.Parameter, scale: Tensor | None) -> None:
-        gradient = parameter.grad
-        if gradient is None:
+    def _read_gradients(self, parameters: Sequence[tuple[str, nn.Parameter]], scale: Tensor | None) -> None:
+        there = [(name, p, p.grad) for name, p in parameters if p.grad is not None]
+        if not there:
             return
-        gradient = gradient.to_dense() if gradient.is_sparse else gradient
-        record = self._record_of(name, parameter)
-        sums = moment_sums(gradient)
-        record.gradient = sums if scale is None else _scaled(sums, 1 / scale)
-        if self.wanted.histograms:
-            record.gradient_histogram = histogram(gradient)
-            if scale is not None:
-                record.gradient_histogram[:2] /= scale
+        self._read_data([(name, p) for name, p, _ in there])
+        gradients = [g.to_dense() if g.is_sparse else g for _, _, g in there]
+        for (name, _, _), gradient, sums in zip(there, gradients, moment_sums_of(gradients), strict=True):
+            record = self.record.parameters[name]
+            record.gradient = sums if scale is None else _scaled(sums, 1 / scale)
+            if self.wanted.histograms:
+                record.gradient_histogram = histogram(gradient)
+                if scale is not None:
+                    record.gradient_histogram[:2] /= scale
 
 
 def _scaled(sums: Tensor, factor: Tensor) -> Tensor:

@@ -1,0 +1,168 @@
+"""How fast training is, against loops written here. Everything runs in one process, in turns, on the same threads.
+
+    python scripts/bench.py [--pairs 5] [--steps 10000] [--threads 1] [--quick] [--json FILE]
+
+Prints steps per second of each variant (median, quartiles) and, pair by pair, its ratio to the bare loop.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["FORCE_COLOR"] = "1"  # rich draws its progress bar though nobody looks
+
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from bnlm.config import CONF, build, check
+from bnlm.interruption import StopOnSignal
+from bnlm.train import _build_trainer, _fit_batches_to_cadences, _quieten, build_language_model
+
+BATCH, CONTEXT, N_EMBD, HIDDEN, DEPTH = 32, 3, 10, 100, 5
+
+
+def deep_mlp(vocab_size: int) -> nn.Sequential:
+    """The lecture's deep network over torch.nn: five tanh layers, BatchNorm after every Linear, the output's too."""
+    layers: list[nn.Module] = [nn.Embedding(vocab_size, N_EMBD), nn.Flatten()]
+    fan_in = CONTEXT * N_EMBD
+    for _ in range(DEPTH):
+        layers += [nn.Linear(fan_in, HIDDEN, bias=False), nn.BatchNorm1d(HIDDEN), nn.Tanh()]
+        fan_in = HIDDEN
+    layers += [nn.Linear(HIDDEN, vocab_size, bias=False), nn.BatchNorm1d(vocab_size)]
+    return nn.Sequential(*layers)
+
+
+def bare_loop(contexts: torch.Tensor, targets: torch.Tensor, vocab_size: int, steps: int) -> float:
+    """Seconds of a loop over torch.nn modules with torch.optim.SGD: no logging, no statistics, no Lightning."""
+    model = deep_mlp(vocab_size)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(0)
+    started = time.perf_counter()
+    for _ in range(steps):
+        index = torch.randint(len(targets), (BATCH,), generator=generator)
+        loss = F.cross_entropy(model(contexts[index]), targets[index])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - started
+
+
+def lecture_loop(contexts: torch.Tensor, targets: torch.Tensor, vocab_size: int, steps: int) -> float:
+    """Seconds of a loop in the notebook's style: gradients of activations kept, the loss and update:data each step."""
+    model = deep_mlp(vocab_size)
+    parameters = list(model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    losses, updates = [], []
+    started = time.perf_counter()
+    for _ in range(steps):
+        index = torch.randint(len(targets), (BATCH,), generator=generator)
+        x = contexts[index]
+        for layer in model:
+            x = layer(x)
+            x.retain_grad()
+        loss = F.cross_entropy(x, targets[index])
+        for p in parameters:
+            p.grad = None
+        loss.backward()
+        for p in parameters:
+            assert p.grad is not None
+            p.data += -0.1 * p.grad
+        losses.append(loss.log10().item())
+        with torch.no_grad():
+            updates.append([((0.1 * p.grad).std() / p.data.std()).log10().item() for p in parameters])
+    return time.perf_counter() - started
+
+
+def ours(steps: int, *overrides: str) -> float:
+    """Seconds of `Trainer.fit` as `bnlm.train experiment=lecture_deep` runs it, without validation."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = [f"trainer.max_steps={steps}", "trainer.limit_val_batches=0", f"logger.save_dir={folder}", *overrides]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("train", ["experiment=lecture_deep", "data=names", *given])
+        with open_dict(cfg):
+            check(cfg)
+        _fit_batches_to_cadences(cfg)
+        data = build(cfg.data, "data")
+        for split in ("train", "val"):
+            data.examples(split)
+        model = build_language_model(cfg, data)
+        trainer = _build_trainer(cfg, Path(folder) / "checkpoints", StopOnSignal())
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            started = time.perf_counter()
+            trainer.fit(model, data)
+            seconds = time.perf_counter() - started
+        assert trainer.global_step == steps
+        return seconds
+
+
+def measure(variants: dict[str, Callable[[], float]], pairs: int, steps: int) -> dict[str, dict[str, list[float]]]:
+    """Run all variants in turns, `pairs` times; return steps/s and ratios to the first variant of the same turn."""
+    results: dict[str, dict[str, list[float]]] = {name: {"steps_per_second": [], "ratio": []} for name in variants}
+    for turn in range(pairs):
+        names = list(variants)
+        order = names if turn % 2 == 0 else names[::-1]  # neither side always runs on the warmer machine
+        seconds = {name: variants[name]() for name in order}
+        for name in names:
+            results[name]["steps_per_second"].append(steps / seconds[name])
+            results[name]["ratio"].append(seconds[names[0]] / seconds[name])
+        print(f"turn {turn + 1} of {pairs}", file=sys.stderr)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=5, help="turns")
+    parser.add_argument("--steps", type=int, default=10_000, help="optimizer steps of each variant in each turn")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads, the same for all")
+    parser.add_argument("--quick", action="store_true", help="one short turn, to see that everything runs")
+    parser.add_argument("--json", type=Path, help="also write all measurements here")
+    options = parser.parse_args()
+    pairs, steps = (1, 300) if options.quick else (options.pairs, options.steps)
+    torch.set_num_threads(options.threads)
+    _quieten()
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        data = build(compose("train", ["experiment=lecture_deep", "data=names"]).data, "data")
+    contexts, targets = data.examples("train")
+    variants: dict[str, Callable[[], float]] = {
+        "bare torch.nn loop, no diagnostics": lambda: bare_loop(contexts, targets, data.vocab_size, steps),
+        "loop in the notebook's style": lambda: lecture_loop(contexts, targets, data.vocab_size, steps),
+        "bnlm, default diagnostics, TensorBoard, bar": lambda: ours(steps, "diagnostics.figures_every_n_steps=10000"),
+        "bnlm, diagnostics=off": lambda: ours(steps, "diagnostics=off"),
+    }
+    for warm_up in (
+        lambda: bare_loop(contexts, targets, data.vocab_size, 100),
+        lambda: ours(100),
+    ):
+        warm_up()
+    results = measure(variants, pairs, steps)
+
+    table = Table("variant", "steps/s", "quartiles", "ratio to the first", "quartiles")
+    for name, values in results.items():
+        row = []
+        for key, form in (("steps_per_second", ",.0f"), ("ratio", ".3f")):
+            found = values[key]
+            low, middle, high = statistics.quantiles(found, n=4) if len(found) > 1 else found * 3
+            row += [format(statistics.median(found), form), f"{format(low, form)} .. {format(high, form)}"]
+            assert middle > 0
+        table.add_row(name, *row)
+    Console(width=130).print(table)
+    print(f"{steps:,} steps, {pairs} turns, {options.threads} thread(s), torch {torch.__version__}")
+    if options.json is not None:
+        options.json.write_text(json.dumps({"steps": steps, "threads": options.threads, "results": results}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
