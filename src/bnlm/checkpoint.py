@@ -27,14 +27,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(f"checkpoint={path}: there is no such file.")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError) as error:
+        file = path.open("rb")
+    except OSError as error:
+        raise ConfigError(f"checkpoint={path}: {error.strerror or error}.") from error
+    try:
+        with file:
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise ConfigError(
             f"checkpoint={path}: cannot be read as a checkpoint; the file is damaged or of another kind "
             f"({(str(error).splitlines() or [type(error).__name__])[0]})."
         ) from error
-    except OSError as error:
-        raise ConfigError(f"checkpoint={path}: {error.strerror or error}.") from error
     if not isinstance(checkpoint, dict) or not {"bnlm", "state_dict"} <= checkpoint.keys():
         raise ConfigError(f"checkpoint={path}: not written by bnlm.train; expected one of its .ckpt files.")
     return checkpoint

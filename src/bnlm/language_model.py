@@ -176,7 +176,8 @@ class LanguageModel(LightningModule):
             return
         if name == "val":
             self.last_validation = self.global_step
-        self.log_dict(metrics, logger=False)  # for checkpoints, early stopping and the progress bar
+        # For checkpoints, early stopping and the progress bar; torchmetrics has them equal on all processes already.
+        self.log_dict(metrics, logger=False, sync_dist=self.trainer.world_size > 1)
         self.log_metrics(metrics, self.global_step)
 
     def _log_losses(self, first_step: int, losses: Tensor) -> None:

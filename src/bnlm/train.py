@@ -150,7 +150,7 @@ def build_language_model(
         scheduler(probe)
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise refused("scheduler", error, cfg.scheduler) from error
-    if show_init:
+    if show_init and int(os.environ.get("LOCAL_RANK", "0")) == 0:
         show(report_table(reports))
     return LanguageModel(
         model,
@@ -247,6 +247,7 @@ def _quieten() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*The dirpath has changed.*",  # a resumed run writes to a folder of its own
         ".*GPU available but not used.*",
+        ".*number of training batches .* is smaller than the logging interval.*",  # a batch holds many steps
         ".*LeafSpec.* is deprecated.*",  # Lightning 2.6 with torch 2.13
     ):
         warnings.filterwarnings("ignore", message)

@@ -43,16 +43,17 @@ class StepProgress(ProgressBar):
         total = trainer.max_steps if trainer.max_steps > 0 else None
         self._task = self._progress.add_task("", total=total, completed=trainer.global_step, state="")
         self._progress.start()
-        self._last_time, self._last_step = time.monotonic(), trainer.global_step
+        self._start = self._last = (time.monotonic(), trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._progress is not None and time.monotonic() - self._last_time >= self.refresh_seconds:
+        if self._progress is not None and time.monotonic() - self._last[0] >= self.refresh_seconds:
             self._redraw(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._progress is not None:
+            self._last = self._start  # the speed that stays on the screen is the whole run's
             self._redraw(trainer)
         self._close()
 
@@ -62,12 +63,12 @@ class StepProgress(ProgressBar):
     def _redraw(self, trainer: Trainer) -> None:
         assert self._progress is not None
         now, step = time.monotonic(), trainer.global_step
-        speed = (step - self._last_step) / max(now - self._last_time, 1e-9)
+        speed = (step - self._last[1]) / max(now - self._last[0], 1e-9)
         losses = {name: trainer.callback_metrics.get(name) for name in ("train/loss", "val/loss")}
         shown = [f"{name} {float(value):.4f}" for name, value in losses.items() if value is not None]
         self._progress.update(self._task, completed=step, state="  ".join([f"{speed:,.0f} steps/s", *shown]))
         self._progress.refresh()
-        self._last_time, self._last_step = now, step
+        self._last = (now, step)
 
     def _close(self) -> None:
         if self._progress is not None:

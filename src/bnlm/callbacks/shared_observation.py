@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch import Tensor
 
 from bnlm.callbacks.tensorboard import write_layout
-from bnlm.probe import StepProbe, StepRecord, Wanted
+from bnlm.probe import ActivationRecord, StepProbe, StepRecord, Wanted
 
 if TYPE_CHECKING:
     from bnlm.callbacks.monitor import Monitor
@@ -114,7 +114,7 @@ class SharedObservation:
         asked, record = self._asked, self._probe.record
         self._probe, self._asked = None, {}
         if trainer.world_size > 1:
-            _reduce_over_ranks(record)
+            _pool_over_ranks(record, trainer.world_size)
         with torch.no_grad():
             measured = {member: member.measure(record) for member in asked}
         on_host = _to_host(measured, self.step)
@@ -133,30 +133,39 @@ class SharedObservation:
         self._probe, self._asked = None, {}
 
 
-def _reduce_over_ranks(record: StepRecord) -> None:
+def _pool_over_ranks(record: StepRecord, world_size: int) -> None:
     """Pool the activation statistics over all processes; gradients and parameters are equal on all of them already."""
-    sums: list[Tensor] = []
-    alive: list[Tensor] = []
-    for activation in record.activations.values():
-        sums += [
-            t for t in (activation.output, activation.input, activation.gradient, activation.flat) if t is not None
-        ]
-        alive += [activation.responded.to(torch.uint8)] if activation.responded is not None else []
-    _all_reduce(sums, torch.distributed.ReduceOp.SUM)
-    _all_reduce(alive, torch.distributed.ReduceOp.MAX)
-    reduced = iter(alive)
-    for activation in record.activations.values():
-        if activation.responded is not None:
-            activation.responded = next(reduced).bool()
-
-
-def _all_reduce(tensors: list[Tensor], op: torch.distributed.ReduceOp.RedOpType) -> None:
-    if not tensors:
+    _keep_what_all_have(record, world_size)
+    parts = [(a, name, t) for a in record.activations.values() for name, t in _poolable(a).items()]
+    if not parts:
         return
-    joined = torch.cat(tensors)
-    torch.distributed.all_reduce(joined, op)
-    for tensor, part in zip(tensors, joined.split([t.numel() for t in tensors]), strict=True):
-        tensor.copy_(part)
+    joined = torch.cat([t.to(parts[0][2].dtype) for _, _, t in parts])
+    of_ranks = [torch.empty_like(joined) for _ in range(world_size)]
+    torch.distributed.all_gather(of_ranks, joined)
+    del of_ranks[torch.distributed.get_rank()]
+    for values in of_ranks:
+        theirs = iter(values.split([t.numel() for _, _, t in parts]))
+        for activation in record.activations.values():
+            other = {name: next(theirs).to(t.dtype) for name, t in _poolable(activation).items()}
+            activation.add(replace(activation, **other))
+
+
+def _keep_what_all_have(record: StepRecord, world_size: int) -> None:
+    """Leave out what a process lacks, which may have gone another way through its batch, and put all in one order."""
+    mine = {layer: {name: len(t) for name, t in _poolable(a).items()} for layer, a in record.activations.items()}
+    everyone: list[dict[str, dict[str, int]]] = [{}] * world_size
+    torch.distributed.all_gather_object(everyone, mine)
+    common = [layer for layer in everyone[0] if all(layer in theirs for theirs in everyone)]
+    record.activations = {layer: record.activations[layer] for layer in common}
+    for layer, activation in record.activations.items():
+        for name in mine[layer]:
+            if any(theirs[layer].get(name) != mine[layer][name] for theirs in everyone):
+                setattr(activation, name, None)
+
+
+def _poolable(activation: ActivationRecord) -> dict[str, Tensor]:
+    names = ("output", "input", "gradient", "flat", "responded")
+    return {name: value for name in names if (value := getattr(activation, name)) is not None}
 
 
 def _to_host(measured: dict[Monitor, Measured], step: int) -> dict[Monitor, OnHost]:

@@ -21,6 +21,7 @@ from bnlm.stats import (
     histogram,
     limits_from_call,
     moment_sums,
+    pooled,
     responding_units,
 )
 
@@ -72,16 +73,23 @@ class ActivationTap(TorchFunctionMode):
         self._names: dict[int, str] = {}
         self._stack: list[tuple[str, bool]] = []
         self._calls: Counter[str] = Counter()
+        self._used: set[str] = set()
 
     def attach(self) -> None:
-        """Start to look. Two hooks for all modules of the process are cheaper than two for each module of `root`."""
+        """Start to look."""
+        compiled = False
         for path, module in self.root.named_modules():
             # torch.compile wraps a module under this name, which its author never wrote.
-            self._names[id(module)] = ".".join(part for part in path.split(".") if part != "_orig_mod")
-        self._handles = [
-            register_module_forward_pre_hook(self._enter_module),
-            register_module_forward_hook(self._leave_module, always_call=True),
-        ]
+            parts = [part for part in path.split(".") if part != "_orig_mod"]
+            self._names[id(module)] = ".".join(parts)
+            compiled = compiled or len(parts) < len(path.split("."))
+        if compiled:  # such a wrapper warns of hooks for all modules
+            for module in self.root.modules():
+                self._handles.append(module.register_forward_pre_hook(self._enter_module))
+                self._handles.append(module.register_forward_hook(self._leave_module, always_call=True))
+        else:  # two hooks for all modules of the process are cheaper than two for each module
+            self._handles.append(register_module_forward_pre_hook(self._enter_module))
+            self._handles.append(register_module_forward_hook(self._leave_module, always_call=True))
         self.on = True
         self.__enter__()
 
@@ -98,6 +106,7 @@ class ActivationTap(TorchFunctionMode):
     def next_forward(self) -> None:
         """A new forward begins: its first tanh is the layer `tanh` again, not `tanh_1`."""
         self._calls.clear()
+        self._used.clear()
         self._stack.clear()
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
@@ -120,6 +129,8 @@ class ActivationTap(TorchFunctionMode):
         if kind is None or not self.on or not self.root.training or torch._C._current_graph_task_id() != -1:
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
+        if not _has_values(x):
+            return func(*args, **kwargs)
         channel_dim = channel_dim_of(x)
         pre_activation = moment_sums(bounded(x, channel_dim))  # before the call, which may overwrite its input
         output = func(*args, **kwargs)
@@ -142,10 +153,10 @@ class ActivationTap(TorchFunctionMode):
             on_flat = flat(kind, seen, limits)
             count = torch.full_like(record.output[0], seen.numel())
             record.flat = torch.stack([on_flat.sum().to(count.dtype), count])
-            if self.maps:
+            if self.maps and seen.ndim >= 2:
                 units = on_flat.movedim(channel_dim, -1).reshape(-1, seen.shape[channel_dim])
                 record.flat_map = units[:MAP_EXAMPLES, :MAP_UNITS]
-        if can_die(kind):
+        if can_die(kind) and seen.ndim >= 2:  # `(N,)` and `()` have no dimension of units
             record.responded = responding_units(kind, seen, channel_dim, limits)
         if layer in self.records:
             self.records[layer].add(record)
@@ -168,11 +179,26 @@ class ActivationTap(TorchFunctionMode):
             if self.histograms:
                 record.gradient_histogram = histogram(seen)
         else:
-            record.gradient = record.gradient + sums
+            record.gradient = pooled(record.gradient, sums)
 
     def _layer(self, kind: str) -> str:
         path, is_activation_module = self._stack[-1] if self._stack else ("", False)
         layer = path if is_activation_module else f"{path}.{kind}".lstrip(".")
-        call = self._calls[layer]
-        self._calls[layer] += 1
-        return f"{layer}_{call}" if call else layer
+        while True:
+            call = self._calls[layer]
+            self._calls[layer] += 1
+            name = f"{layer}_{call}" if call else layer
+            if name not in self._used:  # `act_1` may be a module of its own, beside `act` called twice
+                self._used.add(name)
+                return name
+
+
+def _has_values(x: Any) -> bool:
+    """Whether `x` is a plain tensor of real numbers; there is nothing to measure on an empty or a `vmap`ped one."""
+    return (
+        isinstance(x, Tensor)
+        and x.is_floating_point()
+        and x.layout == torch.strided
+        and x.numel() > 0
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bnlm.stats import std_of
+from bnlm.stats import pooled, square_sum_of, std_of
 
 
 @dataclass
@@ -18,7 +18,7 @@ class ActivationRecord:
         input: Moment sums of the pre-activations.
         gradient: Moment sums of the loss gradient at the outputs; None until a backward pass came by.
         flat: `(2,)`: outputs on the flat part, outputs looked at; None for unbounded activations.
-        responded: `(units,)` booleans, see `stats.responding_units`; None where units cannot die.
+        responded: `(units,)` booleans, see `stats.responding_units`; None without units that can die.
         histogram: Of the first micro-batch's outputs, see `stats.histogram`; likewise `gradient_histogram`.
         flat_map: `(examples, units)` booleans of the first micro-batch.
     """
@@ -34,13 +34,17 @@ class ActivationRecord:
     flat_map: Tensor | None = None
 
     def add(self, other: "ActivationRecord") -> None:
-        """Pool the same activation of a further micro-batch into this record."""
-        self.output += other.output
-        self.input += other.input
+        """Pool the same activation of a further micro-batch, or of another process, into this record."""
+        self.output = pooled(self.output, other.output)
+        self.input = pooled(self.input, other.input)
+        if self.gradient is not None and other.gradient is not None:
+            self.gradient = pooled(self.gradient, other.gradient)
         if self.flat is not None and other.flat is not None:
-            self.flat += other.flat
+            self.flat = self.flat + other.flat
         if self.responded is not None and other.responded is not None:
-            self.responded |= other.responded
+            # Of another number (of positions in sequences of another length) they are not the same units.
+            same = self.responded.shape == other.responded.shape
+            self.responded = self.responded | other.responded if same else None
 
 
 @dataclass
@@ -73,5 +77,5 @@ class StepRecord:
 
     def gradient_norm(self) -> Tensor | None:
         """L2 norm over the gradients of all parameters, before clipping; None if there were no gradients."""
-        squares = [p.gradient[2] for p in self.parameters.values() if p.gradient is not None]
+        squares = [square_sum_of(p.gradient) for p in self.parameters.values() if p.gradient is not None]
         return torch.stack(squares).sum().sqrt() if squares else None

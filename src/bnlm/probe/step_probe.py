@@ -166,6 +166,10 @@ class StepProbe:
 
     def _read_gradients(self, parameters: Sequence[tuple[str, nn.Parameter]], scale: Tensor | None) -> None:
         there = [(name, p, p.grad) for name, p in parameters if p.grad is not None]
+        for name, parameter in parameters:  # one from another backward pass, which `zero_grad` has taken away since
+            if parameter.grad is None and name in self.record.parameters:
+                record = self.record.parameters[name]
+                record.gradient = record.gradient_histogram = None
         if not there:
             return
         self._read_data([(name, p) for name, p, _ in there])

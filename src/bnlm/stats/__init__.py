@@ -2,7 +2,7 @@
 
 from bnlm.stats.dead_units import can_die, channel_dim_of, responding_units
 from bnlm.stats.histogram import BINS, bin_edges, histogram
-from bnlm.stats.moments import mean_of, moment_sums, moment_sums_of, std_of
+from bnlm.stats.moments import mean_of, moment_sums, moment_sums_of, pooled, square_sum_of, std_of
 from bnlm.stats.ratios import difference, gradient_to_data, update_to_data
 from bnlm.stats.sampling import MAX_ELEMENTS, bounded
 from bnlm.stats.saturation import BOUNDED, flat, limits_from_call
@@ -23,7 +23,9 @@ __all__ = [
     "mean_of",
     "moment_sums",
     "moment_sums_of",
+    "pooled",
     "responding_units",
+    "square_sum_of",
     "std_of",
     "update_to_data",
 ]

@@ -1,7 +1,8 @@
-"""Moments of a tensor as sums, so that parts seen at different times or on different ranks can be added.
+"""Moments of a tensor as sums, so that parts seen at different times or on different ranks can be pooled.
 
 The sums are float64 where the device has it: the mean of thousands of tanh outputs is close to zero, and a float32 sum
-would lose the digits that matter.
+would lose the digits that matter. The squares are of the deviations from the mean: with plain squares, rounding would
+give a parameter that has one value everywhere a small spread, and what is divided by it would be a huge number.
 """
 
 from collections.abc import Sequence
@@ -16,25 +17,33 @@ def accumulation_dtype(device: torch.device) -> torch.dtype:
 
 
 def moment_sums(x: Tensor) -> Tensor:
-    """Return `(3,)`: number of elements, sum, sum of squares of `x` (any shape)."""
+    """Return `(3,)`: number of elements of `x` (any shape), sum, sum of squared deviations from the mean."""
     dtype = accumulation_dtype(x.device)
-    x = x.detach()
-    if x.numel() <= 1 << 20:  # one small copy is cheaper than two reductions that convert
-        x = x.to(dtype).reshape(-1)
-        total, squares = x.sum(), torch.dot(x, x)
-    else:
-        total, squares = x.sum(dtype=dtype), torch.linalg.vector_norm(x, dtype=dtype).square()
+    x = _widened(x)
+    total = x.sum(dtype=dtype)
+    squares = torch.linalg.vector_norm(x - total / x.numel(), dtype=dtype).square()
     return torch.stack([torch.full_like(total, x.numel()), total, squares])
 
 
 def moment_sums_of(tensors: Sequence[Tensor]) -> Tensor:
     """Return `(len(tensors), 3)`: `moment_sums` of each, with fewer calls than one after the other."""
     dtype = accumulation_dtype(tensors[0].device)
-    tensors = [t.detach() for t in tensors]
-    norms = torch.stack(list(torch._foreach_norm(tensors, 2, dtype=dtype)))
-    totals = torch.stack([t.sum(dtype=dtype) for t in tensors])
-    counts = torch.tensor([t.numel() for t in tensors], dtype=dtype, device=norms.device)
+    wide = [_widened(t) for t in tensors]
+    totals = torch.stack([t.sum(dtype=dtype) for t in wide])
+    counts = torch.tensor([t.numel() for t in tensors], dtype=dtype, device=totals.device)
+    deviations = torch._foreach_sub(wide, (totals / counts).unbind())
+    norms = torch.stack(list(torch._foreach_norm(deviations, 2, dtype=dtype)))
     return torch.stack([counts, totals, norms * norms], dim=1)
+
+
+def pooled(a: Tensor, b: Tensor) -> Tensor:
+    """Return the moment sums `(..., 3)` of two sets of elements together from those of each.
+
+    Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
+    """
+    (n, total, squares), (m, other_total, other_squares) = a.unbind(-1), b.unbind(-1)
+    between = (m * total - n * other_total).square() / (n * m * (n + m)).clamp_min(1)  # 0 if either is empty
+    return torch.stack([n + m, total + other_total, squares + other_squares + between], dim=-1)
 
 
 def mean_of(sums: Tensor) -> Tensor:
@@ -45,9 +54,17 @@ def mean_of(sums: Tensor) -> Tensor:
 def std_of(sums: Tensor) -> Tensor:
     """Return the standard deviation from moment sums `(..., 3)`, shape `(...)`.
 
-    With n - 1 in the denominator, as `torch.std` has it and the lecture uses it; nan for fewer than two elements. A
-    spread below 1e-7 of the values' size, which float32 could not hold, is rounding: it counts as none.
+    With n - 1 in the denominator, as `torch.std` has it and the lecture uses it; nan for fewer than two elements.
     """
-    count, total, squares = sums.unbind(-1)
-    variance = (squares - total * total / count) / (count - 1)
-    return torch.where(variance <= 1e-14 * squares / count, 0.0, variance).sqrt()
+    return (sums[..., 2] / (sums[..., 0] - 1).clamp_min(0)).sqrt()
+
+
+def square_sum_of(sums: Tensor) -> Tensor:
+    """Return the sum of squares (about zero) from moment sums `(..., 3)`, shape `(...)`."""
+    return sums[..., 2] + sums[..., 1].square() / sums[..., 0].clamp_min(1)
+
+
+def _widened(x: Tensor) -> Tensor:
+    # A small copy in full precision is cheaper than reductions that convert; a large one would cost memory.
+    small = accumulation_dtype(x.device) if x.numel() <= 1 << 20 else torch.float32
+    return x.detach().to(torch.promote_types(x.dtype, small))
