@@ -41,12 +41,13 @@ def check(cfg: DictConfig) -> None:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{getattr(error, 'full_key', None) or 'configuration'}: {first_line(error)}") from error
-    for key, hint in (("seed", int), ("steps_per_batch", int), ("checkpoint", str | None)):
+    for key, hint in (("seed", int), ("steps_per_batch", int), ("threads", int | None), ("checkpoint", str | None)):
         cfg[key] = _checked(cfg[key], hint, key)
     if not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed}: expected a whole number from 0 to {2**32 - 1}.")
-    if cfg.steps_per_batch < 1:
-        raise ConfigError(f"steps_per_batch={cfg.steps_per_batch}: expected a whole number of at least 1.")
+    for key in ("steps_per_batch", "threads"):
+        if cfg[key] is not None and cfg[key] < 1:
+            raise ConfigError(f"{key}={cfg[key]}: expected a whole number of at least 1.")
     _check_node(cfg, "")
 
 

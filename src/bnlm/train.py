@@ -71,6 +71,8 @@ def train(cfg: DictConfig, run_folder: Path, overrides: Sequence[str] = ()) -> d
 def _train(cfg: DictConfig, run_folder: Path, checkpoints: Path, overrides: Sequence[str]) -> dict[str, Any]:
     check(cfg)
     _quieten()
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
     _fit_batches_to_cadences(cfg)
     saved = None if cfg.checkpoint is None else check_resumable(cfg)
