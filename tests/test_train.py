@@ -270,6 +270,7 @@ def test_val_loss_is_returned_for_sweepers(run: Run, monkeypatch: pytest.MonkeyP
         (["trainer.val_check_interval=0"], "trainer.val_check_interval=0: expected at least 1"),
         (["diagnostics.every_n_steps=0"], "diagnostics.every_n_steps=0: expected a whole number of at least 1"),
         (["steps_per_batch=0"], "steps_per_batch=0: expected a whole number of at least 1."),
+        (["threads=0"], "threads=0: expected a whole number of at least 1."),
         (["seed=-1"], "seed=-1: expected a whole number from 0"),
         (["checkpoint=/no/such.ckpt"], "checkpoint=/no/such.ckpt: there is no such file."),
         (["scheduler=cosine", "trainer.max_steps=-1"], "a cosine needs an end"),
@@ -389,3 +390,56 @@ def test_lecture_deep_after_a_thousand_steps(run: Run, makemore_names: Path) -> 
     for name, ratio in published.items():
         assert ratio / 2 < tags[f"grad_to_data/model.{name}.weight"][1000] < ratio * 2
         assert -4 < tags[f"update_to_data/model.{name}.weight"][1000] < -1
+
+
+def test_two_processes_train_as_one_on_the_joined_batch(tmp_path: Path) -> None:
+    from omegaconf import OmegaConf
+
+    from bnlm.checkpoint import build_model
+    from bnlm.data import minibatch_indices
+
+    arguments = [
+        "trainer=ddp",
+        "trainer.accelerator=cpu",
+        "trainer.enable_progress_bar=false",
+        "trainer.max_steps=20",
+        "model.hidden_sizes=[20]",
+        "normalization=none",
+        "data.batch_size=16",
+        "diagnostics.every_n_steps=10",
+        f"hydra.run.dir={tmp_path}",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "bnlm.train", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Run folder:") == 1
+    checkpoint = saved(tmp_path)
+
+    # The same run by hand, in one process: both ranks' minibatches in one batch.
+    configuration = OmegaConf.create(checkpoint["bnlm"]["configuration"]["config"])
+    model = build_model(configuration, 27, "")
+    from bnlm.config import build
+
+    build(configuration.init, "init")(model, generator=torch.Generator().manual_seed(0))
+    contexts, targets = WordsDataModule().examples("train")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses = []
+    for step in range(20):
+        index = torch.cat([minibatch_indices(len(targets), 16, step, step + 1, 0, rank)[0] for rank in (0, 1)])
+        loss = torch.nn.functional.cross_entropy(model(contexts[index]), targets[index])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    for name, value in model.state_dict().items():
+        assert_close(checkpoint["state_dict"][f"model.{name}"], value, rtol=1e-5, atol=1e-6)
+    tags = scalars(tmp_path)
+    assert list(tags["train/loss"].values()) == pytest.approx(losses, rel=1e-5)
+    assert list(tags["saturation/model.blocks.0.activation"]) == [0, 10]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    data = WordsDataModule()
+    for split in ("train", "val", "test"):
+        expected = evaluate(model.eval(), 27, data.evaluation_dataloader(split))
+        assert summary[f"{split}/loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        assert summary[f"{split}/accuracy"] == pytest.approx(expected["accuracy"], abs=1e-3)
