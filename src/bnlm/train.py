@@ -61,6 +61,9 @@ def train(cfg: DictConfig, run_folder: Path, overrides: Sequence[str] = ()) -> d
     """
     try:
         return _train(cfg, run_folder, run_folder / "checkpoints", overrides)
+    except (KeyboardInterrupt, SystemExit):  # a second Ctrl-C, which Lightning turns into an exit, or one outside `fit`
+        print(f"\nInterrupted. {how_to_resume(run_folder / 'checkpoints')}", flush=True)
+        raise Interrupted(130) from None
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
