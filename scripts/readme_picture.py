@@ -1,6 +1,6 @@
 """Makes the README's picture: what TensorBoard shows of step 0 of the lecture's first network.
 
-    python scripts/readme_picture.py [--output docs/saturation.png]
+python scripts/readme_picture.py [--output docs/saturation.png]
 """
 
 import argparse

@@ -81,6 +81,10 @@ class ActivationMonitor(Monitor):
         alive = torch.stack([r.to(responded.device) for r in window]).any(dim=0)
         return 1 - alive.double().mean() if responded.device.type != "mps" else 1 - alive.float().mean()
 
+    def forget(self) -> None:
+        self._responded.clear()
+        self._kinds.clear()
+
     def draw(self, trainer: Trainer, values: OnHost) -> None:
         for statistic, title in (("activations", "outputs"), ("activation_gradients", "loss gradient at the outputs")):
             curves = {

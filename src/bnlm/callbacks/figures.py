@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+#: Of every figure, in inches of 80 pixels.
+WIDTH = 10.0
 #: From this many curves on, only some are named in the legend.
 MAX_LEGEND = 14
 #: Longest name in the legend, in characters; of a longer one the middle is left out.
-MAX_LABEL = 76
+MAX_LABEL = 64
 
 
 def distributions(histograms: Mapping[str, np.ndarray], title: str) -> np.ndarray:
@@ -25,7 +27,7 @@ def distributions(histograms: Mapping[str, np.ndarray], title: str) -> np.ndarra
     The limits suit the typical layer, so one that is far wider or more peaked leaves the picture instead of squeezing
     the others into a line. A layer without spread has no density: its value is marked, and said in the legend.
     """
-    figure, axes = _new(10, 4)
+    figure, axes = _new(4)
     curves = []
     for (label, counted), color in zip(histograms.items(), _by_depth(len(histograms)), strict=True):
         low, high, counts = float(counted[0]), float(counted[1]), counted[2:]
@@ -38,7 +40,7 @@ def distributions(histograms: Mapping[str, np.ndarray], title: str) -> np.ndarra
             axes.plot((edges[:-1] + edges[1:]) / 2, density, color=color, linewidth=1.4, label=label)
             curves.append((edges, density))
     left_out = _limit(axes, curves) if curves else False
-    axes.set_xlabel("value (what is far wider or higher than the others leaves the picture)" if left_out else "value")
+    axes.set_xlabel("value (curves far wider or higher than the rest leave the picture)" if left_out else "value")
     axes.set_ylabel("density")
     _finish(axes, title)
     return _pixels(figure)
@@ -46,7 +48,7 @@ def distributions(histograms: Mapping[str, np.ndarray], title: str) -> np.ndarra
 
 def updates(history: Mapping[str, Sequence[tuple[int, float]]]) -> np.ndarray:
     """Draw log10 update:data of each parameter over the steps, with a line at -3."""
-    figure, axes = _new(10, 4)
+    figure, axes = _new(4)
     for (name, points), color in zip(history.items(), _by_depth(len(history)), strict=True):
         steps, values = zip(*points, strict=True)
         marker = "o" if len(points) == 1 else None
@@ -62,24 +64,38 @@ def updates(history: Mapping[str, Sequence[tuple[int, float]]]) -> np.ndarray:
 
 
 def saturation_map(flat: np.ndarray, title: str) -> np.ndarray:
-    """Draw which outputs are flat, `(examples, units)`: white where flat, so an all-white column is a dead unit."""
-    figure, axes = _new(10, 2.8)
-    axes.imshow(flat, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-    axes.set_xlabel(f"unit ({flat.shape[1]})")
-    axes.set_ylabel(f"example ({flat.shape[0]})")
+    """Draw which outputs are flat, `(examples, units)`: white where flat, so an all-white column is a dead unit.
+
+    Whole pixels per output and no axes: every layer has such a picture, and axes would take ten times as long to draw.
+    """
+    from matplotlib.figure import Figure
+
+    examples, units = flat.shape
+    wide, high = max(1, 760 // units), max(1, 190 // examples)
+    picture = np.kron(flat.astype(np.uint8) * 255, np.ones((high, wide), dtype=np.uint8))
+    # The grey margin shows where the picture ends: white columns at its edge would melt into a white one.
+    # As wide as the other figures, whatever the picture: the heading has to fit.
+    left, bottom = (int(80 * WIDTH) - wide * units) // 2, 28
+    figure = Figure(figsize=(WIDTH, (bottom + high * examples + 28) / 80), dpi=80)
+    figure.patch.set_facecolor("0.8")
+    figure.figimage(np.repeat(picture[..., None], 3, axis=2), left, bottom)
     white = int(flat.all(axis=0).sum())
-    axes.set_title(f"{title}: {flat.mean():.1%}, all-white columns: {white}", fontsize=11)
+    heading = f"{title}: {flat.mean():.1%}, all-white columns: {white}"
+    figure.text(0.5, 0.99, heading, ha="center", va="top", fontsize=11)
+    figure.text(
+        0.5, 0.01, f"{units} units (columns), {examples} examples (rows)", ha="center", va="bottom", fontsize=10
+    )
     return _pixels(figure)
 
 
-def _new(width: float, height: float) -> tuple[Figure, Axes]:
+def _new(height: float) -> tuple[Figure, Axes]:
     # No pyplot: a Figure of our own needs no display, is nobody else's current figure, and is freed with its last use.
     # Fixed margins: a tight layout lays out every text twice, half of the time of drawing.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=80)
-    margins = {"left": 0.75 / width, "right": 0.98, "bottom": 0.5 / height, "top": 1 - 0.35 / height}
-    return figure, figure.subplots(gridspec_kw=margins)
+    figure = Figure(figsize=(WIDTH, height), dpi=80)
+    figure.subplots_adjust(left=0.75 / WIDTH, right=0.98, bottom=0.5 / height, top=1 - 0.35 / height)
+    return figure, figure.subplots()
 
 
 def _by_depth(count: int) -> np.ndarray:
@@ -89,15 +105,19 @@ def _by_depth(count: int) -> np.ndarray:
 
 
 def _density(low: float, high: float, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return bin edges and densities, in bins twice as wide where few values would make the curve all noise."""
+    """Return bin edges and densities, in bins twice as wide if even the fullest has so few values that noise shows."""
     edges = np.array(bin_edges(low, high))
-    if counts.sum() < 100 * len(counts):
+    if counts.max() < 150:
         edges, counts = edges[::2], counts.reshape(-1, 2).sum(axis=1)
     return edges, counts / counts.sum() / (edges[1] - edges[0])
 
 
 def _limit(axes: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
-    """Show the central 99 % of all curves, up to 3 times the median's width and 4 times its height; say if they go on."""
+    """Show the central 99 % of every curve, up to 3 times the median width and 4 times the median height.
+
+    Returns:
+        Whether a curve is wider or higher than that.
+    """
     ends, tops = [], []
     for edges, density in curves:
         below = np.cumsum(density) / density.sum()
@@ -112,8 +132,13 @@ def _limit(axes: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
     return bool(left > lows.min() or right < highs.max() or top < max(tops))
 
 
+def _entitle(axes: Axes, title: str) -> None:
+    # Without y, matplotlib measures the ticks' labels to find the place: 4 ms of 100.
+    axes.set_title(title, fontsize=11, y=1.0)
+
+
 def _finish(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=11)
+    _entitle(axes, title)
     axes.grid(alpha=0.25)
     handles, labels = axes.get_legend_handles_labels()
     heading = None
@@ -123,16 +148,15 @@ def _finish(axes: Axes, title: str) -> None:
         handles, labels = [handles[i] for i in chosen], [labels[i] for i in chosen]
     if handles:
         labels = [_shortened(label) for label in labels]
-        # The legend stands beside the axes. Measuring it would draw it twice: 0.058 inches a character are enough.
-        legend_width = 0.45 + 0.058 * max(map(len, labels))
-        figure_width = axes.figure.get_figwidth()
-        axes.figure.subplots_adjust(right=1 - max(legend_width, 2.0) / figure_width)
+        # The legend stands beside the axes. Measuring it would draw it twice: 0.056 inches a character are enough.
+        legend_width = 0.5 + 0.056 * max(map(len, labels))
+        axes.figure.subplots_adjust(right=1 - max(legend_width, 2.0) / WIDTH)
         axes.legend(
             handles,
             labels,
             title=heading,
-            title_fontsize=8,
-            fontsize=8,
+            title_fontsize=7.5,
+            fontsize=7.5,
             loc="upper left",
             bbox_to_anchor=(1.0, 1.02),
             frameon=False,

@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from bnlm.callbacks import figures
 from bnlm.callbacks.monitor import Monitor, finite_or_left_out
 from bnlm.callbacks.shared_observation import Measured, OnHost
-from bnlm.callbacks.tensorboard import write_image
+from bnlm.callbacks.tensorboard import WEIGHTS, write_image
 from bnlm.probe import StepRecord, Wanted
 from bnlm.stats import std_of
 
@@ -28,6 +28,7 @@ class GradientMonitor(Monitor):
     """
 
     charts: ClassVar[dict[str, list[str]]] = {
+        "gradient:data of weights": [f"grad_to_data/{WEIGHTS}"],
         "gradient:data": ["grad_to_data/.*"],
         "gradient std": ["gradient_std/.*"],
         "gradient norm": ["gradient_norm/total"],

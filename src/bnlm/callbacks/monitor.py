@@ -25,6 +25,8 @@ class Monitor(Callback, ABC):
         ValueError: If one of them is not a whole number of at least 1.
     """
 
+    #: Of a batch with several optimizer steps, the first alone is observed.
+    needs_every_step: ClassVar[bool] = False
     #: Title -> regular expressions of tags, for TensorBoard's custom scalars.
     charts: ClassVar[dict[str, list[str]]] = {}
 
@@ -32,7 +34,7 @@ class Monitor(Callback, ABC):
         self,
         every_n_steps: int = 100,
         histograms_every_n_steps: int | None = 1000,
-        figures_every_n_steps: int | None = 10_000,
+        figures_every_n_steps: int | None = 20_000,
     ) -> None:
         for name, value, optional in (
             ("every_n_steps", every_n_steps, False),
@@ -75,6 +77,9 @@ class Monitor(Callback, ABC):
     def remember(self, values: OnHost) -> None:
         """Keep what later figures need."""
 
+    def forget(self) -> None:
+        """Drop what was kept: another run begins."""
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._shared = SharedObservation.join(trainer, self)
@@ -82,6 +87,7 @@ class Monitor(Callback, ABC):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._last_step is None or self._last_step >= trainer.global_step:  # also: a new trainer starts at 0 again
             self._last_step = trainer.global_step - 1
+            self.forget()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert self._shared is not None

@@ -8,6 +8,10 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from bnlm.stats import bin_edges
 
+#: Regular expression of a weight matrix's name. The biases, and what normalization learns, move by other ratios: in one
+#: chart with them, the weights' curves cannot be told apart.
+WEIGHTS = "(?!.*norm).*weight"
+
 
 def has_tensorboard(loggers: Sequence[Logger]) -> bool:
     """Return whether any of the loggers can show histograms and figures."""

@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from bnlm.callbacks import figures
 from bnlm.callbacks.monitor import Monitor, finite_or_left_out
 from bnlm.callbacks.shared_observation import Measured, OnHost
-from bnlm.callbacks.tensorboard import write_image
+from bnlm.callbacks.tensorboard import WEIGHTS, write_image
 from bnlm.probe import StepRecord, Wanted
 
 #: Points a curve of the figure keeps; when there are more, every second one is dropped.
@@ -27,12 +27,16 @@ class UpdateMonitor(Monitor):
     Source: Karpathy, makemore part 3 (2022), who plots lr * gradient instead.
     """
 
-    charts: ClassVar[dict[str, list[str]]] = {"update:data (log10)": ["update_to_data/.*"]}
+    charts: ClassVar[dict[str, list[str]]] = {
+        "update:data of weights (log10)": [f"update_to_data/{WEIGHTS}"],
+        "update:data (log10)": ["update_to_data/.*"],
+    }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._weights: list[str] = []
         self._history: dict[str, list[tuple[int, float]]] = {}
+        self._stride = 1
 
     def wanted(self, histograms: bool, figures: bool) -> Wanted:
         return Wanted(updates=True)
@@ -48,9 +52,21 @@ class UpdateMonitor(Monitor):
             value = values.scalars.get(f"update_to_data/{name}")
             if value is not None:
                 points = self._history.setdefault(name, [])
+                if points and not self._kept(points[-1][0]):
+                    points.pop()  # was there as the newest
                 points.append((values.step, value))
-                if len(points) > MAX_POINTS:
-                    del points[1::2]
+        if any(len(points) > MAX_POINTS for points in self._history.values()):
+            self._stride *= 2
+            for points in self._history.values():
+                points[:] = [point for point in points[:-1] if self._kept(point[0])] + points[-1:]
+
+    def _kept(self, step: int) -> bool:
+        """Whether the history keeps this step: all have the same distance, which doubles when there are too many."""
+        return (step // self.every_n_steps) % self._stride == 0
+
+    def forget(self) -> None:
+        self._history.clear()
+        self._stride = 1
 
     def draw(self, trainer: Trainer, values: OnHost) -> None:
         if self._history:
@@ -58,10 +74,11 @@ class UpdateMonitor(Monitor):
 
     def state_dict(self) -> dict[str, Any]:
         history = {name: [list(point) for point in points] for name, points in self._history.items()}
-        return {**super().state_dict(), "history": history}
+        return {**super().state_dict(), "history": history, "stride": self._stride}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
+        self._stride = state_dict["stride"]
         self._history = {
             name: [(int(step), float(value)) for step, value in points]
             for name, points in state_dict["history"].items()

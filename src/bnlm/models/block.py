@@ -36,14 +36,12 @@ class Block(nn.Module):
             norm = None  # no call is paid for nothing
         has_bias = norm is None or not makes_bias_redundant(norm)
         self.linear = nn.Linear(in_features, out_features, bias=has_bias)
-        self.normalization = norm
-        self.activation = activation
+        self.register_module("normalization", norm)  # also where it is None: the order of the modules is the forward
+        self.register_module("activation", activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, in_features)`` to ``(N, out_features)``; leading dimensions are free."""
-        x = self.linear(x)
-        if self.normalization is not None:
-            x = self.normalization(x)
-        if self.activation is not None:
-            x = self.activation(x)
+        for module in self._modules.values():  # by attribute, each look-up would cost as much as a small operation
+            if module is not None:
+                x = module(x)
         return x

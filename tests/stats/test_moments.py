@@ -1,0 +1,89 @@
+"""Moments against torch.mean and torch.std in float64."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from bnlm.stats import mean_of, moment_sums, moment_sums_of, pooled, square_sum_of, std_of
+
+LARGE = (1 << 20) + 7  # the code takes another way above 2^20 elements
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+CASES = {
+    "matrix": drawn(13, 7),
+    "volume": 3 * drawn(5, 4, 3, 2) - 0.1,
+    "two elements": torch.tensor([1.0, 4.0]),
+    "not contiguous": drawn(11, 6).t()[::2],
+    "far from zero": 1e4 + drawn(501, 3),
+    "far from zero, large": 1e4 + drawn(LARGE),
+    "large": drawn(LARGE) * 1e-3,
+    "bfloat16": drawn(40, 30).bfloat16(),
+    "bfloat16, large": drawn(LARGE).bfloat16(),
+    "float16": drawn(40, 30).half(),
+    "float64": drawn(40, 30).double() * 1e-9 + 1.0,
+    "whole numbers": torch.arange(12).reshape(3, 4),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_mean_and_std_match_torch(name: str) -> None:
+    x = CASES[name]
+    exact = x.double()
+    # Above 2^20 elements the deviations are float32: each is off by up to 6e-8 of itself.
+    rtol = 1e-7 if x.numel() > 1 << 20 else 1e-12
+    for sums in (moment_sums(x), moment_sums_of([drawn(3, 5), x])[1]):
+        assert sums.dtype == torch.float64
+        assert sums[0] == x.numel()
+        torch.testing.assert_close(mean_of(sums), exact.mean(), rtol=1e-12, atol=1e-15)
+        torch.testing.assert_close(std_of(sums), exact.std(), rtol=rtol, atol=0)
+        torch.testing.assert_close(square_sum_of(sums), exact.square().sum(), rtol=rtol, atol=0)
+
+
+@pytest.mark.parametrize("count", [2, 200, 33_333, LARGE])
+@pytest.mark.parametrize("value", [1.0, 0.1, -1 / 3, 1e4])
+def test_a_constant_has_exactly_no_spread(value: float, count: int) -> None:
+    """Else a gain of 1 everywhere would have a std of 1e-8, and what is divided by it would be huge."""
+    x = torch.full((count,), value)
+    assert std_of(moment_sums(x)) == 0
+    assert std_of(moment_sums_of([drawn(9), x])[1]) == 0
+
+
+def test_fewer_than_two_elements_have_no_std() -> None:
+    for x in (torch.tensor(3.0), torch.ones(1, 1), torch.empty(0, 4)):
+        assert math.isnan(std_of(moment_sums(x)))
+        assert moment_sums(x)[1] == x.sum()
+    assert math.isnan(mean_of(moment_sums(torch.empty(0))))
+
+
+def test_values_that_are_not_finite_show() -> None:
+    assert math.isnan(std_of(moment_sums(torch.tensor([1.0, math.nan, 2.0]))))
+    assert math.isnan(std_of(moment_sums(torch.tensor([1.0, math.inf, 2.0]))))
+
+
+def test_batched_sums_are_those_of_each_tensor() -> None:
+    tensors = [drawn(4, 3), drawn(5).bfloat16(), drawn(LARGE), torch.empty(0)]
+    torch.testing.assert_close(moment_sums_of(tensors), torch.stack([moment_sums(x) for x in tensors]), equal_nan=True)
+
+
+def test_pooled_sums_are_those_of_everything_together() -> None:
+    parts = [1e4 + drawn(7, 3), 1e4 + 5 * drawn(50, seed=1), torch.empty(0), torch.full((9,), -1e4)]
+    sums = moment_sums(parts[2])
+    for part in parts:
+        sums = pooled(sums, moment_sums(part))
+    together = torch.cat([part.reshape(-1) for part in parts]).double()
+    torch.testing.assert_close(mean_of(sums), together.mean(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(std_of(sums), together.std(), rtol=1e-12, atol=0)
+    both = torch.stack([moment_sums(parts[0]), moment_sums(parts[1])])  # leading dimensions are free
+    torch.testing.assert_close(pooled(both, both.flip(0))[0], pooled(both, both.flip(0))[1], rtol=1e-12, atol=0)
+
+
+def test_no_graph_is_kept() -> None:
+    x = torch.randn(4, 3, requires_grad=True)
+    assert not moment_sums(x * 2).requires_grad
+    assert not moment_sums_of([x * 2]).requires_grad
