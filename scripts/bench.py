@@ -141,7 +141,7 @@ def main() -> None:
     contexts, targets = data.examples("train")
     variants: dict[str, Callable[[], float]] = {
         "bare torch.nn loop, no diagnostics": lambda: bare_loop(contexts, targets, data.vocab_size, steps),
-        "loop in the notebook's style": lambda: lecture_loop(contexts, targets, data.vocab_size, steps),
+        "loop in the notebook's style": lambda: 4 * lecture_loop(contexts, targets, data.vocab_size, steps // 4),
         "bnlm, default diagnostics, TensorBoard, bar": lambda: ours(steps, "diagnostics.figures_every_n_steps=20000"),
         "bnlm, diagnostics=off": lambda: ours(steps, "diagnostics=off"),
     }

@@ -262,8 +262,10 @@ def _quieten() -> None:
 
 
 def _run_name(number: Any, overrides: str) -> str:
-    """Name a job's folder by its overrides, without characters that mean something in a path."""
-    name = re.sub(r"[^\w=.,+\-\[\]]+", "_", overrides).strip("_")
+    """Name a job's folder by the overrides that are its own, without characters that mean something in a path."""
+    for common in sorted(sys.argv[1:], key=len, reverse=True):  # what all jobs of a sweep have says nothing of this one
+        overrides = re.sub(rf"(^|,){re.escape(common)}(?=,|$)", "", overrides, flags=re.IGNORECASE)
+    name = re.sub(r"[^\w=.,+\-\[\]]+", "_", overrides).strip("_,")
     return name if 0 < len(name) <= 150 else f"{number}_{name[:140]}".rstrip("_")
 
 

@@ -191,7 +191,7 @@ def test_fp16_gradients_are_unscaled(make_trainer: MakeTrainer, monitored: Monit
 
 
 def test_a_step_that_the_scaler_skips(make_trainer: MakeTrainer, monitored: Monitored, tmp_path: Path) -> None:
-    """Gradients overflow: the optimizer does not step, and there is no update to tell of; the next steps are observed."""
+    """Gradients overflow: the optimizer does not step, and there is no update to tell of; the next are observed."""
     plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**30, backoff_factor=2.0**-22))
     trainer = make_trainer(callbacks=all_three(every_n_steps=1), plugins=[plugin], max_steps=3)
     trainer.fit(Classifier(), DataLoader(drawn([9] * 3), batch_size=None))

@@ -2,8 +2,8 @@
 
 The recomputation is functional code without any module: its own embedding, normalization, loss and autograd. It starts
 from the float32 weights at the start of the sampled step, and takes the update from the weights before and after it.
-The model runs in float32, so its values differ from the recomputation's by rounding: 1e-5 relative covers it. The mean of
-an activation is the exception, as a sum of positive and negative terms: the rounding of its terms, up to 2e-7 for
+The model runs in float32, so its values differ from the recomputation's by rounding: 1e-5 relative covers it. The mean
+of an activation is the exception, as a sum of positive and negative terms: the rounding of its terms, up to 2e-7 for
 outputs between -1 and 1, remains while the sum goes to zero.
 """
 

@@ -1,5 +1,6 @@
 """Arguments of the monitors, what they refuse, and that what they keep is bounded."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_the_history_is_bounded_and_keeps_both_ends() -> None:
         assert points[0][0] == 0
         assert points[-1][0] == step
     assert len(points) >= MAX_POINTS // 2
-    gaps = [later[0] - earlier[0] for earlier, later in zip(points, points[1:], strict=False)]
+    gaps = [later[0] - earlier[0] for earlier, later in itertools.pairwise(points)]
     assert max(gaps) <= 64 * 100  # the old points are thinned, not cut off
 
 
