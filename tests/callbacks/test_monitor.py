@@ -75,18 +75,20 @@ def test_other_stages_need_nothing(make_trainer: Callable[..., Trainer]) -> None
     assert not SharedObservation._of_trainer.get(trainer)
 
 
-def test_the_history_is_bounded_and_keeps_both_ends() -> None:
-    monitor = UpdateMonitor()
+@pytest.mark.parametrize(("every", "observed_every"), [(100, 100), (1, 96), (30, 50)])
+def test_the_history_is_bounded_and_even(every: int, observed_every: int) -> None:
+    """Also where batches of many steps make every observed step a multiple of 32, or an odd multiple of the cadence."""
+    monitor = UpdateMonitor(every)
     monitor._weights = ["w"]
-    for step in range(0, 100 * 10 * MAX_POINTS, 100):
+    for step in range(0, observed_every * 10 * MAX_POINTS, observed_every):
         monitor.remember(OnHost(step, {"update_to_data/w": -3.0}, {}, {}))
-        points = monitor.state_dict()["history"]["w"]
-        assert len(points) <= MAX_POINTS
-        assert points[0][0] == 0
-        assert points[-1][0] == step
-    assert len(points) >= MAX_POINTS // 2
+        assert len(monitor._history["w"]) <= MAX_POINTS
+        assert monitor._history["w"][-1][0] == step
+    points = monitor.state_dict()["history"]["w"]
+    assert len(points) >= MAX_POINTS // 4
+    assert points[0][0] == 0
     gaps = [later[0] - earlier[0] for earlier, later in itertools.pairwise(points)]
-    assert max(gaps) <= 64 * 100  # the old points are thinned, not cut off
+    assert max(gaps) <= 8 * step / MAX_POINTS  # the beginning has its share of them
 
 
 def test_a_ratio_that_does_not_exist_is_not_kept() -> None:

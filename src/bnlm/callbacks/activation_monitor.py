@@ -54,11 +54,16 @@ class ActivationMonitor(Monitor):
 
     def measure(self, record: StepRecord) -> Measured:
         measured = Measured()
-        for layer, activation in record.activations.items():
+        if not record.activations:
+            return measured
+        outputs = torch.stack([activation.output for activation in record.activations.values()])
+        inputs = torch.stack([activation.input for activation in record.activations.values()])
+        means, stds, input_stds = mean_of(outputs).unbind(), std_of(outputs).unbind(), std_of(inputs).unbind()
+        for i, (layer, activation) in enumerate(record.activations.items()):
             self._kinds[layer] = activation.kind
-            measured.scalars[f"activation_mean/{layer}"] = mean_of(activation.output)
-            measured.scalars[f"activation_std/{layer}"] = std_of(activation.output)
-            measured.scalars[f"preactivation_std/{layer}"] = std_of(activation.input)
+            measured.scalars[f"activation_mean/{layer}"] = means[i]
+            measured.scalars[f"activation_std/{layer}"] = stds[i]
+            measured.scalars[f"preactivation_std/{layer}"] = input_stds[i]
             if activation.flat is not None:
                 measured.scalars[f"saturation/{layer}"] = activation.flat[0] / activation.flat[1]
             if activation.responded is not None:

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch
 from lightning.pytorch import Trainer
 
 from bnlm.callbacks import figures
@@ -43,11 +44,16 @@ class GradientMonitor(Monitor):
         for name, parameter in record.parameters.items():
             if parameter.gradient is None:
                 continue
-            if parameter.shape.numel() > 1:
-                measured.scalars[f"gradient_std/{name}"] = std_of(parameter.gradient)
-                measured.scalars[f"grad_to_data/{name}"] = parameter.gradient_to_data()
             if parameter.gradient_histogram is not None:
                 measured.histograms[f"gradients/{name}"] = parameter.gradient_histogram
+        # All at once: on small networks the number of operations is what an observed step costs.
+        several = {n: p for n, p in record.parameters.items() if p.gradient is not None and p.shape.numel() > 1}
+        if several:
+            gradient = std_of(torch.stack([p.gradient for p in several.values() if p.gradient is not None]))
+            data = std_of(torch.stack([p.data for p in several.values()]))
+            for name, std, ratio in zip(several, gradient.unbind(), (gradient / data).unbind(), strict=True):
+                measured.scalars[f"gradient_std/{name}"] = std
+                measured.scalars[f"grad_to_data/{name}"] = ratio
         norm = record.gradient_norm()
         if norm is not None:
             measured.scalars["gradient_norm/total"] = norm

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch import Trainer
 
 from bnlm.callbacks import figures
@@ -9,8 +10,9 @@ from bnlm.callbacks.monitor import Monitor, finite_or_left_out
 from bnlm.callbacks.shared_observation import Measured, OnHost
 from bnlm.callbacks.tensorboard import WEIGHTS, write_image
 from bnlm.probe import StepRecord, Wanted
+from bnlm.stats import std_of
 
-#: Points a curve of the figure keeps; when there are more, every second one is dropped.
+#: Points a curve of the figure keeps; of more, only every second, fourth, ... observed step stays, and the newest.
 MAX_POINTS = 512
 
 
@@ -44,7 +46,11 @@ class UpdateMonitor(Monitor):
     def measure(self, record: StepRecord) -> Measured:
         moved = {name: p for name, p in record.parameters.items() if p.update is not None and p.shape.numel() > 1}
         self._weights = [name for name, p in moved.items() if len(p.shape) >= 2]
-        return Measured({f"update_to_data/{name}": p.update_to_data() for name, p in moved.items()})
+        if not moved:
+            return Measured()
+        update = std_of(torch.stack([p.update for p in moved.values() if p.update is not None]))
+        ratios = torch.log10(update / std_of(torch.stack([p.data for p in moved.values()])))
+        return Measured({f"update_to_data/{name}": r for name, r in zip(moved, ratios.unbind(), strict=True)})
 
     def remember(self, values: OnHost) -> None:
         values.scalars = finite_or_left_out(values.scalars)
@@ -55,7 +61,7 @@ class UpdateMonitor(Monitor):
                 if points and not self._kept(points[-1][0]):
                     points.pop()  # was there as the newest
                 points.append((values.step, value))
-        if any(len(points) > MAX_POINTS for points in self._history.values()):
+        while any(len(points) > MAX_POINTS for points in self._history.values()):
             self._stride *= 2
             for points in self._history.values():
                 points[:] = [point for point in points[:-1] if self._kept(point[0])] + points[-1:]
