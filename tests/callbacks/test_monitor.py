@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from bnlm.callbacks import ActivationMonitor, GradientMonitor, UpdateMonitor
-from bnlm.callbacks.activation_monitor import DEAD_WINDOW
 from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.shared_observation import OnHost, SharedObservation
 from bnlm.callbacks.update_monitor import MAX_POINTS
@@ -116,8 +115,8 @@ class Relu(LightningModule):
 def test_a_unit_is_dead_when_the_window_has_not_seen_it(
     make_trainer: Callable[..., Trainer], monitored: Callable[..., Any], tmp_path: Any
 ) -> None:
-    """Unit 0 responds always, 1 at step 0 alone, 2 at step 3 alone, 3 never."""
-    steps = DEAD_WINDOW + 6
+    """Unit 0 responds always, 1 at step 0 alone, 2 at step 3 alone, 3 never; the window is of 20 observed steps."""
+    window, steps = 20, 26
     batches = torch.full((steps, 3, 4), -1.0)
     batches[:, 1, 0] = 1
     batches[0, 2, 1] = 1
@@ -126,7 +125,7 @@ def test_a_unit_is_dead_when_the_window_has_not_seen_it(
     trainer.fit(Relu(), DataLoader(batches, batch_size=None))
     dead = [tags["dead_units/relu"] for tags in monitored(tmp_path / "run").values()]
     expected = [
-        1 - batches[max(0, s + 1 - DEAD_WINDOW) : s + 1].gt(0).flatten(0, 1).any(0).float().mean().item()
+        1 - batches[max(0, s + 1 - window) : s + 1].gt(0).flatten(0, 1).any(0).float().mean().item()
         for s in range(steps)
     ]
     assert dead == expected

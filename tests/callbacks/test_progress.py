@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -76,12 +77,18 @@ def test_it_is_redrawn_seldom(
 
 
 def test_after_an_exception_another_bar_can_be_shown(
-    make_trainer: MakeTrainer, capsys: pytest.CaptureFixture[str]
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The one of the run that failed has been stopped: it would keep the terminal's cursor and its last line."""
+    stopped: list[Progress] = []
+    stop = Progress.stop
+    monkeypatch.setattr(Progress, "stop", lambda self: (stopped.append(self), stop(self)))
     progress = StepProgress()
     with pytest.raises(RuntimeError, match="failed"):
         fit(make_trainer, progress, Steps(fail_at=3))
-    fit(make_trainer, progress, Steps())  # rich allows one at a time
+    assert len(stopped) == 1
+    fit(make_trainer, progress, Steps())
+    assert len(stopped) == 2
     assert "6/6" in capsys.readouterr().out
 
 

@@ -186,11 +186,21 @@ class Checkpointed(nn.Module):
         return self.second(hidden)
 
 
+@pytest.mark.parametrize("backward", [Tensor.backward, torch.autograd.backward], ids=["method", "function"])
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_activation_checkpointing_counts_once(observe: Observe, reentrant: bool) -> None:
+def test_activation_checkpointing_counts_once(
+    observe: Observe, reentrant: bool, backward: Callable[[Tensor], None]
+) -> None:
+    """However the backward pass is begun, in which the checkpointed part is computed again."""
     model, x = two_layers(), drawn(11, 5)
     expected = by_hand(model, x)
-    record = observe(Checkpointed(model, reentrant), x.requires_grad_()).activations
+    optimizer, whole = torch.optim.SGD(model.parameters(), lr=0.1), Checkpointed(model, reentrant)
+
+    def step(probe: StepProbe) -> None:
+        backward(whole(x.requires_grad_()).square().sum())
+        optimizer.step()
+
+    record = observe(whole, x, [optimizer], step).activations
     assert list(record) == ["first.1", "second.3"]
     for layer, same in (("first.1", "1"), ("second.3", "3")):
         close(record[layer].input, expected[same][0])

@@ -232,6 +232,7 @@ def test_a_second_step_of_one_optimizer_is_not_looked_at(observe: Observe) -> No
     fast, slow = (torch.optim.SGD(part, lr=0.1) for part in parts)
     after_first: dict[str, Tensor] = {}
     before = copies(model)
+    gradients = torch.autograd.grad(model(x).square().sum(), list(model[0].parameters()))
 
     def step(probe: StepProbe) -> None:
         for _ in range(3):
@@ -244,6 +245,7 @@ def test_a_second_step_of_one_optimizer_is_not_looked_at(observe: Observe) -> No
     record = observe(model, x, [fast, slow], step).parameters
     moved = (after_first["0.weight"] - before["0.weight"]).std()
     assert_close(std_of(record["0.weight"].update), moved, rtol=1e-10, atol=0)
+    assert_close(std_of(record["0.weight"].gradient), gradients[0].std(), rtol=1e-10, atol=0)
     assert record["2.weight"].update is not None
 
 
