@@ -12,7 +12,7 @@ from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.shared_observation import Measured, OnHost
 from bnlm.callbacks.tensorboard import write_image
 from bnlm.probe import StepRecord, Wanted
-from bnlm.stats import mean_of, std_of
+from bnlm.stats import accumulation_dtype, mean_of, std_of
 
 #: Observed steps over which a unit has to stay silent to count as dead.
 DEAD_WINDOW = 20
@@ -56,20 +56,23 @@ class ActivationMonitor(Monitor):
         measured = Measured()
         if not record.activations:
             return measured
-        outputs = torch.stack([activation.output for activation in record.activations.values()])
-        inputs = torch.stack([activation.input for activation in record.activations.values()])
-        means, stds, input_stds = mean_of(outputs).unbind(), std_of(outputs).unbind(), std_of(inputs).unbind()
-        for i, (layer, activation) in enumerate(record.activations.items()):
+        seen = record.activations
+        outputs = torch.stack([a.output for a in seen.values()])
+        measured.add("activation_mean", seen, mean_of(outputs))
+        measured.add("activation_std", seen, std_of(outputs))
+        measured.add("preactivation_std", seen, std_of(torch.stack([a.input for a in seen.values()])))
+        gradients = {layer: a.gradient for layer, a in seen.items() if a.gradient is not None}
+        if gradients:
+            measured.add("activation_gradient_std", gradients, std_of(torch.stack(list(gradients.values()))))
+        flat = {layer: a.flat for layer, a in seen.items() if a.flat is not None}
+        if flat:
+            on_flat, looked_at = torch.stack(list(flat.values())).unbind(1)
+            measured.add("saturation", flat, on_flat / looked_at)
+        dead = {layer: self._dead_fraction(layer, a.responded) for layer, a in seen.items() if a.responded is not None}
+        if dead:
+            measured.add("dead_units", dead, torch.stack(list(dead.values())))
+        for layer, activation in seen.items():
             self._kinds[layer] = activation.kind
-            measured.scalars[f"activation_mean/{layer}"] = means[i]
-            measured.scalars[f"activation_std/{layer}"] = stds[i]
-            measured.scalars[f"preactivation_std/{layer}"] = input_stds[i]
-            if activation.flat is not None:
-                measured.scalars[f"saturation/{layer}"] = activation.flat[0] / activation.flat[1]
-            if activation.responded is not None:
-                measured.scalars[f"dead_units/{layer}"] = self._dead_fraction(layer, activation.responded)
-            if activation.gradient is not None:
-                measured.scalars[f"activation_gradient_std/{layer}"] = std_of(activation.gradient)
             if activation.histogram is not None:
                 measured.histograms[f"activations/{layer}"] = activation.histogram
             if activation.gradient_histogram is not None:
@@ -84,7 +87,7 @@ class ActivationMonitor(Monitor):
             window.clear()
         window.append(responded)
         alive = torch.stack([r.to(responded.device) for r in window]).any(dim=0)
-        return 1 - alive.double().mean() if responded.device.type != "mps" else 1 - alive.float().mean()
+        return 1 - alive.to(accumulation_dtype(alive.device)).mean()
 
     def forget(self) -> None:
         self._responded.clear()

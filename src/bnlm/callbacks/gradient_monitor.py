@@ -46,17 +46,15 @@ class GradientMonitor(Monitor):
                 continue
             if parameter.gradient_histogram is not None:
                 measured.histograms[f"gradients/{name}"] = parameter.gradient_histogram
-        # All at once: on small networks the number of operations is what an observed step costs.
         several = {n: p for n, p in record.parameters.items() if p.gradient is not None and p.shape.numel() > 1}
         if several:
             gradient = std_of(torch.stack([p.gradient for p in several.values() if p.gradient is not None]))
             data = std_of(torch.stack([p.data for p in several.values()]))
-            for name, std, ratio in zip(several, gradient.unbind(), (gradient / data).unbind(), strict=True):
-                measured.scalars[f"gradient_std/{name}"] = std
-                measured.scalars[f"grad_to_data/{name}"] = ratio
+            measured.add("gradient_std", several, gradient)
+            measured.add("grad_to_data", several, gradient / data)
         norm = record.gradient_norm()
         if norm is not None:
-            measured.scalars["gradient_norm/total"] = norm
+            measured.add("gradient_norm", ["total"], norm.reshape(1))
         return measured
 
     def publish(self, trainer: Trainer, values: OnHost) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
@@ -21,20 +22,25 @@ if TYPE_CHECKING:
 
 @dataclass
 class Measured:
-    """What a monitor makes of a `StepRecord`: tensors on the device, arrays after the transfer.
+    """What a monitor makes of a `StepRecord`, still on the device.
 
     Attributes:
-        scalars: By tag.
+        scalars: Tags and their values `(len(tags),)`: on a small network, the number of operations is what an observed
+            step costs, so a statistic is computed and moved for all layers at once.
         histograms: By tag, as `stats.histogram` gives them.
         maps: By layer, `(examples, units)` booleans.
     """
 
-    scalars: dict[str, Tensor] = field(default_factory=dict)
+    scalars: list[tuple[list[str], Tensor]] = field(default_factory=list)
     histograms: dict[str, Tensor] = field(default_factory=dict)
     maps: dict[str, Tensor] = field(default_factory=dict)
 
+    def add(self, statistic: str, names: Iterable[str], values: Tensor) -> None:
+        """Add the scalars `statistic/name`."""
+        self.scalars.append(([f"{statistic}/{name}" for name in names], values))
+
     def tensors(self) -> list[Tensor]:
-        return [*self.scalars.values(), *self.histograms.values(), *self.maps.values()]
+        return [*(values for _, values in self.scalars), *self.histograms.values(), *self.maps.values()]
 
 
 @dataclass
@@ -182,7 +188,7 @@ def _to_host(measured: dict[Monitor, Measured], step: int) -> dict[Monitor, OnHo
     return {
         member: OnHost(
             step,
-            {tag: float(value) for tag, value in arrays(each.scalars).items()},
+            {tag: value for tags, _ in each.scalars for tag, value in zip(tags, next(parts).tolist(), strict=True)},
             arrays(each.histograms),
             {layer: value > 0.5 for layer, value in arrays(each.maps).items()},
         )

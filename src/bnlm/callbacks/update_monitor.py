@@ -46,11 +46,13 @@ class UpdateMonitor(Monitor):
     def measure(self, record: StepRecord) -> Measured:
         moved = {name: p for name, p in record.parameters.items() if p.update is not None and p.shape.numel() > 1}
         self._weights = [name for name, p in moved.items() if len(p.shape) >= 2]
+        measured = Measured()
         if not moved:
-            return Measured()
+            return measured
         update = std_of(torch.stack([p.update for p in moved.values() if p.update is not None]))
         ratios = torch.log10(update / std_of(torch.stack([p.data for p in moved.values()])))
-        return Measured({f"update_to_data/{name}": r for name, r in zip(moved, ratios.unbind(), strict=True)})
+        measured.add("update_to_data", moved, ratios)
+        return measured
 
     def remember(self, values: OnHost) -> None:
         values.scalars = finite_or_left_out(values.scalars)
