@@ -56,7 +56,7 @@ class StepProbe:
         self._waiting = list(optimizers)
         self._handles: list[RemovableHandle] = []
         self._stance: AbstractContextManager[None] | None = None
-        self._before: dict[str, Tensor] = {}
+        self._before: list[tuple[str, nn.Parameter, Tensor]] = []  # of the optimizer that is stepping
         self._gradient_scale: Tensor | None = None
         self._saw_backward = False
 
@@ -108,17 +108,17 @@ class StepProbe:
             self._read_gradients(parameters, None)
         if self.wanted.updates:
             self._read_data(parameters)
-            self._before.update((name, parameter.detach().clone()) for name, parameter in parameters)
+            self._before = [(name, parameter, parameter.detach().clone()) for name, parameter in parameters]
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if optimizer not in self._waiting:
             return
         if self.wanted.updates and self._before:
-            parameters = self._parameters([optimizer])
-            changes = [difference(self._before.pop(name), parameter) for name, parameter in parameters]
-            for (name, _), sums in zip(parameters, moment_sums_of(changes), strict=True):
+            changes = moment_sums_of([difference(before, parameter) for _, parameter, before in self._before])
+            for (name, _, _), sums in zip(self._before, changes, strict=True):
                 self.record.parameters[name].update = sums
+            self._before = []
         self._waiting.remove(optimizer)
         if self.done:
             self._take_off()  # the rest of this batch may hold many steps that are not sampled
@@ -129,7 +129,7 @@ class StepProbe:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._before = {}
+        self._before = []
 
     def _take_off(self) -> None:
         # The optimizers' own hooks stay until `detach`: an optimizer that is calling its hooks cannot lose one.

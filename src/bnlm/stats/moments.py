@@ -28,9 +28,13 @@ def moment_sums(x: Tensor) -> Tensor:
 def moment_sums_of(tensors: Sequence[Tensor]) -> Tensor:
     """Return `(len(tensors), 3)`: `moment_sums` of each, with fewer calls than one after the other."""
     dtype = accumulation_dtype(tensors[0].device)
-    wide = [_widened(t) for t in tensors]
+    counted = [t.numel() for t in tensors]
+    if sum(counted) <= 1 << 20:  # one copy for all is the cheapest
+        wide = torch.cat([t.detach().reshape(-1) for t in tensors]).to(dtype).split(counted)
+    else:
+        wide = tuple(_widened(t) for t in tensors)
     totals = torch.stack([t.sum(dtype=dtype) for t in wide])
-    counts = torch.tensor([t.numel() for t in tensors], dtype=dtype, device=totals.device)
+    counts = torch.tensor(counted, dtype=dtype, device=totals.device)
     deviations = torch._foreach_sub(wide, (totals / counts).unbind())
     norms = torch.stack(list(torch._foreach_norm(deviations, 2, dtype=dtype)))
     return torch.stack([counts, totals, norms * norms], dim=1)
