@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from bnlm.assembly import build_language_model, build_trainer, fit_batches_to_cadences, quieten
 from bnlm.config import CONF, build, check
 from bnlm.interruption import StopOnSignal
-from bnlm.train import _build_trainer, _fit_batches_to_cadences, _quieten, build_language_model
 
 BATCH, CONTEXT, N_EMBD, HIDDEN, DEPTH = 32, 3, 10, 100, 5
 
@@ -96,12 +96,12 @@ def ours(steps: int, *overrides: str) -> float:
             cfg = compose("train", ["experiment=lecture_deep", "data=names", "normalization=batch", *given])
         with open_dict(cfg):
             check(cfg)
-        _fit_batches_to_cadences(cfg)
+        fit_batches_to_cadences(cfg)
         data = build(cfg.data, "data")
         for split in ("train", "val"):
             data.examples(split)
         model = build_language_model(cfg, data)
-        trainer = _build_trainer(cfg, Path(folder) / "checkpoints", StopOnSignal())
+        trainer = build_trainer(cfg, Path(folder) / "checkpoints", StopOnSignal())
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             started = time.perf_counter()
             trainer.fit(model, data)
@@ -134,7 +134,7 @@ def main() -> None:
     options = parser.parse_args()
     pairs, steps = (1, 300) if options.quick else (options.pairs, options.steps)
     torch.set_num_threads(options.threads)
-    _quieten()
+    quieten()
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         data = build(compose("train", ["experiment=lecture_deep", "data=names"]).data, "data")

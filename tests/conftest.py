@@ -1,17 +1,44 @@
-"""What several test modules share: small runs of the training command, in this process."""
+"""What several test modules share: small runs of the training command, and a look at what a test leaves behind."""
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from torch import nn
+from torch.nn.modules import module as hooks
 
 from bnlm import train
 
 Run = Callable[..., Path]
+
+
+def left_behind(*roots: nn.Module) -> list[str]:
+    """Name what an observer has not taken off."""
+    found = [f"mode {mode}" for mode in torch.overrides._get_current_function_mode_stack()]
+    found += ["global hook"] * (len(hooks._global_forward_hooks) + len(hooks._global_forward_pre_hooks))
+    found += ["global hook"] * (len(hooks._global_backward_hooks) + len(hooks._global_backward_pre_hooks))
+    found += ["global hook"] * len(hooks._global_forward_hooks_always_called)
+    for root in roots:
+        for path, module in root.named_modules():
+            found += [f"hook on {path}"] * (len(module._forward_hooks) + len(module._forward_pre_hooks))
+            found += [f"hook on {path}"] * (len(module._backward_hooks) + len(module._backward_pre_hooks))
+    stance = torch._dynamo.eval_frame._stance.stance
+    return found + ([] if stance == "default" else [f"stance {stance}"])
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    yield
+    assert left_behind() == []
+
+
+@pytest.fixture
+def leftovers() -> Callable[..., list[str]]:
+    return left_behind
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,43 +1,15 @@
-"""What the tests of the callbacks share: small data, quiet trainers, what was written, and what was left behind."""
+"""What the tests of the callbacks share: small data, quiet trainers, and what was written."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
-from torch.nn.modules import module as hooks
 
 Scalars = dict[int, dict[str, float]]
-
-
-def left_behind(*roots: nn.Module) -> list[str]:
-    """Name what an observer has not taken off."""
-    found = [f"mode {mode}" for mode in torch.overrides._get_current_function_mode_stack()]
-    found += ["global hook"] * (len(hooks._global_forward_hooks) + len(hooks._global_forward_pre_hooks))
-    found += ["global hook"] * (len(hooks._global_backward_hooks) + len(hooks._global_backward_pre_hooks))
-    found += ["global hook"] * len(hooks._global_forward_hooks_always_called)
-    for root in roots:
-        for path, module in root.named_modules():
-            found += [f"hook on {path}"] * (len(module._forward_hooks) + len(module._forward_pre_hooks))
-            found += [f"hook on {path}"] * (len(module._backward_hooks) + len(module._backward_pre_hooks))
-    stance = torch._dynamo.eval_frame._stance.stance
-    return found + ([] if stance == "default" else [f"stance {stance}"])
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left_behind() -> Iterator[None]:
-    yield
-    assert left_behind() == []
-
-
-@pytest.fixture
-def leftovers() -> Callable[..., list[str]]:
-    return left_behind
 
 
 def read(folder: Path) -> EventAccumulator:

@@ -1,11 +1,10 @@
-"""What the tests of the probe share: one observed step, and a look whether anything was left behind."""
+"""What the tests of the probe share: one observed step."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as hooks
 from torch.optim import Optimizer
 
 from bnlm.probe import StepProbe, StepRecord, Wanted
@@ -13,32 +12,8 @@ from bnlm.probe import StepProbe, StepRecord, Wanted
 EVERYTHING = Wanted(activations=True, gradients=True, updates=True, histograms=True, maps=True)
 
 
-def left_behind(*roots: nn.Module) -> list[str]:
-    """Name what an observer has not taken off."""
-    found = [f"mode {mode}" for mode in torch.overrides._get_current_function_mode_stack()]
-    found += ["global hook"] * (len(hooks._global_forward_hooks) + len(hooks._global_forward_pre_hooks))
-    found += ["global hook"] * len(hooks._global_forward_hooks_always_called)
-    for root in roots:
-        for path, module in root.named_modules():
-            found += [f"hook on {path}"] * (len(module._forward_hooks) + len(module._forward_pre_hooks))
-            found += [f"hook on {path}"] * (len(module._backward_hooks) + len(module._backward_pre_hooks))
-    stance = torch._dynamo.eval_frame._stance.stance
-    return found + ([] if stance == "default" else [f"stance {stance}"])
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left_behind() -> Iterator[None]:
-    yield
-    assert left_behind() == []
-
-
 @pytest.fixture
-def leftovers() -> Callable[..., list[str]]:
-    return left_behind
-
-
-@pytest.fixture
-def observe() -> Callable[..., StepRecord]:
+def observe(leftovers: Callable[..., list[str]]) -> Callable[..., StepRecord]:
     """Observe `step`, by default a forward, the backward of its squared sum, and a step of each optimizer."""
 
     def run(
@@ -63,7 +38,7 @@ def observe() -> Callable[..., StepRecord]:
                     optimizer.step()
         finally:
             probe.detach()
-        assert left_behind(model) == []
+        assert leftovers(model) == []
         return probe.record
 
     return run
