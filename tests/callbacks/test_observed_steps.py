@@ -241,5 +241,6 @@ def test_a_resumed_run_writes_what_a_straight_one_writes(
     assert list(pieces) == [0, 4, 6, 10, 12, 16, 18, 22]
     assert pieces == monitored(tmp_path / "straight")
     assert resumed[2].state_dict() == straight[2].state_dict()
-    for layer, window in straight[0].state_dict()["responded"].items():
-        assert resumed[0].state_dict()["responded"][layer].equal(window)
+    for layer, (silent, watched) in straight[0].state_dict()["silent"].items():
+        assert resumed[0].state_dict()["silent"][layer][0].equal(silent)
+        assert resumed[0].state_dict()["silent"][layer][1] == watched

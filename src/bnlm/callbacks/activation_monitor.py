@@ -1,6 +1,5 @@
 """Activations over depth: how large they are, how many are on their flat part, which units never respond."""
 
-from collections import deque
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +11,7 @@ from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.shared_observation import Measured, OnHost
 from bnlm.callbacks.tensorboard import write_image
 from bnlm.probe import StepRecord, Wanted
-from bnlm.stats import accumulation_dtype, mean_of, std_of
+from bnlm.stats import mean_of, std_of
 
 #: Observed steps over which a unit has to stay silent to count as dead.
 DEAD_WINDOW = 20
@@ -46,7 +45,8 @@ class ActivationMonitor(Monitor):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._responded: dict[str, deque[Tensor]] = {}
+        # By layer: for how many observed steps each unit has been silent `(units,)`, and over how many it was watched.
+        self._silent: dict[str, tuple[Tensor, int]] = {}
         self._kinds: dict[str, str] = {}
 
     def wanted(self, histograms: bool, figures: bool) -> Wanted:
@@ -68,9 +68,13 @@ class ActivationMonitor(Monitor):
         if flat:
             on_flat, looked_at = torch.stack(list(flat.values())).unbind(1)
             measured.add("saturation", flat, on_flat / looked_at)
-        dead = {layer: self._dead_fraction(layer, a.responded) for layer, a in seen.items() if a.responded is not None}
-        if dead:
-            measured.add("dead_units", dead, torch.stack(list(dead.values())))
+        units = {layer: a.responded for layer, a in seen.items() if a.responded is not None}
+        if units:
+            dead = torch.stack(
+                [self._dead_units(layer, responded).to(outputs.device) for layer, responded in units.items()]
+            )
+            counts = torch.tensor([len(responded) for responded in units.values()], device=outputs.device)
+            measured.add("dead_units", units, dead.to(outputs.dtype) / counts)
         for layer, activation in seen.items():
             self._kinds[layer] = activation.kind
             if activation.histogram is not None:
@@ -81,16 +85,17 @@ class ActivationMonitor(Monitor):
                 measured.maps[layer] = activation.flat_map
         return measured
 
-    def _dead_fraction(self, layer: str, responded: Tensor) -> Tensor:
-        window = self._responded.setdefault(layer, deque(maxlen=DEAD_WINDOW))
-        if window and window[0].shape != responded.shape:
-            window.clear()
-        window.append(responded)
-        alive = torch.stack([r.to(responded.device) for r in window]).any(dim=0)
-        return 1 - alive.to(accumulation_dtype(alive.device)).mean()
+    def _dead_units(self, layer: str, responded: Tensor) -> Tensor:
+        """Return how many units have been silent over the window."""
+        silent, watched = self._silent.get(layer, (responded, 0))
+        if not watched or silent.shape != responded.shape:
+            silent, watched = torch.zeros_like(responded, dtype=torch.int32), 0
+        silent, watched = torch.where(responded, 0, silent.to(responded.device) + 1), min(watched + 1, DEAD_WINDOW)
+        self._silent[layer] = silent, watched
+        return (silent >= watched).sum()
 
     def forget(self) -> None:
-        self._responded.clear()
+        self._silent.clear()
         self._kinds.clear()
 
     def draw(self, trainer: Trainer, values: OnHost) -> None:
@@ -110,11 +115,8 @@ class ActivationMonitor(Monitor):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        responded = {layer: torch.stack(list(window)) for layer, window in self._responded.items()}
-        return {**super().state_dict(), "responded": responded}
+        return {**super().state_dict(), "silent": dict(self._silent)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._responded = {
-            layer: deque(stacked.unbind(), maxlen=DEAD_WINDOW) for layer, stacked in state_dict["responded"].items()
-        }
+        self._silent = dict(state_dict["silent"])

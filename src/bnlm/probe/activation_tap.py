@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,13 +21,15 @@ from bnlm.stats import (
     flat,
     histogram,
     limits_from_call,
-    moment_sums,
+    moment_sums_of,
     pooled,
     responding_units,
 )
 
 #: The largest picture of which outputs are flat: examples x units.
 MAP_EXAMPLES, MAP_UNITS = 64, 512
+#: Elements of copies that wait to be reduced: together they take fewer calls, but they take memory.
+MAX_WAITING = 1 << 21
 
 _NAMES = """
     celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish prelu relu relu6 rrelu selu
@@ -48,6 +51,18 @@ def _activation_functions() -> dict[Callable[..., Any], str]:
 
 
 ACTIVATION_FUNCTIONS = _activation_functions()
+
+
+@dataclass
+class _Seen:
+    """Copies of one call's input and output (slices of large ones), not yet reduced."""
+
+    layer: str
+    kind: str
+    input: Tensor
+    output: Tensor
+    channel_dim: int
+    limits: tuple[float, float] | None
 
 
 class ActivationTap(TorchFunctionMode):
@@ -74,6 +89,9 @@ class ActivationTap(TorchFunctionMode):
         self._stack: list[tuple[str, bool]] = []
         self._calls: Counter[str] = Counter()
         self._used: set[str] = set()
+        self._seen: list[_Seen] = []
+        self._gradients: list[tuple[str, Tensor]] = []
+        self._waiting = 0  # elements in these two
 
     def attach(self) -> None:
         """Start to look."""
@@ -96,6 +114,7 @@ class ActivationTap(TorchFunctionMode):
     def detach(self) -> None:
         """Stop looking; leaves the stack of modes once no other mode lies on top of this one."""
         self.on = False
+        self._reduce()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -105,6 +124,7 @@ class ActivationTap(TorchFunctionMode):
 
     def next_forward(self) -> None:
         """A new forward begins: its first tanh is the layer `tanh` again, not `tanh_1`."""
+        self._reduce()
         self._calls.clear()
         self._used.clear()
         self._stack.clear()
@@ -132,54 +152,66 @@ class ActivationTap(TorchFunctionMode):
         if not _has_values(x):
             return func(*args, **kwargs)
         channel_dim = channel_dim_of(x)
-        pre_activation = moment_sums(bounded(x, channel_dim))  # before the call, which may overwrite its input
+        # Copies: the call may overwrite its input, and the model its output or its gradient.
+        pre_activation = bounded(x.detach(), channel_dim).clone()
         output = func(*args, **kwargs)
-        self._record(kind, pre_activation, output, channel_dim, limits_from_call(kind, args, kwargs))
+        layer = self._layer(kind)
+        seen = bounded(output.detach(), channel_dim).clone()
+        self._seen.append(_Seen(layer, kind, pre_activation, seen, channel_dim, limits_from_call(kind, args, kwargs)))
+        if output.requires_grad:
+            output.register_hook(lambda gradient: self._keep_gradient(layer, gradient, channel_dim))
+        self._wait(2 * seen.numel())
         return output
 
-    @torch.no_grad()
-    def _record(
-        self,
-        kind: str,
-        pre_activation: Tensor,
-        output: Tensor,
-        channel_dim: int,
-        limits: tuple[float, float] | None,
-    ) -> None:
-        layer = self._layer(kind)
-        seen = bounded(output.detach(), channel_dim)
-        record = ActivationRecord(kind, moment_sums(seen), pre_activation)
-        if kind in BOUNDED:
-            on_flat = flat(kind, seen, limits)
-            count = torch.full_like(record.output[0], seen.numel())
-            record.flat = torch.stack([on_flat.sum().to(count.dtype), count])
-            if self.maps and seen.ndim >= 2:
-                units = on_flat.movedim(channel_dim, -1).reshape(-1, seen.shape[channel_dim])
-                record.flat_map = units[:MAP_EXAMPLES, :MAP_UNITS]
-        if can_die(kind) and seen.ndim >= 2:  # `(N,)` and `()` have no dimension of units
-            record.responded = responding_units(kind, seen, channel_dim, limits)
-        if layer in self.records:
-            self.records[layer].add(record)
-        else:
-            if self.histograms:
-                record.histogram = histogram(seen)
-            self.records[layer] = record
-        if output.requires_grad:
-            output.register_hook(lambda gradient: self._record_gradient(layer, gradient, channel_dim))
+    def _keep_gradient(self, layer: str, gradient: Tensor, channel_dim: int) -> None:
+        if self.on:
+            seen = bounded(gradient.detach(), channel_dim).clone()
+            self._gradients.append((layer, seen))
+            self._wait(seen.numel())
+
+    def _wait(self, elements: int) -> None:
+        self._waiting += elements
+        if self._waiting > MAX_WAITING:
+            self._reduce()
 
     @torch.no_grad()
-    def _record_gradient(self, layer: str, gradient: Tensor, channel_dim: int) -> None:
-        if not self.on:
+    def _reduce(self) -> None:
+        """Pool into the records what was seen since the last time."""
+        seen, gradients = self._seen, self._gradients
+        self._seen, self._gradients, self._waiting = [], [], 0
+        waiting = [*(s.output for s in seen), *(s.input for s in seen), *(gradient for _, gradient in gradients)]
+        if not waiting:
             return
-        record = self.records[layer]
-        seen = bounded(gradient.detach(), channel_dim)
-        sums = moment_sums(seen)
-        if record.gradient is None:
-            record.gradient = sums
-            if self.histograms:
-                record.gradient_histogram = histogram(seen)
+        sums = moment_sums_of(waiting).unbind()
+        for each, output, pre_activation in zip(seen, sums, sums[len(seen) :], strict=False):
+            self._record(each, ActivationRecord(each.kind, output, pre_activation))
+        for (layer, gradient), of_gradient in zip(gradients, sums[2 * len(seen) :], strict=True):
+            record = self.records[layer]
+            if record.gradient is None:
+                record.gradient = of_gradient
+                if self.histograms:
+                    record.gradient_histogram = histogram(gradient)
+            else:
+                record.gradient = pooled(record.gradient, of_gradient)
+
+    def _record(self, seen: _Seen, record: ActivationRecord) -> None:
+        kind, output, channel_dim = seen.kind, seen.output, seen.channel_dim
+        if kind in BOUNDED:
+            on_flat = flat(kind, output, seen.limits)
+            record.flat = torch.stack([on_flat.sum().to(record.output.dtype), record.output[0]])
+            if output.ndim >= 2:  # `(N,)` and `()` have no dimension of units
+                units = on_flat.movedim(channel_dim, -1).reshape(-1, output.shape[channel_dim])
+                record.responded = ~units.all(dim=0)
+                if self.maps:
+                    record.flat_map = units[:MAP_EXAMPLES, :MAP_UNITS]
+        elif can_die(kind) and output.ndim >= 2:
+            record.responded = responding_units(kind, output, channel_dim, seen.limits)
+        if seen.layer in self.records:
+            self.records[seen.layer].add(record)
         else:
-            record.gradient = pooled(record.gradient, sums)
+            if self.histograms:
+                record.histogram = histogram(output)
+            self.records[seen.layer] = record
 
     def _layer(self, kind: str) -> str:
         path, is_activation_module = self._stack[-1] if self._stack else ("", False)

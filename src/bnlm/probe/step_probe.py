@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bnlm.probe.activation_tap import ActivationTap
 from bnlm.probe.records import ParameterRecord, StepRecord
-from bnlm.stats import difference, histogram, moment_sums_of
+from bnlm.stats import differences, histogram, moment_sums_of
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class StepProbe:
         if optimizer not in self._waiting:
             return
         if self.wanted.updates and self._before:
-            changes = moment_sums_of([difference(before, parameter) for _, parameter, before in self._before])
+            changes = moment_sums_of(differences([b for _, _, b in self._before], [p for _, p, _ in self._before]))
             for (name, _, _), sums in zip(self._before, changes, strict=True):
                 self.record.parameters[name].update = sums
             self._before = []

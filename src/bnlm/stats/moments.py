@@ -5,8 +5,11 @@ would lose the digits that matter. The squares are of the deviations from the me
 give a parameter that has one value everywhere a small spread, and what is divided by it would be a huge number.
 """
 
+import threading
 from collections.abc import Sequence
+from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,13 +29,72 @@ def moment_sums(x: Tensor) -> Tensor:
 
 
 def moment_sums_of(tensors: Sequence[Tensor]) -> Tensor:
-    """Return `(len(tensors), 3)`: `moment_sums` of each, with fewer calls than one after the other."""
+    """Return `(len(tensors), 3)`: `moment_sums` of each, with fewer calls than one after the other.
+
+    Of tensors on several devices, the sums are on the first one's.
+    """
+    first, *others = {t.device: None for t in tensors}
+    if others:
+        return torch.stack([moment_sums(t).to(first) for t in tensors])
+    if first.type != "cpu":
+        return _reduced_one_by_one(tensors)
+    rows: list[Tensor] = []
+    block: list[Tensor] = []
+    held = 0
+    for tensor in tensors:
+        size = tensor.numel()
+        if block and held + size > _Scratch.SIZE:
+            rows.append(_reduced_together(block))
+            block, held = [], 0
+        if 0 < size <= _Scratch.SIZE:
+            block.append(tensor)
+            held += size
+            continue
+        if block:
+            rows.append(_reduced_together(block))
+            block, held = [], 0
+        rows.append(moment_sums(tensor)[None])
+    if block:
+        rows.append(_reduced_together(block))
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+class _Scratch(threading.local):
+    """Room for float64 copies, kept: to get and give back a megabyte each time costs more than the arithmetic in it."""
+
+    SIZE = 1 << 17
+
+    def __init__(self) -> None:
+        self.room: Tensor | None = None
+
+    def filled(self, tensors: Sequence[Tensor], size: int) -> np.ndarray:
+        if self.room is None:
+            self.room = torch.empty(self.SIZE, dtype=torch.float64)
+        out = self.room[:size]
+        torch.cat([t.detach().reshape(-1) for t in tensors], out=out)
+        return out.numpy()
+
+
+_scratch = _Scratch()
+
+
+def _reduced_together(tensors: Sequence[Tensor]) -> Tensor:
+    """Return `(len(tensors), 3)` of small tensors on the CPU, none of them empty, joined in one array."""
+    counted = [t.numel() for t in tensors]
+    starts = [0, *accumulate(counted)]
+    with np.errstate(all="ignore"):  # nan and inf are what is to be reported
+        joined = _scratch.filled(tensors, starts.pop())
+        totals = np.add.reduceat(joined, starts)
+        for start, count, mean in zip(starts, counted, (totals / counted).tolist(), strict=True):
+            joined[start : start + count] -= mean
+        np.multiply(joined, joined, out=joined)
+        return torch.from_numpy(np.stack([counted, totals, np.add.reduceat(joined, starts)], axis=1))
+
+
+def _reduced_one_by_one(tensors: Sequence[Tensor]) -> Tensor:
     dtype = accumulation_dtype(tensors[0].device)
     counted = [t.numel() for t in tensors]
-    if sum(counted) <= 1 << 20:  # one copy for all is the cheapest
-        wide = torch.cat([t.detach().reshape(-1) for t in tensors]).to(dtype).split(counted)
-    else:
-        wide = tuple(_widened(t) for t in tensors)
+    wide = [_widened(t) for t in tensors]
     totals = torch.stack([t.sum(dtype=dtype) for t in wide])
     counts = torch.tensor(counted, dtype=dtype, device=totals.device)
     deviations = torch._foreach_sub(wide, (totals / counts).unbind())
