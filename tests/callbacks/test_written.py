@@ -1,6 +1,7 @@
 """What is in the event files beside the scalars, and what other loggers get."""
 
 import csv
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from bnlm.callbacks import ActivationMonitor, GradientMonitor, UpdateMonitor, figures
+from bnlm.callbacks.event_checksum import speed_up_checksums, write_record
 from bnlm.callbacks.monitor import Monitor
 
 MakeTrainer = Callable[..., Trainer]
@@ -178,3 +180,25 @@ def test_figures_of_odd_histograms(count: int) -> None:
         assert image.dtype == np.uint8
         assert image.shape[2] == 3
         assert len(np.unique(image)) > 2  # not a blank page
+
+
+def test_checksums_in_c_are_tensorboards_own():
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    for data in (b"", b"123456789", bytes(range(256)) * 41):
+        theirs, ours = io.BytesIO(), io.BytesIO()
+        RecordWriter(theirs).write(data)
+        write_record(ours, data)
+        assert ours.getvalue() == theirs.getvalue()
+
+
+def test_the_installed_tensorboard_takes_the_faster_checksums(tmp_path: Path):
+    writer = TensorBoardLogger(tmp_path).experiment._get_file_writer()
+    speed_up_checksums(writer)
+    assert "write" in vars(writer.event_writer._async_writer._writer)
+    writer.close()
+
+
+def test_a_writer_that_is_built_otherwise_stays_as_it_is():
+    writer = object()
+    speed_up_checksums(writer)

@@ -1,11 +1,13 @@
 """Writes to Lightning's loggers: all values of a step as one TensorBoard event, scalars alone to any other logger."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from bnlm.callbacks.event_checksum import speed_up_checksums
 from bnlm.stats import bin_edges
 
 #: Regular expression of a weight matrix's name. The biases, and what normalization learns, move by other ratios: in one
@@ -44,7 +46,11 @@ def write_image(loggers: Sequence[Logger], tag: str, image: np.ndarray, step: in
     """Write a picture `(height, width, 3)` of bytes to TensorBoard."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(tag, image, step, dataformats="HWC")
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
+            height, width, _ = image.shape
+            encoded = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=_png(image))
+            _file_writer(logger).add_summary(Summary(value=[Summary.Value(tag=tag, image=encoded)]), step)
 
 
 def write_layout(loggers: Sequence[Logger], charts: Mapping[str, list[str]]) -> None:
@@ -63,7 +69,18 @@ _LOSSES = ["(train|val)[/_]loss$"]
 
 
 def _file_writer(logger: TensorBoardLogger) -> Any:
-    return logger.experiment._get_file_writer()
+    writer = logger.experiment._get_file_writer()
+    speed_up_checksums(writer)
+    return writer
+
+
+def _png(image: np.ndarray) -> bytes:
+    # A palette: a third of the bytes in half the time, and no difference that one could see in drawings.
+    from PIL import Image
+
+    encoded = BytesIO()
+    Image.fromarray(image).quantize(256, method=Image.Quantize.FASTOCTREE).save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 def _histogram_proto(counted: np.ndarray) -> Any:

@@ -52,6 +52,9 @@ def _activation_functions() -> dict[Callable[..., Any], str]:
 
 ACTIVATION_FUNCTIONS = _activation_functions()
 
+#: Within it no mode sees what is called: the probe's own work would pass through the tap, call by call.
+unseen = torch._C.DisableTorchFunction
+
 
 @dataclass
 class _Seen:
@@ -165,9 +168,10 @@ class ActivationTap(TorchFunctionMode):
 
     def _keep_gradient(self, layer: str, gradient: Tensor, channel_dim: int) -> None:
         if self.on:
-            seen = bounded(gradient.detach(), channel_dim).clone()
-            self._gradients.append((layer, seen))
-            self._wait(seen.numel())
+            with unseen():
+                seen = bounded(gradient.detach(), channel_dim).clone()
+                self._gradients.append((layer, seen))
+                self._wait(seen.numel())
 
     def _wait(self, elements: int) -> None:
         self._waiting += elements

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from bnlm.probe.activation_tap import ActivationTap
+from bnlm.probe.activation_tap import ActivationTap, unseen
 from bnlm.probe.records import ParameterRecord, StepRecord
 from bnlm.stats import differences, histogram, moment_sums_of
 
@@ -95,30 +95,33 @@ class StepProbe:
             return
         self._saw_backward = True
         self._gradient_scale = gradient_scale
-        self.next_forward()
-        if self.wanted.gradients:
-            self._read_gradients(self._parameters(self._waiting), gradient_scale)
+        with unseen():
+            self.next_forward()
+            if self.wanted.gradients:
+                self._read_gradients(self._parameters(self._waiting), gradient_scale)
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if optimizer not in self._waiting:
             return
-        parameters = self._parameters([optimizer])
-        if self.wanted.gradients and not self._saw_backward:  # a plain loss.backward(), which nobody reported
-            self._read_gradients(parameters, None)
-        if self.wanted.updates:
-            self._read_data(parameters)
-            self._before = [(name, parameter, parameter.detach().clone()) for name, parameter in parameters]
+        with unseen():
+            parameters = self._parameters([optimizer])
+            if self.wanted.gradients and not self._saw_backward:  # a plain loss.backward(), which nobody reported
+                self._read_gradients(parameters, None)
+            if self.wanted.updates:
+                self._read_data(parameters)
+                self._before = [(name, parameter, parameter.detach().clone()) for name, parameter in parameters]
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if optimizer not in self._waiting:
             return
-        if self.wanted.updates and self._before:
-            changes = moment_sums_of(differences([b for _, _, b in self._before], [p for _, p, _ in self._before]))
-            for (name, _, _), sums in zip(self._before, changes, strict=True):
-                self.record.parameters[name].update = sums
-            self._before = []
+        with unseen():
+            if self.wanted.updates and self._before:
+                changes = moment_sums_of(differences([b for _, _, b in self._before], [p for _, p, _ in self._before]))
+                for (name, _, _), sums in zip(self._before, changes, strict=True):
+                    self.record.parameters[name].update = sums
+                self._before = []
         self._waiting.remove(optimizer)
         if self.done:
             self._take_off()  # the rest of this batch may hold many steps that are not sampled
