@@ -77,5 +77,5 @@ class StepRecord:
 
     def gradient_norm(self) -> Tensor | None:
         """L2 norm over the gradients of all parameters, before clipping; None if there were no gradients."""
-        squares = [square_sum_of(p.gradient) for p in self.parameters.values() if p.gradient is not None]
-        return torch.stack(squares).sum().sqrt() if squares else None
+        gradients = [p.gradient for p in self.parameters.values() if p.gradient is not None]
+        return square_sum_of(torch.stack(gradients)).sum().sqrt() if gradients else None

@@ -59,6 +59,7 @@ class StepProbe:
         self._before: list[tuple[str, nn.Parameter, Tensor]] = []  # of the optimizer that is stepping
         self._gradient_scale: Tensor | None = None
         self._saw_backward = False
+        self._named: list[tuple[str, nn.Parameter]] | None = None  # to walk through all modules takes its time
 
     @property
     def done(self) -> bool:
@@ -157,8 +158,10 @@ class StepProbe:
 
     def _parameters(self, optimizers: Sequence[Optimizer]) -> list[tuple[str, nn.Parameter]]:
         """Return the named parameters of `root` that these optimizers train."""
+        if self._named is None:
+            self._named = [(_plain(name), p) for name, p in self.root.named_parameters()]
         held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-        return [(_plain(name), p) for name, p in self.root.named_parameters() if id(p) in held]
+        return [named for named in self._named if id(named[1]) in held]
 
     def _read_data(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> None:
         """Make the parameters' records, at their first use: before the step that they are compared with."""
