@@ -251,7 +251,7 @@ class Manual(Classifier):
 
 @pytest.mark.parametrize("plain", [False, True])
 def test_manual_optimization(plain: bool, make_trainer: MakeTrainer, monitored: Monitored, tmp_path: Path) -> None:
-    """With `manual_backward`, and with a plain `backward`, of which the monitors learn at the optimizer's step."""
+    """With `manual_backward`, and with a plain `backward`, which no hook of Lightning's reports."""
     snapshots, (batch, *rest) = Snapshots(), drawn([9] * 4)
     trainer = make_trainer(callbacks=[*all_three(every_n_steps=3), snapshots], precision="64-true", max_steps=4)
     trainer.fit(Manual(plain), DataLoader([batch, *rest], batch_size=None))
@@ -259,10 +259,6 @@ def test_manual_optimization(plain: bool, make_trainer: MakeTrainer, monitored: 
     expected = recomputed(*snapshots.taken[:2], halves)
     written = monitored(tmp_path / "run")
     assert list(written) == [0, 3]
-    if plain:  # nobody said where the second forward began: its layers are others
-        assert {tag for tag in written[0] if tag.endswith(("relu_1", "tanh_1"))}
-        written[0] = {t: v for t, v in written[0].items() if t.startswith(("gradient_", "grad_to", "update"))}
-        expected = {t: v for t, v in expected.items() if t in written[0]}
     check(written[0], expected)
 
 

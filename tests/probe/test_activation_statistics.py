@@ -85,7 +85,7 @@ def test_micro_batches_are_pooled(observe: Observe) -> None:
 
 
 def test_micro_batches_of_other_lengths(observe: Observe) -> None:
-    """`(N, C, T)` counts T for units; where T differs they are not the same units, and nothing is said of them."""
+    """After a convolution the units are its channels, however long the sequence is."""
     model = nn.Sequential(nn.Conv1d(2, 3, 1), nn.ReLU())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
@@ -97,7 +97,28 @@ def test_micro_batches_of_other_lengths(observe: Observe) -> None:
 
     record = observe(model, torch.empty(0), [optimizer], step).activations["1"]
     assert record.output[0] == 5 * 3 * (4 + 6 + 6)
-    assert record.responded is None
+    assert record.responded is not None
+    assert record.responded.shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "units"),
+    [
+        (nn.Sequential(nn.Conv1d(3, 5, 1), nn.Dropout(0.1), nn.ReLU()), (2, 3, 7), 5),
+        (nn.Sequential(nn.Conv1d(3, 5, 1), nn.BatchNorm1d(5), nn.ReLU()), (2, 3, 7), 5),
+        (nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.ReLU()), (2, 7, 3), 5),
+        (nn.Sequential(nn.Linear(3, 5), nn.ReLU()), (2, 4, 7, 3), 5),
+        (nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU()), (2, 3, 4, 7), 5),
+        (nn.ReLU(), (2, 4, 7), 7),
+        (nn.ReLU(), (2, 3, 4, 7), 3),
+    ],
+)
+def test_units_are_the_channels_of_the_layer_that_made_them(
+    observe: Observe, model: nn.Module, shape: tuple[int, ...], units: int
+) -> None:
+    (record,) = observe(model, torch.randn(shape), wanted=ACTIVATIONS).activations.values()
+    assert record.responded is not None
+    assert record.responded.shape == (units,)
 
 
 @pytest.mark.parametrize(

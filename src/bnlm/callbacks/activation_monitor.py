@@ -54,9 +54,9 @@ class ActivationMonitor(Monitor):
 
     def measure(self, record: StepRecord) -> Measured:
         measured = Measured()
-        if not record.activations:
+        seen = self.selected(record.activations)
+        if not seen:
             return measured
-        seen = record.activations
         outputs = torch.stack([a.output for a in seen.values()])
         measured.add("activation_mean", seen, mean_of(outputs))
         measured.add("activation_std", seen, std_of(outputs))

@@ -1,12 +1,12 @@
 """Gradients of the parameters, and how large they are beside the parameters themselves."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Trainer
 
 from bnlm.callbacks import figures
-from bnlm.callbacks.monitor import Monitor, finite_or_left_out
+from bnlm.callbacks.monitor import Monitor, at_least_one, finite_or_left_out
 from bnlm.callbacks.shared_observation import Measured, OnHost
 from bnlm.callbacks.tensorboard import WEIGHTS, write_image
 from bnlm.probe import StepRecord, Wanted
@@ -26,6 +26,9 @@ class GradientMonitor(Monitor):
 
     Unscaled under fp16 mixed precision, after reduction under DDP. A parameter with a single element has no standard
     deviation and is left out. Source: Karpathy, makemore part 3 (2022).
+
+    Args:
+        min_elements: Parameters with fewer elements are left out, but for the norm.
     """
 
     charts: ClassVar[dict[str, list[str]]] = {
@@ -35,18 +38,22 @@ class GradientMonitor(Monitor):
         "gradient norm": ["gradient_norm/total"],
     }
 
+    def __init__(self, *args: Any, min_elements: int = 2, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.min_elements = max(at_least_one("min_elements", min_elements), 2)
+        self._weights: dict[str, torch.Size] = {}
+
     def wanted(self, histograms: bool, figures: bool) -> Wanted:
         return Wanted(gradients=True, histograms=histograms or figures)
 
     def measure(self, record: StepRecord) -> Measured:
         measured = Measured()
-        self._weights = {name: p.shape for name, p in record.parameters.items() if len(p.shape) >= 2}
-        for name, parameter in record.parameters.items():
-            if parameter.gradient is None:
-                continue
-            if parameter.gradient_histogram is not None:
+        seen = self.selected(record.parameters)
+        self._weights = {name: p.shape for name, p in seen.items() if len(p.shape) >= 2}
+        for name, parameter in seen.items():
+            if parameter.gradient is not None and parameter.gradient_histogram is not None:
                 measured.histograms[f"gradients/{name}"] = parameter.gradient_histogram
-        several = {n: p for n, p in record.parameters.items() if p.gradient is not None and p.shape.numel() > 1}
+        several = {n: p for n, p in seen.items() if p.gradient is not None and p.shape.numel() >= self.min_elements}
         if several:
             gradient = std_of(torch.stack([p.gradient for p in several.values() if p.gradient is not None]))
             data = std_of(torch.stack([p.data for p in several.values()]))

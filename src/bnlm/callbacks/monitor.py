@@ -1,13 +1,17 @@
 """What the three monitors have in common: when they look, and how they share one look."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from bnlm.callbacks.shared_observation import Measured, OnHost, SharedObservation
 from bnlm.callbacks.tensorboard import has_tensorboard, write_step
 from bnlm.probe import StepRecord, Wanted
+
+Seen = TypeVar("Seen")
 
 
 class Monitor(Callback, ABC):
@@ -21,8 +25,10 @@ class Monitor(Callback, ABC):
         every_n_steps: Observe every so many optimizer steps (`trainer.global_step`).
         histograms_every_n_steps: Write histograms this often (TensorBoard only); None for never.
         figures_every_n_steps: Draw figures this often, and at the first and last observed step; None for never.
+        include: Shell patterns (`encoder.*`) of the layers or parameters to watch; None for all.
+        exclude: Shell patterns of those to leave out of these.
     Raises:
-        ValueError: If one of them is not a whole number of at least 1.
+        ValueError: If a cadence is not a whole number of at least 1, or a pattern matches nothing.
     """
 
     #: Of a batch with several optimizer steps, the first alone is observed.
@@ -35,6 +41,8 @@ class Monitor(Callback, ABC):
         every_n_steps: int = 100,
         histograms_every_n_steps: int | None = 1000,
         figures_every_n_steps: int | None = 20_000,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
     ) -> None:
         for name, value, optional in (
             ("every_n_steps", every_n_steps, False),
@@ -49,6 +57,10 @@ class Monitor(Callback, ABC):
         self.every_n_steps = every_n_steps
         self.histograms_every_n_steps = histograms_every_n_steps
         self.figures_every_n_steps = figures_every_n_steps
+        self.include = _patterns("include", include)
+        self.exclude = _patterns("exclude", exclude) or ()
+        self._selected: dict[str, bool] = {}
+        self._total_steps = float("inf")
         self._last_step: int | None = None
         self._with_histograms = False
         self._with_figures = False
@@ -74,6 +86,27 @@ class Monitor(Callback, ABC):
         if self._with_figures:
             self.draw(trainer, values)
 
+    def selected(self, seen: dict[str, Seen]) -> dict[str, Seen]:
+        """Return what of `seen`, by name, is to be watched."""
+        if self.include is None and not self.exclude:
+            return seen
+        if not self._selected:
+            self._require_matches(seen)
+        for name in seen:
+            if name not in self._selected:
+                wanted = self.include is None or any(fnmatchcase(name, pattern) for pattern in self.include)
+                self._selected[name] = wanted and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+        return {name: value for name, value in seen.items() if self._selected[name]}
+
+    def _require_matches(self, names: Iterable[str]) -> None:
+        for option, patterns in (("include", self.include or ()), ("exclude", self.exclude)):
+            for pattern in patterns:
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    raise ValueError(
+                        f"{type(self).__name__}({option}={list(patterns)!r}): {pattern!r} matches nothing. "
+                        f"There are: {', '.join(names) or 'none'}."
+                    )
+
     def remember(self, values: OnHost) -> None:
         """Keep what later figures need."""
 
@@ -88,6 +121,7 @@ class Monitor(Callback, ABC):
         if self._last_step is None or self._last_step >= trainer.global_step:  # also: a new trainer starts at 0 again
             self._last_step = trainer.global_step - 1
             self.forget()
+        self._total_steps = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert self._shared is not None
@@ -136,8 +170,27 @@ class Monitor(Callback, ABC):
     def _figures_due(self, trainer: Trainer, step: int) -> bool:
         if self.figures_every_n_steps is None:
             return False
-        last = trainer.max_steps > 0 and step + self.every_n_steps >= trainer.max_steps
+        last = step + self.every_n_steps >= self._total_steps
         return last or self._crosses(self.figures_every_n_steps, step)
+
+
+def _patterns(option: str, given: Sequence[str] | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    if isinstance(given, str) or not all(isinstance(pattern, str) for pattern in given):
+        raise ValueError(f'{option}={given!r}: expected a list of patterns, such as ["encoder.*"].')
+    return tuple(given)
+
+
+def at_least_one(option: str, given: int) -> int:
+    """Return `given`.
+
+    Raises:
+        ValueError: If it is not a whole number of at least 1.
+    """
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise ValueError(f"{option}={given!r}: expected a whole number of at least 1.")
+    return given
 
 
 def finite_or_left_out(scalars: dict[str, float]) -> dict[str, float]:

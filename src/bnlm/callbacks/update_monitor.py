@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from bnlm.callbacks import figures
-from bnlm.callbacks.monitor import Monitor, finite_or_left_out
+from bnlm.callbacks.monitor import Monitor, at_least_one, finite_or_left_out
 from bnlm.callbacks.shared_observation import Measured, OnHost
 from bnlm.callbacks.tensorboard import WEIGHTS, write_image
 from bnlm.probe import StepRecord, Wanted
@@ -27,6 +27,9 @@ class UpdateMonitor(Monitor):
     The change is measured on the parameter, so momentum, weight decay, an optimizer's scaling and clipping are in it.
     Left out where it does not exist: a parameter without spread, or one that did not move.
     Source: Karpathy, makemore part 3 (2022), who plots lr * gradient instead.
+
+    Args:
+        min_elements: Parameters with fewer elements are left out.
     """
 
     charts: ClassVar[dict[str, list[str]]] = {
@@ -34,8 +37,9 @@ class UpdateMonitor(Monitor):
         "update:data (log10)": ["update_to_data/.*"],
     }
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, min_elements: int = 2, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.min_elements = max(at_least_one("min_elements", min_elements), 2)
         self._weights: list[str] = []
         self._history: dict[str, list[tuple[int, float]]] = {}
         self._stride = 1
@@ -44,7 +48,8 @@ class UpdateMonitor(Monitor):
         return Wanted(updates=True)
 
     def measure(self, record: StepRecord) -> Measured:
-        moved = {name: p for name, p in record.parameters.items() if p.update is not None and p.shape.numel() > 1}
+        seen = self.selected(record.parameters)
+        moved = {n: p for n, p in seen.items() if p.update is not None and p.shape.numel() >= self.min_elements}
         self._weights = [name for name, p in moved.items() if len(p.shape) >= 2]
         measured = Measured()
         if not moved:

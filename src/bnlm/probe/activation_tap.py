@@ -52,6 +52,25 @@ def _activation_functions() -> dict[Callable[..., Any], str]:
 
 ACTIVATION_FUNCTIONS = _activation_functions()
 
+
+def _channel_dims() -> dict[Callable[..., Any], int]:
+    """Return where the functions of layers put the channels of what they return."""
+    after_batch = "batch_norm instance_norm group_norm conv1d conv2d conv3d"
+    after_batch += " conv_transpose1d conv_transpose2d conv_transpose3d"
+    last = "linear bilinear embedding layer_norm rms_norm scaled_dot_product_attention"
+    found: dict[Callable[..., Any], int] = {}
+    for names, dim in ((after_batch, 1), (last, -1)):
+        for name in names.split():
+            for owner in (F, torch):
+                function = getattr(owner, name, None)
+                if function is not None:
+                    found[function] = dim
+    return found
+
+
+CHANNEL_DIMS = _channel_dims()
+_BACKWARD = frozenset({Tensor.backward, torch.autograd.backward})
+
 #: Within it no mode sees what is called: the probe's own work would pass through the tap, call by call.
 unseen = torch._C.DisableTorchFunction
 
@@ -74,6 +93,9 @@ class ActivationTap(TorchFunctionMode):
     A layer's name is its module path (`encoder.act`); for a call inside another module that path and the function's
     name (`encoder.tanh`, or `tanh` in the root itself), with `_1`, `_2`, ... for repetitions within one forward.
 
+    Units are channels. Where these are is told by the last layer that returned a tensor of the activation's shape:
+    dimension 1 after a convolution, BatchNorm or GroupNorm, the last one after a Linear, LayerNorm or an embedding.
+
     Args:
         root: The module whose paths name the layers.
         histograms: Also count histograms of outputs and their gradients.
@@ -92,6 +114,7 @@ class ActivationTap(TorchFunctionMode):
         self._stack: list[tuple[str, bool]] = []
         self._calls: Counter[str] = Counter()
         self._used: set[str] = set()
+        self._channel_dims: dict[torch.Size, int] = {}
         self._seen: list[_Seen] = []
         self._gradients: list[tuple[str, Tensor]] = []
         self._waiting = 0  # elements in these two
@@ -147,6 +170,17 @@ class ActivationTap(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        channel_dim = CHANNEL_DIMS.get(func)
+        if channel_dim is not None:
+            output = func(*args, **kwargs)
+            if isinstance(output, Tensor):
+                self._channel_dims[output.shape] = channel_dim
+            return output
+        if func in _BACKWARD:
+            output = func(*args, **kwargs)
+            with unseen():
+                self.next_forward()
+            return output
         kind = ACTIVATION_FUNCTIONS.get(func)
         # Inside a backward pass: activation checkpointing computes again what has been seen already.
         if kind is None or not self.on or not self.root.training or torch._C._current_graph_task_id() != -1:
@@ -154,7 +188,9 @@ class ActivationTap(TorchFunctionMode):
         x = args[0] if args else kwargs["input"]
         if not _has_values(x):
             return func(*args, **kwargs)
-        channel_dim = channel_dim_of(x)
+        channel_dim = self._channel_dims.get(x.shape)
+        if channel_dim is None or channel_dim >= x.ndim:
+            channel_dim = channel_dim_of(x)
         # Copies: the call may overwrite its input, and the model its output or its gradient.
         pre_activation = bounded(x.detach(), channel_dim).clone()
         output = func(*args, **kwargs)
