@@ -15,6 +15,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from bnlm.callbacks.tensorboard import write_step
+
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
@@ -188,8 +190,7 @@ class LanguageModel(LightningModule):
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Write to every logger. `self.log` would count batches on the x axis, of which one holds many steps."""
-        for logger in self.loggers:
-            logger.log_metrics(metrics, step)
+        write_step(self.loggers, step, metrics)
 
     def _split(self, name: str) -> SplitMetrics:
         metrics = self.metrics[name]

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 import bnlm.normalization
-from bnlm.normalization import BatchNorm, LayerNorm
+from bnlm.normalization import BatchNorm, BatchRenorm, DynamicTanh, GhostBatchNorm, GroupNorm, LayerNorm, RMSNorm
 
 CONF = Path(__file__).parents[2] / "conf"
 BUILDS = {
@@ -21,6 +21,11 @@ BUILDS = {
     "batch_lecture_first": BatchNorm,
     "torch_batch": nn.BatchNorm1d,
     "layer": LayerNorm,
+    "rms": RMSNorm,
+    "group": GroupNorm,
+    "ghost_batch": GhostBatchNorm,
+    "batch_renorm": BatchRenorm,
+    "dyt": DynamicTanh,
 }
 
 
@@ -48,8 +53,9 @@ def test_batch_and_torch_batch_agree() -> None:
     torch.testing.assert_close(ours.state_dict(), reference.state_dict())
 
 
-def test_batch_takes_channels_last() -> None:
-    assert build("batch", 5)(torch.randn(4, 3, 5)).shape == (4, 3, 5)
+@pytest.mark.parametrize("option", set(BUILDS) - {"torch_batch"})
+def test_channels_may_be_last(option: str) -> None:
+    assert build(option, 5)(torch.randn(4, 3, 5)).shape == (4, 3, 5)
 
 
 @pytest.mark.parametrize(("option", "eps"), [("batch_lecture", 1e-5), ("batch_lecture_first", 0.0)])

@@ -1,11 +1,19 @@
-"""Batch normalization, with torch.nn's state and both forms of the variance."""
+"""Batch normalization, with torch.nn's state, both forms of the variance, and statistics over all processes."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnlm.normalization.across_ranks import group_to_join
+from bnlm.normalization.batch_norm_formula import batch_norm_formula
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 def batch_norm(
@@ -54,7 +62,8 @@ def unbiased_batch_norm(
         unbiased + eps = n / (n - 1) * (biased + eps * (n - 1) / n)
 
     and the form is the biased one with ``eps * (n - 1) / n`` for eps and ``weight * sqrt((n - 1) / n)`` for weight:
-    the fast kernel computes this form too. Arguments as in `batch_norm`; needs n > 1.
+    the fast kernel computes this form too. Arguments as in `batch_norm`; needs n > 1. The kernel takes eps as a number,
+    so a graph made by `torch.compile` or `torch.export` in training is for one n.
     """
     n = x.numel() // x.size(1)
     shrink = (n - 1) / n
@@ -66,18 +75,43 @@ def unbiased_batch_norm(
     return batch_norm(x, weight, bias, running_mean, running_var, training=True, momentum=momentum, eps=eps * shrink)
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(_BatchNorm):
     """Normalise each channel to mean 0 and variance 1 over all other dimensions, then scale and shift it.
 
         y = (x - mean) / sqrt(var + eps) * weight + bias
 
     In training mean and var are the batch's; in eval they are the running ones, which training gathers (with
-    ``track_running_stats=False`` there are none, and eval too takes the batch's). Parameters and buffers have the names
-    and meaning of `torch.nn.BatchNorm1d`, so a state dict moves both ways.
+    ``track_running_stats=False`` there are none, and eval too takes the batch's). It takes the place of
+    `torch.nn.BatchNorm1d`, `2d`, `3d` and `SyncBatchNorm`: parameters and buffers have their names and meaning, so a
+    state dict moves both ways, and it is a `_BatchNorm`, so that what treats batch normalization specially
+    (`torch.optim.swa_utils.update_bn`, mixed precision under FSDP, ...) treats it so.
+
+    The backward pass, with x̂ = (x - mean) / sqrt(var + eps), g = ∂loss/∂y and n values per channel, is
+
+        ∂loss/∂x = weight / sqrt(var + eps) · (g - Σ g / n - x̂ · Σ g x̂ / n)        n - 1 for the last n if unbiased
+
+    (the lecture's part 4). `bnlm.normalization.batch_norm_formula` derives it and computes it in plain torch; here
+    torch's kernel does the same in a third of the time, and the formula itself runs where there is no kernel: across
+    processes.
 
     Source: Ioffe & Szegedy 2015, arXiv 1502.03167, algorithms 1 and 2 (weight is their gamma, bias their beta); with
     ``unbiased=True`` Karpathy, makemore part 3, which departs from the paper in dividing by the unbiased variance in
     training. The running variance is unbiased in both.
+
+    **Several processes.** With ``sync=False`` each normalises by its own batch. DistributedDataParallel copies the
+    buffers of rank 0 to all others before each forward, so what is used in eval, and saved, are the statistics that
+    rank 0 has gathered from its own batches alone. With ``sync=True`` the statistics are those of all processes'
+    batches joined, whatever their sizes, and so are the buffers on every rank. Lightning's
+    ``Trainer(sync_batchnorm=True)`` and `torch.nn.SyncBatchNorm.convert_sync_batchnorm` set it. Every process must then
+    call the layer equally often, in forward and in backward.
+
+    **Gradient accumulation.** Each micro-batch is normalised by its own statistics and moves the running ones by
+    ``momentum``: four micro-batches of 8 are not a batch of 32, and the running statistics see four steps.
+
+    **Half precision.** Statistics are taken in float32. Input in bfloat16 or float16, as autocast makes it, goes with
+    parameters and buffers in float32, which keep their type.
+
+    **Empty batches** (no example, or no position) pass; they are counted, and leave the running statistics alone.
 
     Args:
         num_features: C, the number of channels.
@@ -89,6 +123,9 @@ class BatchNorm(nn.Module):
         track_running_stats: Whether there are running statistics.
         channel_dim: Where the channel is: 1 for ``(N, C)`` and ``(N, C, *)``, -1 for ``(N, C)`` and ``(N, T, C)``.
         unbiased: Whether the variance that normalises a batch divides by n - 1 instead of n.
+        sync: Whether a training batch is that of all processes together. Without a running torch.distributed, or with
+            one process, it makes no difference.
+        bias: Whether an affine layer has a ``bias``.
     Raises:
         ValueError: If an argument is out of its range, the input has another number of channels or fewer than 2
             dimensions, or a batch to take statistics from has a single value per channel.
@@ -96,8 +133,8 @@ class BatchNorm(nn.Module):
 
     makes_bias_redundant = True  # a shift of the input is subtracted with the mean
 
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
+    weight: nn.Parameter | None  # type: ignore[assignment]  # torch leaves out that it may be None
+    bias: nn.Parameter | None  # type: ignore[assignment]
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -112,10 +149,11 @@ class BatchNorm(nn.Module):
         *,
         channel_dim: int = 1,
         unbiased: bool = False,
+        sync: bool = False,
+        bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
         if not eps >= 0:
             raise ValueError(f"normalization.eps={eps!r}: expected a number of at least 0.")
         if momentum is not None and not 0 <= momentum <= 1:
@@ -124,34 +162,21 @@ class BatchNorm(nn.Module):
             raise ValueError(
                 f"normalization.channel_dim={channel_dim!r}: expected 1 for (N, C, *) or -1 for (N, T, C)."
             )
-        self.num_features = num_features
-        self.eps = eps
-        self.momentum = momentum
-        self.affine = affine
-        self.track_running_stats = track_running_stats
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        if not bias:
+            self.register_parameter("bias", None)
         self.channel_dim = channel_dim
         self.unbiased = unbiased
-        vector = torch.empty(num_features, device=device, dtype=dtype)
-        self.register_parameter("weight", nn.Parameter(vector) if affine else None)
-        self.register_parameter("bias", nn.Parameter(vector.clone()) if affine else None)
-        count = torch.zeros((), dtype=torch.long, device=device)
-        self.register_buffer("running_mean", vector.clone() if track_running_stats else None)
-        self.register_buffer("running_var", vector.clone() if track_running_stats else None)
-        self.register_buffer("num_batches_tracked", count if track_running_stats else None)
-        self.reset_parameters()
-
-    def reset_running_stats(self) -> None:
-        """Forget all batches: mean 0, variance 1, count 0."""
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
-            self.running_mean.zero_()
-            self.running_var.fill_(1)
-            self.num_batches_tracked.zero_()
+        self.sync = sync
+        self.process_group: ProcessGroup | None = None  # None: all processes
+        self.converted_from: type[_BatchNorm] | None = None  # the class that `convert` gives back
 
     def reset_parameters(self) -> None:
         """Return to the state after construction: weight 1, bias 0, no batch seen."""
         self.reset_running_stats()
-        if self.weight is not None and self.bias is not None:
+        if self.weight is not None:
             nn.init.ones_(self.weight)
+        if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,27 +190,57 @@ class BatchNorm(nn.Module):
 
     def _normalize(self, x: Tensor) -> Tensor:
         """Normalise ``(N, C, *)`` and keep count of the batches."""
-        momentum = self.momentum
         mean, var = self.running_mean, self.running_var
-        training = self.training
-        if not training:
-            training = mean is None
+        if not self.training:
+            if mean is not None:
+                return batch_norm(x, self.weight, self.bias, mean, var, training=False, momentum=0.0, eps=self.eps)
         elif not self.track_running_stats:
             mean = var = None  # torch.nn too lets users switch tracking off on a built layer
-        if training:
-            n = x.numel() // self.num_features
-            if n == 1:
-                raise ValueError(self._explain_single_value(x.shape))
-            if mean is not None and self.num_batches_tracked is not None:
-                count = self.num_batches_tracked.add_(1)
-                if momentum is None:
-                    momentum = 1.0 / float(count)
-            momentum = momentum or 0.0
-            if self.unbiased and n > 1:
-                return unbiased_batch_norm(x, self.weight, self.bias, mean, var, momentum=momentum, eps=self.eps)
-        return batch_norm(
-            x, self.weight, self.bias, mean, var, training=training, momentum=momentum or 0.0, eps=self.eps
+        if self.sync and self.training:
+            group = group_to_join(self.process_group)
+            if group is not None:
+                return self._normalize_together(x, group)
+        n = x.numel() // self.num_features
+        if n == 1:
+            raise ValueError(self._explain_single_value(x.shape))
+        if mean is None or var is None:
+            return self._by_kernel(x, n, None, None, 0.0)
+        count = self.num_batches_tracked
+        if count is not None:
+            count.add_(1)
+        if self.momentum is None and count is not None and n > 0:
+            # The kernel wants the weight as a number, which to read from the counter would break a compiled graph.
+            mean, var = torch.zeros_like(mean), torch.zeros_like(var)
+            out = self._by_kernel(x, n, mean, var, 1.0)
+            self._move_running_statistics(mean, var)
+            return out
+        return self._by_kernel(x, n, mean, var, self.momentum or 0.0)
+
+    def _by_kernel(self, x: Tensor, n: int, mean: Tensor | None, var: Tensor | None, momentum: float) -> Tensor:
+        if self.unbiased and n > 1:
+            return unbiased_batch_norm(x, self.weight, self.bias, mean, var, momentum=momentum, eps=self.eps)
+        return batch_norm(x, self.weight, self.bias, mean, var, training=True, momentum=momentum, eps=self.eps)
+
+    def _normalize_together(self, x: Tensor, group: ProcessGroup) -> Tensor:
+        """Normalise this process's part of a batch by the statistics of all parts."""
+        y, mean, squares, n = batch_norm_formula(
+            x, self.weight, self.bias, eps=self.eps, unbiased=self.unbiased, group=group
         )
+        if self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            # Fewer than 2 values on all processes together have no variance to go by.
+            self._move_running_statistics(mean, squares / (n - 1).clamp(min=1), share=(n > 1).to(n.dtype))
+        return y
+
+    @torch.no_grad()
+    def _move_running_statistics(self, mean: Tensor, var: Tensor, share: Tensor | float = 1.0) -> None:
+        """Take the mean and unbiased variance of a batch, which has been counted, into the running statistics."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        for running, new in ((self.running_mean, mean), (self.running_var, var)):
+            weight = self.momentum if self.momentum is not None else self.num_batches_tracked.to(new.dtype).reciprocal()
+            running.add_((new - running) * (weight * share))
 
     def _explain_shape(self, shape: torch.Size) -> str:
         given = f"BatchNorm({self.num_features}, channel_dim={self.channel_dim}): input of shape {tuple(shape)}"
@@ -209,5 +264,7 @@ class BatchNorm(nn.Module):
         """Describe the layer as torch.nn does."""
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"track_running_stats={self.track_running_stats}, channel_dim={self.channel_dim}, unbiased={self.unbiased}"
+            f"track_running_stats={self.track_running_stats}, channel_dim={self.channel_dim}, "
+            f"unbiased={self.unbiased}, sync={self.sync}"
+            + ("" if self.bias is not None or not self.affine else ", bias=False")
         )
