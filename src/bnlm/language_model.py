@@ -126,8 +126,12 @@ class LanguageModel(LightningModule):
             torch.set_rng_state(self._rng_state)
             self._rng_state = None
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Take one optimizer step per minibatch of `(steps, N, context)` contexts and `(steps, N)` targets."""
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Take one optimizer step per minibatch of `(steps, N, context)` contexts and `(steps, N)` targets.
+
+        Returns:
+            `(steps,)`: the loss of each.
+        """
         first_step = self.global_step
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
@@ -153,7 +157,9 @@ class LanguageModel(LightningModule):
             if scheduler is not None:
                 scheduler.step()
             losses.append(loss.detach())
-        self._log_losses(first_step, torch.stack(losses))
+        each = torch.stack(losses)
+        self._log_losses(first_step, each)
+        return each
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._split("val").update(self(batch[0]), batch[1])

@@ -10,7 +10,7 @@ from bnlm.callbacks import figures
 from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.shared_observation import Measured, OnHost
 from bnlm.callbacks.tensorboard import write_image
-from bnlm.probe import StepRecord, Wanted
+from bnlm.probe import ActivationRecord, StepRecord, Wanted
 from bnlm.stats import mean_of, std_of
 
 #: Observed steps over which a unit has to stay silent to count as dead.
@@ -68,13 +68,7 @@ class ActivationMonitor(Monitor):
         if flat:
             on_flat, looked_at = torch.stack(list(flat.values())).unbind(1)
             measured.add("saturation", flat, on_flat / looked_at)
-        units = {layer: a.responded for layer, a in seen.items() if a.responded is not None}
-        if units:
-            dead = torch.stack(
-                [self._dead_units(layer, responded).to(outputs.device) for layer, responded in units.items()]
-            )
-            counts = torch.tensor([len(responded) for responded in units.values()], device=outputs.device)
-            measured.add("dead_units", units, dead.to(outputs.dtype) / counts)
+        self.add_dead_units(measured, seen)
         for layer, activation in seen.items():
             self._kinds[layer] = activation.kind
             if activation.histogram is not None:
@@ -84,6 +78,16 @@ class ActivationMonitor(Monitor):
             if activation.flat_map is not None:
                 measured.maps[layer] = activation.flat_map
         return measured
+
+    def add_dead_units(self, measured: Measured, seen: dict[str, ActivationRecord]) -> None:
+        """Take in which units responded, and add what fraction of each layer has not done so over the window."""
+        units = {layer: a.responded for layer, a in seen.items() if a.responded is not None}
+        if units:
+            first = next(iter(seen.values())).output
+            device, dtype = first.device, first.dtype
+            dead = torch.stack([self._dead_units(layer, responded).to(device) for layer, responded in units.items()])
+            counts = torch.tensor([len(responded) for responded in units.values()], device=device)
+            measured.add("dead_units", units, dead.to(dtype) / counts)
 
     def _dead_units(self, layer: str, responded: Tensor) -> Tensor:
         """Return how many units have been silent over the window."""

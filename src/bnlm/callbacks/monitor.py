@@ -33,6 +33,8 @@ class Monitor(Callback, ABC):
 
     #: Of a batch with several optimizer steps, the first alone is observed.
     needs_every_step: ClassVar[bool] = False
+    #: Whether what the other monitors measured is read, so that these have to come first.
+    reads_others: ClassVar[bool] = False
     #: Title -> regular expressions of tags, for TensorBoard's custom scalars.
     charts: ClassVar[dict[str, list[str]]] = {}
 
@@ -126,7 +128,7 @@ class Monitor(Callback, ABC):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert self._shared is not None
         step = trainer.global_step
-        if self._crosses(self.every_n_steps, step):
+        if self.due(step):
             tensorboard = has_tensorboard(trainer.loggers)
             self._with_histograms = tensorboard and self._crosses(self.histograms_every_n_steps, step)
             self._with_figures = tensorboard and self._figures_due(trainer, step)
@@ -159,6 +161,10 @@ class Monitor(Callback, ABC):
     def _release(self) -> None:
         if self._shared is not None:
             self._shared.release()
+
+    def due(self, step: int) -> bool:
+        """Return whether the optimizer step that begins now is to be observed."""
+        return self._crosses(self.every_n_steps, step)
 
     def _crosses(self, cadence: int | None, step: int) -> bool:
         """Whether a multiple of `cadence` lies after the last observed step, up to and including `step`."""

@@ -61,6 +61,7 @@ class SharedObservation:
     def __init__(self) -> None:
         self.members: list[Monitor] = []
         self.step = -1
+        self.measured: dict[Monitor, Measured] = {}  # of the step that is being reduced, member by member
         self._asked: dict[Monitor, Wanted] = {}
         self._probe: StepProbe | None = None
         self._steps_before = 0
@@ -121,9 +122,12 @@ class SharedObservation:
         self._probe, self._asked = None, {}
         if trainer.world_size > 1:
             _pool_over_ranks(record, trainer.world_size)
+        self.measured = {}
         with torch.no_grad():
-            measured = {member: member.measure(record) for member in asked}
-        on_host = _to_host(measured, self.step)
+            for member in sorted(asked, key=lambda member: member.reads_others):
+                self.measured[member] = member.measure(record)
+        on_host = _to_host(self.measured, self.step)
+        self.measured = {}
         if not trainer.is_global_zero:
             return
         if not self._layout_written:

@@ -5,7 +5,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from bnlm.callbacks.event_checksum import speed_up_checksums
 from bnlm.stats import bin_edges
@@ -15,13 +15,13 @@ from bnlm.stats import bin_edges
 WEIGHTS = "(?!.*norm).*weight"
 
 
-def has_tensorboard(loggers: Sequence[Logger]) -> bool:
+def has_tensorboard(loggers: Sequence[Any]) -> bool:
     """Return whether any of the loggers can show histograms and figures."""
     return any(isinstance(logger, TensorBoardLogger) for logger in loggers)
 
 
 def write_step(
-    loggers: Sequence[Logger],
+    loggers: Sequence[Any],
     step: int,
     scalars: Mapping[str, float],
     histograms: Mapping[str, np.ndarray] | None = None,
@@ -42,7 +42,7 @@ def write_step(
             logger.log_metrics(dict(scalars), step=step)
 
 
-def write_image(loggers: Sequence[Logger], tag: str, image: np.ndarray, step: int) -> None:
+def write_image(loggers: Sequence[Any], tag: str, image: np.ndarray, step: int) -> None:
     """Write a picture `(height, width, 3)` of bytes to TensorBoard."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
@@ -53,7 +53,7 @@ def write_image(loggers: Sequence[Logger], tag: str, image: np.ndarray, step: in
             _file_writer(logger).add_summary(Summary(value=[Summary.Value(tag=tag, image=encoded)]), step)
 
 
-def write_layout(loggers: Sequence[Logger], charts: Mapping[str, list[str]]) -> None:
+def write_layout(loggers: Sequence[Any], charts: Mapping[str, list[str]]) -> None:
     """Write the layout of TensorBoard's "custom scalars": one chart a statistic, with all its layers.
 
     Args:

@@ -1,7 +1,8 @@
 """How one optimizer step of any `nn.Module` is observed."""
 
 from bnlm.probe.activation_tap import ActivationTap
+from bnlm.probe.loss_record import LossRecord
 from bnlm.probe.records import ActivationRecord, ParameterRecord, StepRecord
 from bnlm.probe.step_probe import StepProbe, Wanted
 
-__all__ = ["ActivationRecord", "ActivationTap", "ParameterRecord", "StepProbe", "StepRecord", "Wanted"]
+__all__ = ["ActivationRecord", "ActivationTap", "LossRecord", "ParameterRecord", "StepProbe", "StepRecord", "Wanted"]

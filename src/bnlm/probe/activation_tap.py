@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from bnlm.probe.loss_record import LOSS_FUNCTIONS, LossRecord, loss_record
 from bnlm.probe.records import ActivationRecord
 from bnlm.stats import (
     BOUNDED,
@@ -69,6 +70,7 @@ def _channel_dims() -> dict[Callable[..., Any], int]:
 
 
 CHANNEL_DIMS = _channel_dims()
+_BATCH_NORMS = frozenset({F.batch_norm, torch.batch_norm})
 _BACKWARD = frozenset({Tensor.backward, torch.autograd.backward})
 
 #: Within it no mode sees what is called: the probe's own work would pass through the tap, call by call.
@@ -100,10 +102,13 @@ class ActivationTap(TorchFunctionMode):
         root: The module whose paths name the layers.
         histograms: Also count histograms of outputs and their gradients.
         maps: Also keep which outputs of bounded activations are flat, `(examples, units)`.
+        losses: Also look at what goes into the loss functions.
     """
 
-    def __init__(self, root: nn.Module, histograms: bool = False, maps: bool = False) -> None:
+    def __init__(self, root: nn.Module, histograms: bool = False, maps: bool = False, losses: bool = False) -> None:
         super().__init__()
+        self.outputs: list[LossRecord] | None = [] if losses else None
+        self.values_per_channel: dict[str, int] = {}
         self.root = root
         self.histograms = histograms
         self.maps = maps
@@ -170,8 +175,15 @@ class ActivationTap(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.outputs is not None and func in LOSS_FUNCTIONS and self.root.training:
+            with unseen():
+                self._record_loss(func, args, kwargs)
         channel_dim = CHANNEL_DIMS.get(func)
         if channel_dim is not None:
+            if func in _BATCH_NORMS and self._stack:
+                x = args[0] if args else kwargs["input"]
+                if x.ndim >= 2 and x.shape[1]:
+                    self.values_per_channel[self._stack[-1][0]] = x.numel() // x.shape[1]
             output = func(*args, **kwargs)
             if isinstance(output, Tensor):
                 self._channel_dims[output.shape] = channel_dim
@@ -208,6 +220,13 @@ class ActivationTap(TorchFunctionMode):
                 seen = bounded(gradient.detach(), channel_dim).clone()
                 self._gradients.append((layer, seen))
                 self._wait(seen.numel())
+
+    def _record_loss(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        assert self.outputs is not None
+        given = dict(zip(("input", "target"), args, strict=False)) | kwargs
+        record = loss_record(LOSS_FUNCTIONS[func], given["input"], given["target"], given.get("ignore_index", -100))
+        if record is not None:
+            self.outputs.append(record)
 
     def _wait(self, elements: int) -> None:
         self._waiting += elements

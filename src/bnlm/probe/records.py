@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bnlm.probe.loss_record import LossRecord
 from bnlm.stats import pooled, square_sum_of, std_of
 
 
@@ -70,10 +71,18 @@ class ParameterRecord:
 
 @dataclass
 class StepRecord:
-    """All that was seen of one optimizer step."""
+    """All that was seen of one optimizer step.
+
+    Attributes:
+        activations, parameters: By layer and by parameter.
+        losses: The calls of loss functions, in their order.
+        values_per_channel: By module path of a BatchNorm, how many values its last batch had per channel.
+    """
 
     activations: dict[str, ActivationRecord] = field(default_factory=dict)
     parameters: dict[str, ParameterRecord] = field(default_factory=dict)
+    losses: list[LossRecord] = field(default_factory=list)
+    values_per_channel: dict[str, int] = field(default_factory=dict)
 
     def gradient_norm(self) -> Tensor | None:
         """L2 norm over the gradients of all parameters, before clipping; None if there were no gradients."""

@@ -25,6 +25,7 @@ class Wanted:
     updates: bool = False
     histograms: bool = False
     maps: bool = False
+    losses: bool = False
 
     def __or__(self, other: "Wanted") -> "Wanted":
         return Wanted(
@@ -33,6 +34,7 @@ class Wanted:
             self.updates or other.updates,
             self.histograms or other.histograms,
             self.maps or other.maps,
+            self.losses or other.losses,
         )
 
 
@@ -52,7 +54,11 @@ class StepProbe:
         self.root = root
         self.wanted = wanted
         self.record = StepRecord()
-        self._tap = ActivationTap(root, wanted.histograms, wanted.maps) if wanted.activations else None
+        self._tap = (
+            ActivationTap(root, wanted.histograms, wanted.maps, wanted.losses)
+            if wanted.activations or wanted.losses
+            else None
+        )
         self._waiting = list(optimizers)
         self._handles: list[RemovableHandle] = []
         self._stance: AbstractContextManager[None] | None = None
@@ -141,6 +147,8 @@ class StepProbe:
             self._tap.detach()
             self._unscale_activation_gradients()
             self.record.activations = self._tap.records
+            self.record.losses = self._tap.outputs or []
+            self.record.values_per_channel = self._tap.values_per_channel
         if self._stance is not None:
             self._stance.__exit__(None, None, None)
             self._stance = None

@@ -1,0 +1,291 @@
+"""Reads a training run as a doctor would: what is wrong, where, since when, and what to change."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnlm.callbacks.activation_monitor import ActivationMonitor
+from bnlm.callbacks.gradient_monitor import GradientMonitor
+from bnlm.callbacks.monitor import Monitor
+from bnlm.callbacks.shared_observation import Measured, OnHost
+from bnlm.callbacks.update_monitor import UpdateMonitor
+from bnlm.doctor import Diagnosis, Finding, History, Observation, Output, facts_of, findings_table
+from bnlm.probe import StepRecord, Wanted
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
+log = logging.getLogger("bnlm")
+
+#: Until this step the doctor looks more often: most of what goes wrong shows in the first hundred steps.
+EARLY_STEPS, EARLY_EVERY = 200, 10
+#: Losses that wait for the next observed step, as tensors.
+MAX_WAITING = 5000
+#: A batch in validation with fewer values per channel says too little about running statistics.
+VALUES_FOR_STATISTICS = 64
+
+
+class Doctor(Monitor):
+    """Applies the rules of `bnlm.doctor` to any LightningModule while it trains.
+
+    Add it alone, `callbacks=[Doctor()]`, or beside the monitors. It looks at step 0, at every 10th step until step 200
+    and at every n-th after it; on all other steps it keeps a reference to the loss, no more. What it finds is in
+    `findings`, causes before their consequences; a line is logged when a finding first appears; at the end of training
+    there are a printed table, the text `doctor` in TensorBoard, and `findings.json` in the folder.
+
+    Args:
+        every_n_steps: Observe every so many optimizer steps.
+        on_critical: When a critical finding appears, go on ("continue"), end training in good order ("stop"), or raise
+            a RuntimeError ("raise").
+        folder: Where findings.json goes; None for the trainer's `default_root_dir` if there is a logger, else nowhere.
+        table: Whether a table is printed when training ends.
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    reads_others = True
+
+    def __init__(
+        self, every_n_steps: int = 100, on_critical: str = "continue", folder: str | None = None, table: bool = True
+    ) -> None:
+        super().__init__(every_n_steps, None, None)
+        if on_critical not in ("continue", "stop", "raise"):
+            raise ValueError(f"diagnostics.on_critical={on_critical!r}: expected continue, stop or raise.")
+        self.on_critical = on_critical
+        self.folder = folder
+        self.table = table
+        self._parts: list[Monitor] = []
+        self._diagnosis = Diagnosis()
+        self._history: History | None = None
+        self._record: StepRecord | None = None
+        self._losses: list[Tensor] = []
+        self._highest_lr: dict[int, float] = {}
+        self._handles: list[RemovableHandle] = []
+        self._gaps: dict[str, tuple[float, float]] = {}
+        self._restored = False
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found so far: causes before their consequences, the most severe first."""
+        return self._diagnosis.findings
+
+    def wanted(self, histograms: bool, figures: bool) -> Wanted:
+        return Wanted(activations=True, gradients=True, updates=True, losses=True)
+
+    def due(self, step: int) -> bool:
+        cadence = min(EARLY_EVERY, self.every_n_steps) if step <= EARLY_STEPS else self.every_n_steps
+        return self._crosses(cadence, step)
+
+    def measure(self, record: StepRecord) -> Measured:
+        measured = Measured()
+        assert self._shared is not None
+        others = {type(m): done for m, done in self._shared.measured.items() if m.include is None and not m.exclude}
+        for part in self._parts:
+            done = others.get(type(part))
+            if done is None:
+                measured.scalars += part.measure(record).scalars
+                continue
+            # Of dead units, which are counted over several steps, the monitor sees fewer than the doctor.
+            measured.scalars += [(t, v) for t, v in done.scalars if not t[0].startswith("dead_units/")]
+            if isinstance(part, ActivationMonitor):
+                part.add_dead_units(measured, record.activations)
+        if record.losses:
+            first = record.losses[0]  # further calls are of other terms, or of other networks
+            names = ("loss", "error", "reference", "logit_std")
+            measured.add(f"output:{first.kind}", names, first.values)
+        if self._losses:
+            joined = torch.cat([loss.detach().reshape(-1).float() for loss in self._losses])
+            measured.add("losses", map(str, range(len(joined))), joined)
+            self._losses.clear()
+        self._record = record
+        return measured
+
+    def publish(self, trainer: Trainer, values: OnHost) -> None:
+        assert self._history is not None
+        assert self._record is not None
+        record, self._record = self._record, None
+        losses = [value for tag, value in values.scalars.items() if tag.startswith("losses/")]
+        self._history.add_losses(losses)
+        self._history.add(
+            Observation(
+                values.step,
+                {tag: v for tag, v in values.scalars.items() if not tag.startswith(("losses/", "output:"))},
+                {layer: activation.kind for layer, activation in record.activations.items()},
+                _output(values.scalars),
+                self._lr_share(trainer),
+                record.values_per_channel,
+            )
+        )
+        self._conclude(trainer)
+
+    def draw(self, trainer: Trainer, values: OnHost) -> None:
+        raise AssertionError("the doctor draws nothing")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if not self._restored:
+            self._diagnosis = Diagnosis()
+        self._restored = False
+        self._parts = [ActivationMonitor(), GradientMonitor(), UpdateMonitor()]
+        self._history = History(facts_of(pl_module, trainer.optimizers), self._total_steps)
+        self._losses.clear()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, Tensor) and len(self._losses) < MAX_WAITING:
+            self._losses.append(loss)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx == 0 and dataloader_idx == 0 and self._history is not None and not trainer.sanity_checking:
+            for path, module in pl_module.named_modules():
+                if isinstance(module, _BatchNorm) and module.running_mean is not None:
+                    self._handles.append(module.register_forward_pre_hook(self._compare_statistics(path)))
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._history is None or trainer.sanity_checking:
+            return
+        history, self._gaps = self._history, self._gaps
+        if self._gaps:
+            layer = max(self._gaps, key=lambda name: sum(self._gaps[name]))
+            momentum = history.facts.batch_norms.get(layer)
+            residue = (1 - momentum) ** trainer.global_step if momentum else 0.0
+            history.statistics_gap = (layer, *self._gaps[layer], residue)
+            self._gaps = {}
+        watched = [
+            float(value)
+            for name, value in trainer.callback_metrics.items()
+            if "val" in name.lower() and "loss" in name.lower() and value.numel() == 1
+        ]
+        train = history.recent_loss(200)
+        if len(watched) == 1 and math.isfinite(train):
+            history.validations.append((watched[0], train))
+        if history.recent:
+            self._conclude(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._history is None:
+            return
+        if self._losses and self._history.recent:
+            self._history.add_losses(torch.cat([part.detach().reshape(-1).float() for part in self._losses]).tolist())
+            self._losses.clear()
+            self._conclude(trainer)
+        self._write(trainer)
+        if self.table and trainer.is_global_zero:
+            from rich.console import Console
+
+            Console().print(findings_table(self.findings))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        super().on_exception(trainer, pl_module, exception)
+        self.on_validation_batch_end()
+        self._write(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        findings = [finding.to_dict() for finding in self._diagnosis.findings]
+        return {**super().state_dict(), "findings": findings}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        fields = [{k: v for k, v in f.items() if k != "name"} for f in state_dict["findings"]]
+        numbers = [{**f, "value": float(f["value"]), "threshold": float(f["threshold"])} for f in fields]
+        self._diagnosis.restore([Finding(**f) for f in numbers])
+        self._restored = True
+
+    def _conclude(self, trainer: Trainer) -> None:
+        assert self._history is not None
+        fresh = self._diagnosis.update(self._history)
+        for finding in fresh:
+            _say(f"doctor: {finding.severity} {finding.rule} {finding.name}, step {finding.step}: {finding.message}")
+        critical = [finding for finding in fresh if finding.severity == "critical"]
+        if critical and self.on_critical == "stop":
+            trainer.should_stop = True
+        elif critical and self.on_critical == "raise":
+            found = critical[0]
+            raise RuntimeError(f"{found.rule} {found.name}: {found.message} {found.suggestion}")
+
+    def _lr_share(self, trainer: Trainer) -> float:
+        """Return the learning rate as a share of the highest so far, the largest over all parameter groups."""
+        shares = []
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        for index, group in enumerate(groups):
+            lr = float(group["lr"])
+            self._highest_lr[index] = max(self._highest_lr.get(index, 0.0), lr, float(group.get("initial_lr", 0.0)))
+            shares.append(lr / self._highest_lr[index] if self._highest_lr[index] > 0 else 1.0)
+        return max(shares, default=1.0)
+
+    def _compare_statistics(self, path: str) -> Any:
+        @torch.no_grad()
+        def compare(module: nn.Module, args: tuple[Any, ...]) -> None:
+            assert isinstance(module, _BatchNorm)
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            dim = getattr(module, "channel_dim", 1)
+            x = args[0].detach().float().movedim(dim, -1).flatten(0, -2)
+            if len(x) >= VALUES_FOR_STATISTICS:
+                var, mean = torch.var_mean(x, dim=0)
+                tiny = torch.finfo(torch.float32).tiny
+                ratio = (module.running_var.clamp_min(tiny) / var.clamp_min(tiny)).log().abs().median()
+                gap = ((module.running_mean - mean).abs() / var.clamp_min(tiny).sqrt()).mean()
+                self._gaps[path] = float(ratio), float(gap)
+
+        return compare
+
+    @rank_zero_only
+    def _write(self, trainer: Trainer) -> None:
+        findings = self.findings
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("doctor", _markdown(findings), trainer.global_step)
+        folder = self.folder or (trainer.default_root_dir if trainer.loggers else None)
+        if folder is not None:
+            path = Path(folder) / "findings.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".json.partial")
+            partial.write_text(json.dumps([finding.to_dict() for finding in findings], indent=2), encoding="utf-8")
+            os.replace(partial, path)
+
+
+def _output(scalars: dict[str, float]) -> Output | None:
+    found = {tag.partition("/")[2]: value for tag, value in scalars.items() if tag.startswith("output:")}
+    if not found:
+        return None
+    kind = next(tag for tag in scalars if tag.startswith("output:")).partition("/")[0].removeprefix("output:")
+    kind = kind.removesuffix("_with_logits")
+    return Output(kind, found["reference"], found["loss"], found["error"], found["logit_std"])
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    log.warning(line)
+
+
+def _markdown(findings: Iterable[Finding]) -> str:
+    lines = [
+        f"- **{f.severity} {f.rule} {f.name}**{f' (because of {f.caused_by})' if f.caused_by else ''}, step {f.step}: "
+        f"{f.message} *{f.suggestion}*"
+        for f in findings
+    ]
+    return "\n".join(lines) or "Nothing found."

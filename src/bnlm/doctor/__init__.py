@@ -1,0 +1,20 @@
+"""Rules over the statistics of a run, and what they find."""
+
+from bnlm.doctor.diagnosis import Diagnosis
+from bnlm.doctor.facts import Facts, facts_of
+from bnlm.doctor.finding import RULES, SEVERITIES, Finding
+from bnlm.doctor.history import History, Observation, Output
+from bnlm.doctor.table import findings_table
+
+__all__ = [
+    "RULES",
+    "SEVERITIES",
+    "Diagnosis",
+    "Facts",
+    "Finding",
+    "History",
+    "Observation",
+    "Output",
+    "facts_of",
+    "findings_table",
+]

@@ -1,0 +1,96 @@
+"""All rules over one run, and which finding explains which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bnlm.doctor.finding import SEVERITIES, Finding
+from bnlm.doctor.history import History
+from bnlm.doctor.initial_rules import initial_findings
+from bnlm.doctor.loss_rules import loss_findings
+from bnlm.doctor.training_rules import training_findings
+
+#: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
+CAUSES: dict[str, tuple[str, ...]] = {
+    "R01": ("R02",),
+    "R03": ("R09",),
+    "R04": ("R20", "R09"),
+    "R05": ("R20",),
+    "R06": ("R20", "R05", "R03", "R09"),
+    "R07": ("R09", "R11"),
+    "R08": ("R09", "R05", "R06"),
+    "R10": ("R20", "R12", "R05", "R06", "R03"),
+    "R11": ("R20", "R12", "R05", "R06", "R03"),
+    "R12": ("R20", "R04"),
+    "R13": ("R08", "R20", "R12", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11"),
+    "R14": ("R08", "R09", "R11", "R02", "R07"),
+    "R15": ("R17",),
+    "R17": ("R16", "R18"),
+    "R18": ("R16",),
+}
+#: A rule is explained only by an earlier one in this order, or by what was there before the first step.
+ORDER = "R20 R16 R18 R02 R01 R05 R09 R03 R04 R06 R12 R11 R10 R17 R07 R08 R14 R13 R15 R19".split()
+
+
+class Diagnosis:
+    """The findings of a run so far. A rule is found once; it may become more severe, or a consequence of a later one."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Finding] = {}
+
+    def update(self, history: History) -> list[Finding]:
+        """Apply all rules; return the findings that are new or have become more severe."""
+        fresh: dict[str, Finding] = {}
+        for finding in _all_findings(history):
+            known = self._found.get(finding.rule)
+            if known is None or SEVERITIES.index(finding.severity) > SEVERITIES.index(known.severity):
+                kept = finding if known is None else replace(finding, step=known.step)
+                self._found[finding.rule] = fresh[finding.rule] = kept
+        return list(fresh.values())
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings: causes before their consequences, the most severe and then the earliest first."""
+        linked = {rule: replace(f, caused_by=self._cause_of(f)) for rule, f in self._found.items()}
+        ordered: list[Finding] = []
+
+        def add(finding: Finding) -> None:
+            ordered.append(finding)
+            for each in sorted(linked.values(), key=_urgency):
+                if each.caused_by == finding.rule:
+                    add(each)
+
+        for finding in sorted(linked.values(), key=_urgency):
+            if finding.caused_by is None:
+                add(finding)
+        return ordered
+
+    def restore(self, findings: list[Finding]) -> None:
+        """Go on from the findings of an earlier part of the run."""
+        self._found = {finding.rule: finding for finding in findings}
+
+    def _cause_of(self, finding: Finding) -> str | None:
+        for rule in CAUSES.get(finding.rule, ()):
+            cause = self._found.get(rule)
+            if cause is None or cause.severity == "note":
+                continue
+            if _rank(cause) < _rank(finding):
+                return rule
+        return None
+
+
+def _rank(finding: Finding) -> tuple[bool, int]:
+    return finding.step > 0, ORDER.index(finding.rule)
+
+
+def _urgency(finding: Finding) -> tuple[int, int, str]:
+    return -SEVERITIES.index(finding.severity), finding.step, finding.rule
+
+
+def _all_findings(history: History) -> Iterator[Finding]:
+    if history.observed == 1:
+        yield from initial_findings(history)
+    if history.recent:
+        yield from loss_findings(history)
+        yield from training_findings(history)

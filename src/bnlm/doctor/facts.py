@@ -1,0 +1,120 @@
+"""What the rules have to know of a network before it runs: roles of its parameters, who feeds a normalization."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.optim import Optimizer
+
+_NORMALIZATIONS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_CENTRING = (_BatchNorm, _InstanceNorm)
+
+
+@dataclass
+class ParameterFacts:
+    """A trainable parameter: `role` is hidden, output, embedding or vector (biases, gains of normalizations)."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    feeds_norm: bool = False
+    std: float = float("nan")
+    zero: bool = False
+    collinear_rows: float = 0.0
+
+    @property
+    def fan_in(self) -> int:
+        return math.prod(self.shape[1:])
+
+
+@dataclass
+class Facts:
+    """A network as it stands before training.
+
+    Attributes:
+        parameters: By name, those that require a gradient.
+        not_optimized: Names of those that no optimizer holds, though another parameter of their module is held.
+        batch_norms: By module path: momentum, None for a cumulative average.
+        redundant_biases: Module paths of layers whose bias the BatchNorm after them removes.
+        weight_of: Module path of an activation -> name of the weight that feeds it.
+    """
+
+    parameters: dict[str, ParameterFacts] = field(default_factory=dict)
+    not_optimized: list[str] = field(default_factory=list)
+    batch_norms: dict[str, float | None] = field(default_factory=dict)
+    redundant_biases: list[str] = field(default_factory=list)
+    weight_of: dict[str, str] = field(default_factory=dict)
+
+
+def is_normalization(module: nn.Module) -> bool:
+    """Return whether `module` is a normalization of torch.nn's, or one that says so as bnlm's do."""
+    return isinstance(module, _NORMALIZATIONS) or hasattr(type(module), "makes_bias_redundant")
+
+
+@torch.no_grad()
+def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
+    """Look at a model before its first step."""
+    facts = Facts()
+    leaves = [
+        (_plain(path), module)
+        for path, module in model.named_modules()
+        if not any(True for _ in module.children()) and not isinstance(module, nn.Identity | nn.Dropout)
+    ]
+    names = {id(p): _plain(name) for name, p in model.named_parameters()}
+    roles: dict[int, str] = {}
+    feeds: set[int] = set()
+    weights: list[Tensor] = []
+    for index, (path, module) in enumerate(leaves):
+        following = leaves[index + 1][1] if index + 1 < len(leaves) else None
+        weight = getattr(module, "weight", None)
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            roles[id(weight)] = "embedding"
+        elif is_normalization(module):
+            if isinstance(module, _BatchNorm) and module.track_running_stats:
+                facts.batch_norms[path] = module.momentum
+        elif isinstance(module, nn.Linear | _ConvNd) and isinstance(weight, nn.Parameter):
+            weights.append(weight)
+            if following is not None and is_normalization(following):
+                feeds.add(id(weight))
+                centred = isinstance(following, _CENTRING) and following.num_features == weight.shape[0]
+                if centred and module.bias is not None and module.bias.requires_grad:
+                    facts.redundant_biases.append(path)
+        elif not list(module.parameters(recurse=False)) and weights and id(weights[-1]) in names:
+            facts.weight_of[path] = names[id(weights[-1])]
+    if weights and roles.get(id(weights[-1])) is None:
+        roles[id(weights[-1])] = "output"
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not isinstance(parameter, nn.parameter.UninitializedParameter):
+            role = roles.get(id(parameter), "hidden") if parameter.ndim >= 2 else "vector"
+            facts.parameters[_plain(name)] = _parameter_facts(_plain(name), parameter, role, id(parameter) in feeds)
+    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    if held:
+        for path, module in model.named_modules():
+            own = [(name, p) for name, p in module.named_parameters(path, recurse=False) if p.requires_grad]
+            if any(id(p) in held for _, p in own):
+                facts.not_optimized += [_plain(name) for name, p in own if id(p) not in held]
+    return facts
+
+
+def _parameter_facts(name: str, parameter: Tensor, role: str, feeds_norm: bool) -> ParameterFacts:
+    found = ParameterFacts(name, tuple(parameter.shape), role, feeds_norm)
+    if parameter.numel() > 1:
+        found.std = float(parameter.float().std())
+    if role in ("hidden", "output"):
+        found.zero = not bool(parameter.any())
+        rows = parameter.detach().flatten(1)[:256].float()
+        if rows.shape[0] > 1 and rows.shape[1] > 4 and not found.zero:
+            unit = nn.functional.normalize(rows, dim=1)
+            found.collinear_rows = float(((unit[1:] @ unit[0]).abs() > 0.999).float().mean())
+    return found
+
+
+def _plain(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")

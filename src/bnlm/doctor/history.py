@@ -1,0 +1,152 @@
+"""What was seen of a run, bounded whatever its length."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from bnlm.doctor.facts import Facts
+
+#: Observed steps that a verdict over a window looks at.
+WINDOW = 20
+#: Losses of single steps that are kept.
+LOSSES = 2000
+
+
+@dataclass
+class Output:
+    """What went into the loss function of an observed step.
+
+    Attributes:
+        kind: cross_entropy, binary_cross_entropy or mse_loss.
+        reference: Loss of a network that knows nothing: ln of the number of classes, ln 2, variance of the targets.
+        loss: Mean over the examples looked at, and `loss_error`, the standard error of that mean.
+        logit_std: Of an example's logits over the classes, averaged; nan where there are no classes.
+    """
+
+    kind: str
+    reference: float
+    loss: float
+    loss_error: float
+    logit_std: float
+
+
+@dataclass
+class Observation:
+    """One observed step: scalars by their tag (`saturation/{layer}`, ...), and what fed the loss."""
+
+    step: int
+    scalars: dict[str, float]
+    kinds: dict[str, str]
+    output: Output | None = None
+    lr_share: float = 1.0
+    values_per_channel: dict[str, int] = field(default_factory=dict)
+
+    def of(self, statistic: str) -> dict[str, float]:
+        """Return one statistic by layer or parameter."""
+        start = f"{statistic}/"
+        return {tag[len(start) :]: value for tag, value in self.scalars.items() if tag.startswith(start)}
+
+
+class History:
+    """A run so far: its first observation, the last ones, and the loss of every step that a loss was given for."""
+
+    def __init__(self, facts: Facts, total_steps: float = math.inf) -> None:
+        self.facts = facts
+        self.total_steps = total_steps
+        self.first: Observation | None = None
+        self.recent: deque[Observation] = deque(maxlen=WINDOW)
+        self.observed = 0
+        self.losses: deque[float] = deque(maxlen=LOSSES)
+        self.first_losses: list[float] = []
+        self.steps_with_loss = 0
+        self.non_finite_losses = 0
+        self.smooth = math.nan
+        self.best = math.inf
+        self.worst_rise = 0.0
+        self.steps_above = 0
+        self.spikes: deque[int] = deque(maxlen=100)
+        self.validations: list[tuple[float, float]] = []
+        self.ever_graded: set[str] = set()
+        self.ungraded_since: dict[str, tuple[int, int]] = {}
+        self.statistics_gap: tuple[str, float, float, float] | None = None
+
+    @property
+    def step(self) -> int:
+        return self.recent[-1].step if self.recent else 0
+
+    @property
+    def warm(self) -> bool:
+        """Whether the first steps, of which no verdict is taken, are over."""
+        early = 20 if math.isinf(self.total_steps) else max(20, 0.05 * self.total_steps)
+        return self.step >= min(early, 1000)
+
+    @property
+    def reference(self) -> float:
+        """The loss of a network that knows nothing, or the first losses where that is not known; nan without any."""
+        if self.first is not None and self.first.output is not None:
+            return self.first.output.reference
+        return self.first_loss
+
+    @property
+    def first_loss(self) -> float:
+        return statistics.fmean(self.first_losses) if self.first_losses else math.nan
+
+    def add(self, observation: Observation) -> None:
+        """Take in an observed step."""
+        if self.first is None:
+            self.first = observation
+        self.recent.append(observation)
+        self.observed += 1
+        graded = {name for name, value in observation.of("gradient_std").items() if value != 0}
+        self.ever_graded |= graded
+        for name, parameter in self.facts.parameters.items():
+            if math.prod(parameter.shape) < 2:
+                continue
+            if name in graded:
+                self.ungraded_since.pop(name, None)
+            else:
+                since, times = self.ungraded_since.get(name, (observation.step, 0))
+                self.ungraded_since[name] = since, times + 1
+
+    def add_losses(self, losses: Sequence[float]) -> None:
+        """Take in the losses of steps, observed or not, in their order."""
+        for loss in losses:
+            self.steps_with_loss += 1
+            if not math.isfinite(loss):
+                self.non_finite_losses += 1
+                continue
+            if len(self.first_losses) < 4:
+                self.first_losses.append(loss)
+            if len(self.losses) >= 10:
+                typical = statistics.median(islice(self.losses, len(self.losses) - 10, None))
+                if loss > 3 * typical + 0.15 * abs(self.reference):
+                    self.spikes.append(self.steps_with_loss)
+            self.losses.append(loss)
+            # A running mean whose weights are those of a plain mean at first: the first loss alone is no start.
+            weight = max(0.05, 1 / len(self.losses))
+            self.smooth = loss if math.isnan(self.smooth) else self.smooth + weight * (loss - self.smooth)
+            if self.steps_with_loss >= 10:
+                self.best = min(self.best, self.smooth)
+                floor = 0.15 * abs(self.reference)
+                risen = self.smooth > 1.3 * self.best and self.smooth - self.best > floor
+                self.steps_above = self.steps_above + 1 if risen else 0
+                self.worst_rise = self.smooth / self.best if risen and self.best > 0 else 0.0
+
+    def median(self, statistic: str, least: int = 4) -> dict[str, float]:
+        """Return the median over the window of each layer's or parameter's statistic, where seen often enough."""
+        seen: dict[str, list[float]] = {}
+        for observation in self.recent:
+            if observation.step >= 10:
+                for name, value in observation.of(statistic).items():
+                    seen.setdefault(name, []).append(value)
+        return {name: statistics.median(values) for name, values in seen.items() if len(values) >= least}
+
+    def recent_loss(self, steps: int) -> float:
+        """Return the mean of the last losses; nan without any."""
+        last = list(islice(self.losses, max(0, len(self.losses) - steps), None))
+        return statistics.fmean(last) if last else math.nan

@@ -1,0 +1,218 @@
+"""Rules that the network's first observed step answers: R01, R02, R16, R18, R19, R20; and R03, R05, R06 at the start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import groupby
+
+from bnlm.doctor.finding import Finding, in_words
+from bnlm.doctor.history import History
+
+#: R01: times the reference. CS231n notes, "neural networks 3": check the loss at chance. The factors are ours.
+LOSS_WARNING, LOSS_CRITICAL, LOSS_NOTE = 1.1, 1.5, 0.8
+#: R02: std of an example's logits. Gaussian logits that know nothing cost about std² / 2 above the reference.
+LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 3.0
+#: R03 before training. Healthy at gain 5/3: 19 to 21 % in the first layer, 5 to 10 % in the others.
+FLAT_FIRST, FLAT_LATER, FLAT_CRITICAL = 0.4, 0.3, 0.9
+#: R05: std of the last activation over the first's. torch's default init on three ReLU layers: 0.2, and trains well.
+DRIFT_WARNING, DRIFT_CRITICAL = 10.0, 100.0
+#: R06: std of the loss gradient at the first activation over the last's.
+GRADIENT_NOTE, GRADIENT_CRITICAL = 10.0, 100.0
+#: R16: values per channel that a batch's statistics are taken over. Wu & He 2018, arXiv 1803.08494; 8 and 16 are ours.
+VALUES_WARNING, VALUES_NOTE = 8, 16
+#: R18: standard error of the running mean, in standard deviations: sqrt(m / ((2 - m) n)).
+NOISE_WARNING, NOISE_CRITICAL = 0.10, 0.25
+#: R20: share of a matrix's rows that point where the first one does.
+COLLINEAR = 0.9
+
+
+def initial_findings(history: History) -> Iterator[Finding]:
+    """Yield what is wrong with the first observed step; nothing if it is not step 0."""
+    if history.first is None or history.first.step > 0:
+        return
+    yield from _output(history)
+    yield from _saturated(history)
+    yield from _scale(history)
+    yield from _gradient(history)
+    yield from _batch_norms(history)
+    yield from _redundant_biases(history)
+    yield from _symmetric(history)
+
+
+def _output(history: History) -> Iterator[Finding]:
+    assert history.first is not None
+    output = history.first.output
+    if output is None or output.kind == "mse_loss":  # the variance of one batch of targets says too little
+        return
+    error = 3 * output.loss_error
+    if output.loss < LOSS_NOTE * output.reference:
+        yield Finding(
+            "R01", "note", "output", 0, output.loss, LOSS_NOTE * output.reference,
+            f"the first loss is {output.loss:.2f} where knowing nothing gives {output.reference:.2f}: the network has "
+            "been trained before, or sees its targets.",
+            "Nothing, if it was trained before; otherwise look for the target among the inputs.",
+        )  # fmt: skip
+    if not output.loss > LOSS_WARNING * output.reference + error:
+        return
+    critical = output.loss > LOSS_CRITICAL * output.reference + error
+    confident = output.logit_std > LOGIT_STD_WARNING
+    if confident:
+        yield Finding(
+            "R02", "critical" if output.logit_std > LOGIT_STD_CRITICAL else "warning", "output", 0,
+            output.logit_std, LOGIT_STD_WARNING,
+            f"before any training the logits have std {output.logit_std:.1f} within an example, so the network is "
+            f"confidently wrong: loss {output.loss:.2f} where {output.reference:.2f} is chance. The first steps only "
+            "squash the output layer.",
+            "Scale the output layer's weights down and zero its bias: init.output_scale=0.1 init.output_bias=zeros; in "
+            "torch `layer.weight.data *= 0.1; layer.bias.data.zero_()`.",
+        )  # fmt: skip
+    yield Finding(
+        "R01", "critical" if critical else "warning", "output", 0, output.loss, LOSS_WARNING * output.reference,
+        f"the first loss is {output.loss:.2f} where knowing nothing gives {output.reference:.2f}.",
+        "Scale the output layer's weights down (init.output_scale=0.1), or set its bias to the log of the class "
+        "frequencies.",
+    )  # fmt: skip
+
+
+def _saturated(history: History) -> Iterator[Finding]:
+    assert history.first is not None
+    kinds = history.first.kinds
+    shares = {
+        layer: value
+        for layer, value in history.first.of("saturation").items()
+        if kinds.get(layer) in ("tanh", "sigmoid", "softsign", "hardtanh")
+    }
+    flat = [
+        layer for index, (layer, value) in enumerate(shares.items()) if value > (FLAT_LATER if index else FLAT_FIRST)
+    ]
+    if not flat:
+        return
+    worst = max(shares[layer] for layer in flat)
+    because = ""
+    weight = history.facts.parameters.get(history.facts.weight_of.get(flat[0], ""))
+    if weight is not None and weight.fan_in > 1:
+        wanted = 5 / 3 / math.sqrt(weight.fan_in)
+        if weight.std > 1.5 * wanted:
+            because = (
+                f" The weights before the first of them have std {weight.std:.2g}; gain 5/3 over the root of their "
+                f"{weight.fan_in} inputs is {wanted:.2g}."
+            )
+    yield Finding(
+        "R03", "critical" if worst > FLAT_CRITICAL else "warning", in_words(flat), 0, worst, FLAT_LATER,
+        f"{in_words(flat)}: up to {worst:.0%} of the {kinds[flat[0]]} outputs are on their flat part before any "
+        f"training, where hardly any gradient passes.{because}",
+        "Use init=kaiming_normal (std gain / sqrt(fan_in), gain 5/3 for tanh), or put a BatchNorm before each "
+        "(normalization=batch).",
+    )  # fmt: skip
+
+
+def _chains(history: History, statistic: str) -> Iterator[tuple[list[str], list[float]]]:
+    """Yield, for each kind of activation with several layers, the layers in forward order and their statistic."""
+    assert history.first is not None
+    kinds, values = history.first.kinds, history.first.of(statistic)
+    layers = sorted(values, key=lambda layer: kinds.get(layer, ""))  # stable: forward order within a kind
+    for kind, group in groupby(layers, key=lambda layer: kinds.get(layer, "")):
+        chain = list(group)
+        if len(chain) >= 3 and kind not in ("sigmoid", "softplus"):
+            yield chain, [values[layer] for layer in chain]
+
+
+def _scale(history: History) -> Iterator[Finding]:
+    for chain, stds in _chains(history, "activation_std"):
+        if not stds[0] > 0:
+            continue
+        ratio = stds[-1] / stds[0]
+        if not (ratio < 1 / DRIFT_WARNING or ratio > DRIFT_WARNING):
+            continue
+        critical = ratio < 1 / DRIFT_CRITICAL or ratio > DRIFT_CRITICAL
+        fades = ratio < 1
+        yield Finding(
+            "R05", "critical" if critical else "warning", in_words(chain), 0, ratio,
+            1 / DRIFT_WARNING if fades else DRIFT_WARNING,
+            f"activations {'fade' if fades else 'blow up'} with depth: std {stds[0]:.2g} at {chain[0]}, "
+            f"{stds[-1]:.2g} at {chain[-1]}.",
+            "Use the gain of the activation: init=kaiming_normal init.gain=auto; or normalization=batch or layer; in a "
+            "residual network scale each branch by 1 / sqrt(2 x layers).",
+        )  # fmt: skip
+
+
+def _gradient(history: History) -> Iterator[Finding]:
+    for chain, stds in _chains(history, "activation_gradient_std"):
+        if not stds[-1] > 0 or not stds[0] >= 0:
+            continue
+        ratio = stds[0] / stds[-1]
+        vanishes = ratio < 1
+        if not (ratio < 1 / GRADIENT_NOTE or ratio > GRADIENT_NOTE):
+            continue
+        critical = ratio < 1 / GRADIENT_CRITICAL or ratio > GRADIENT_CRITICAL
+        yield Finding(
+            "R06", "critical" if critical else "note", in_words(chain), 0, ratio,
+            1 / GRADIENT_CRITICAL if vanishes else GRADIENT_CRITICAL,
+            f"the loss gradient {'vanishes' if vanishes else 'explodes'} on its way back: std {stds[-1]:.2g} at "
+            f"{chain[-1]}, {stds[0]:.2g} at {chain[0]}.",
+            "Use the gain of the activation (init=kaiming_normal init.gain=auto), a normalization, or residual "
+            "connections; clip the gradients of a recurrent network.",
+        )  # fmt: skip
+
+
+def _batch_norms(history: History) -> Iterator[Finding]:
+    assert history.first is not None
+    values = history.first.values_per_channel
+    if not values:
+        return
+    fewest = min(values.values())
+    layers = [layer for layer, count in values.items() if count == fewest]
+    if fewest < VALUES_NOTE:
+        severity = "critical" if fewest == 1 else "warning" if fewest < VALUES_WARNING else "note"
+        yield Finding(
+            "R16", severity, in_words(layers), 0, fewest, VALUES_WARNING,
+            f"{in_words(layers)}: BatchNorm takes its statistics over {fewest} values per channel; gradient "
+            "accumulation does not add to them.",
+            "Use a larger batch (data.batch_size), or a normalization that needs none: normalization=layer, group or "
+            "batch_renorm.",
+        )  # fmt: skip
+    noise = {
+        layer: math.sqrt(momentum / ((2 - momentum) * values[layer]))
+        for layer, momentum in history.facts.batch_norms.items()
+        if momentum and layer in values
+    }
+    if noise and max(noise.values()) > NOISE_WARNING:
+        worst = max(noise, key=lambda layer: noise[layer])
+        momentum = history.facts.batch_norms[worst]
+        yield Finding(
+            "R18", "critical" if noise[worst] > NOISE_CRITICAL else "warning", worst, 0, noise[worst], NOISE_WARNING,
+            f"{worst}: with momentum {momentum:g} and {values[worst]} values per channel, the running mean that eval "
+            f"uses is off by about {noise[worst]:.2f} standard deviations.",
+            "Lower the momentum to a tenth (normalization.momentum), or average all batches (null); or take exact "
+            "statistics after training with bnlm.normalization.calibrate.",
+        )  # fmt: skip
+
+
+def _redundant_biases(history: History) -> Iterator[Finding]:
+    layers = history.facts.redundant_biases
+    if layers:
+        yield Finding(
+            "R19", "note", in_words(layers), 0, len(layers), 0,
+            f"{in_words(layers)}: the BatchNorm after it subtracts any constant, so the bias has no effect and no "
+            "gradient.",
+            "Build the layer with bias=False.",
+        )  # fmt: skip
+
+
+def _symmetric(history: History) -> Iterator[Finding]:
+    assert history.first is not None
+    gradients = history.first.of("gradient_std")
+    hidden = [p for p in history.facts.parameters.values() if p.role == "hidden"]
+    alike = [p.name for p in hidden if p.collinear_rows > COLLINEAR]
+    # A zero matrix that gets a gradient starts a residual branch or an adapter; one without can never leave zero.
+    stuck = [p.name for p in hidden if p.zero and gradients.get(p.name, 0.0) == 0]
+    stuck = stuck if len(stuck) == sum(p.zero for p in hidden) else []
+    if alike or stuck:
+        where = in_words(alike + stuck)
+        yield Finding(
+            "R20", "critical", where, 0, 1.0, COLLINEAR,
+            f"{where}: {'all units start alike, and get the same gradient' if alike else 'all weights are zero, and so is their gradient'}"
+            ", so they stay alike for ever.",
+            "Draw the weights at random: init=kaiming_normal, or torch.nn.init.kaiming_normal_.",
+        )  # fmt: skip

@@ -1,0 +1,77 @@
+"""Rules over the losses of all steps: R08, R13, R14, R15."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from bnlm.doctor.finding import Finding
+from bnlm.doctor.history import History
+
+#: R13: recent loss over the reference. Language models are flat at 0.56 to 0.72 of it in some window, healthily.
+STUCK, FLAT = 0.98, 0.9
+#: R14: smoothed loss over its best; R14 also wants 0.15 of the reference between them, and 20 steps.
+RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
+#: R15: how far the validation loss is above the training loss, and above its best.
+GAP, RISEN = 0.1, 0.03
+
+
+def loss_findings(history: History) -> Iterator[Finding]:
+    """Yield what the losses tell."""
+    yield from _non_finite(history)
+    yield from _diverging(history)
+    yield from _not_decreasing(history)
+    yield from _overfitting(history)
+
+
+def _non_finite(history: History) -> Iterator[Finding]:
+    norm = history.recent[-1].scalars.get("gradient_norm/total", 0.0) if history.recent else 0.0
+    if history.non_finite_losses or not math.isfinite(norm):
+        what = "the loss" if history.non_finite_losses else "the gradient"
+        yield Finding(
+            "R08", "critical", "loss" if history.non_finite_losses else "gradients", history.step,
+            float(history.non_finite_losses), 0, f"{what} is nan or infinite: no step after it can be trusted.",
+            "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), use bf16 instead of fp16, and look "
+            "for a logarithm, root or division outside its domain.",
+        )  # fmt: skip
+
+
+def _diverging(history: History) -> Iterator[Finding]:
+    if history.steps_above >= RISE_STEPS:
+        rise = history.worst_rise
+        yield Finding(
+            "R14", "critical" if rise > RISE_CRITICAL else "warning", "loss", history.step, rise, RISE_WARNING,
+            f"the loss rises: {history.smooth:.3g} on average where it had been {history.best:.3g}.",
+            "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up.",
+        )  # fmt: skip
+
+
+def _not_decreasing(history: History) -> Iterator[Finding]:
+    enough = 200 if math.isinf(history.total_steps) else min(200, max(100, 0.6 * history.total_steps))
+    if history.steps_with_loss < enough or history.recent[-1].lr_share < 0.1:
+        return
+    recent, reference = history.recent_loss(100), history.reference
+    if not reference > 0 or history.first_loss < 0.7 * reference:
+        return
+    known = history.first is not None and history.first.output is not None
+    if recent >= STUCK * reference or recent >= STUCK * history.first_loss:
+        yield Finding(
+            "R13", "critical" if known else "warning", "loss", history.step, recent, STUCK * reference,
+            f"after {history.steps_with_loss} steps the loss is {recent:.3g}; knowing nothing gives {reference:.3g}.",
+            "Try to overfit a single batch: if that fails look at labels, frozen layers and optimizer.lr; if it works, "
+            "at the data.",
+        )  # fmt: skip
+
+
+def _overfitting(history: History) -> Iterator[Finding]:
+    if len(history.validations) < 3:
+        return
+    best = min(loss for loss, _ in history.validations)
+    (loss, train), (before, _) = history.validations[-1], history.validations[-2]
+    if loss > (1 + RISEN) * best and before > (1 + RISEN / 2) * best and loss > (1 + GAP) * train > 0:
+        yield Finding(
+            "R15", "warning", "validation loss", history.step, loss / train - 1, GAP,
+            f"the validation loss has risen from {best:.3g} to {loss:.3g}, while the training loss is {train:.3g}.",
+            "Stop at the best validation loss (checkpoints/best.ckpt), add data, dropout or weight decay, or use a "
+            "smaller network.",
+        )  # fmt: skip

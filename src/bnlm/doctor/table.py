@@ -1,0 +1,34 @@
+"""The findings as a printed table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bnlm.doctor.finding import Finding
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_STYLES = {"note": "dim", "warning": "yellow", "critical": "bold red"}
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """Return a rich table, a row a finding; what is explained by another stands under it, indented."""
+    from rich.table import Table  # here, so that the rules need torch only
+
+    table = Table(title="Diagnosis" if findings else "Diagnosis: nothing found", show_lines=True)
+    if not findings:
+        return table
+    for heading in ("finding", "step", "what", "what to do"):
+        table.add_column(heading, justify="right" if heading == "step" else "left")
+    for finding in findings:
+        because = f"\nbecause of {finding.caused_by}" if finding.caused_by else ""
+        table.add_row(
+            f"{'  ' if because else ''}{finding.severity} {finding.rule}\n{finding.name}{because}",
+            str(finding.step),
+            finding.message,
+            finding.suggestion,
+            style=_STYLES[finding.severity],
+        )
+    return table

@@ -1,0 +1,211 @@
+"""Rules over a window of observed steps: R03, R04, R06 while training, R07, R09 to R12, R17."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+
+from bnlm.doctor.finding import Finding, in_words
+from bnlm.doctor.history import History
+
+#: R03: SageMaker's SaturatedActivation and DeepDiagnosis warn at half of a layer.
+FLAT_WARNING, FLAT_CRITICAL = 0.5, 0.9
+#: R04: ReLU networks with torch's default init sit at 20 to 33 % and train well.
+DEAD_WARNING, DEAD_CRITICAL = 0.4, 0.8
+#: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
+LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.5, 1.0
+#: R10: gradsnitch and others; a rate of 1e-3 of the healthy one reads -5.1 to -5.7.
+SMALL_WARNING, SMALL_CRITICAL = -4.0, -5.0
+#: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
+SPREAD_WARNING = 1.5
+#: R12: optimizer steps, and observed steps, without a gradient.
+FROZEN_WARNING, FROZEN_CRITICAL = 10, 50
+#: R17: median |log variance ratio|, mean gap in standard deviations, share of the start left in the running statistics.
+LOG_VARIANCE, MEAN_GAP, RESIDUE = 0.3, 0.2, 0.05
+
+
+def training_findings(history: History) -> Iterator[Finding]:
+    """Yield what is wrong now; nothing before the first steps are over."""
+    yield from _frozen(history)
+    yield from _mismatch(history)
+    if not history.warm:
+        return
+    yield from _saturated(history)
+    yield from _dead(history)
+    yield from _gradient(history)
+    yield from _spikes(history)
+    yield from _updates(history)
+
+
+def improves(history: History) -> bool:
+    """Return whether the loss has clearly fallen since the start; also where no loss is known."""
+    recent, first = history.recent_loss(50), history.first_loss
+    return math.isnan(recent) or math.isnan(first) or recent < 0.9 * first
+
+
+def _kinds(history: History) -> dict[str, str]:
+    return history.recent[-1].kinds if history.recent else {}
+
+
+def _saturated(history: History) -> Iterator[Finding]:
+    kinds, shares = _kinds(history), history.median("saturation")
+    output = history.first.output if history.first is not None else None
+    judged = [layer for layer in shares if kinds.get(layer) in ("tanh", "sigmoid", "softsign", "hardtanh")]
+    if judged and kinds[judged[-1]] == "sigmoid" and output is not None and output.kind == "binary_cross_entropy":
+        judged.pop()  # the output: sure of itself is what it shall become
+    flat = [layer for layer in judged if shares[layer] > FLAT_WARNING]
+    if flat:
+        worst = max(shares[layer] for layer in flat)
+        yield Finding(
+            "R03", "critical" if worst > FLAT_CRITICAL else "warning", in_words(flat), history.step, worst,
+            FLAT_WARNING,
+            f"{in_words(flat)}: up to {worst:.0%} of the {kinds[flat[0]]} outputs stay on their flat part, where hardly "
+            "any gradient passes.",
+            "Lower optimizer.lr; if they were flat from the start, a smaller gain (init=kaiming_normal) or "
+            "normalization=batch.",
+        )  # fmt: skip
+
+
+def _dead(history: History) -> Iterator[Finding]:
+    if history.observed < 10:
+        return
+    kinds, shares = _kinds(history), history.recent[-1].of("dead_units")
+    dead = [layer for layer, value in shares.items() if value > DEAD_WARNING]
+    if dead:
+        worst = max(shares[layer] for layer in dead)
+        yield Finding(
+            "R04", "critical" if worst > DEAD_CRITICAL else "warning", in_words(dead), history.step, worst,
+            DEAD_WARNING,
+            f"{in_words(dead)}: up to {worst:.0%} of the {kinds.get(dead[0], 'activation')} units have not responded to "
+            f"any example of the last {min(history.observed, 20)} observed steps; they learn nothing more.",
+            "Lower optimizer.lr, look at the biases and the scale of the inputs, use init=kaiming_normal, or an "
+            "activation without a dead side (model.activation=leaky_relu or gelu).",
+        )  # fmt: skip
+
+
+def _gradient(history: History) -> Iterator[Finding]:
+    if improves(history) or history.steps_with_loss < 100:
+        return
+    kinds, stds = _kinds(history), history.median("activation_gradient_std")
+    for kind in dict.fromkeys(kinds.values()):
+        chain = [layer for layer in stds if kinds.get(layer) == kind]
+        if len(chain) < 3 or not stds[chain[-1]] > 0:
+            continue
+        ratio = stds[chain[0]] / stds[chain[-1]]
+        if 0.1 <= ratio <= 10:
+            continue
+        critical = not 0.01 <= ratio <= 100
+        yield Finding(
+            "R06", "critical" if critical else "warning", in_words(chain), history.step, ratio,
+            0.1 if ratio < 1 else 10,
+            f"the loss gradient {'vanishes' if ratio < 1 else 'explodes'} on its way back (std {stds[chain[-1]]:.2g} at "
+            f"{chain[-1]}, {stds[chain[0]]:.2g} at {chain[0]}), and the loss does not fall.",
+            "Use the gain of the activation (init=kaiming_normal init.gain=auto), a normalization, or residual "
+            "connections; clip the gradients of a recurrent network.",
+        )  # fmt: skip
+
+
+def _spikes(history: History) -> Iterator[Finding]:
+    recent = [step for step in history.spikes if step > history.steps_with_loss - 500]
+    norms = [o.scalars["gradient_norm/total"] for o in history.recent if "gradient_norm/total" in o.scalars]
+    typical = statistics.median(norms) if norms else 0.0
+    high = [norm for norm in norms if norm > 10 * typical > 0]
+    if len(recent) >= 3 or len(high) >= 3:
+        share = max(high) / typical if len(high) >= 3 else float(len(recent))
+        yield Finding(
+            "R07", "warning", "loss" if len(recent) >= 3 else "gradients", history.step, share, 3,
+            f"{max(len(recent), len(high))} steps stand out: a loss over 3 times, or a gradient norm over 10 times, what "
+            "is usual.",
+            "Clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up, and look at the batches of "
+            "these steps.",
+        )  # fmt: skip
+
+
+def _updates(history: History) -> Iterator[Finding]:
+    if history.recent[-1].lr_share < 0.1:
+        return
+    updates = history.median("update_to_data")
+    facts = history.facts.parameters
+    # What starts at zero moves far beside its own size, rightly.
+    judged = {n: u for n, u in updates.items() if n in facts and facts[n].role != "vector" and facts[n].std > 0}
+    hidden = {name: u for name, u in judged.items() if facts[name].role == "hidden"}
+    limits = {
+        name: NORM_ALLOWANCE * facts[name].feeds_norm + OUTPUT_ALLOWANCE * (facts[name].role != "hidden")
+        for name in judged
+    }
+    large = [name for name, u in judged.items() if u > LARGE_WARNING + limits[name]]
+    large_hidden = [name for name in large if name in hidden]
+    if large_hidden or (large and not improves(history)):
+        worst = max(large, key=lambda name: judged[name])
+        critical = judged[worst] > LARGE_CRITICAL + limits[worst]
+        yield Finding(
+            "R09", "critical" if critical else "warning", in_words(large), history.step, judged[worst], LARGE_WARNING,
+            f"{in_words(large)}: each step changes the weights by up to 10^{judged[worst]:.1f} of their size; about "
+            "10^-3 is healthy.",
+            "Divide optimizer.lr by 3 to 10, warm it up, or clip the gradients (trainer.gradient_clip_val=1.0).",
+        )  # fmt: skip
+    if len(hidden) >= 2 and max(hidden.values()) - min(hidden.values()) > SPREAD_WARNING:
+        slow, fast = min(hidden, key=lambda n: hidden[n]), max(hidden, key=lambda n: hidden[n])
+        yield Finding(
+            "R11", "warning", f"{slow} and {fast}", history.step, hidden[fast] - hidden[slow], SPREAD_WARNING,
+            f"hidden layers move at very different speeds: {fast} by 10^{hidden[fast]:.1f} of its size a step, {slow} by "
+            f"10^{hidden[slow]:.1f}.",
+            "Give the layers the same scale (init=kaiming_normal, a normalization), or the parameter groups their own "
+            "learning rates.",
+        )  # fmt: skip
+    slow_steps = history.steps_with_loss or history.step
+    if hidden and slow_steps >= 100:
+        typical = statistics.median(hidden.values())
+        stands = not improves(history)
+        if typical < SMALL_WARNING and stands and history.first_loss > 0.5 * abs(history.reference):
+            yield Finding(
+                "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
+                typical, SMALL_WARNING,
+                f"each step changes the hidden weights by only 10^{typical:.1f} of their size, and the loss hardly falls; "
+                "about 10^-3 is healthy.",
+                "Multiply optimizer.lr by 3 to 10; look for frozen layers and a large weight decay.",
+            )  # fmt: skip
+
+
+def _frozen(history: History) -> Iterator[Finding]:
+    if history.recent and history.recent[-1].lr_share == 0:
+        return
+    frozen: list[str] = []
+    longest = 0
+    for name, (since, times) in history.ungraded_since.items():
+        steps = history.step - since
+        if steps >= FROZEN_WARNING and times >= 3 and name not in history.facts.not_optimized:
+            frozen.append(name)
+            longest = max(longest, steps)
+    # A bias before a BatchNorm has a gradient of rounding errors only, which may be nought.
+    frozen = [name for name in frozen if name.rpartition(".")[0] not in history.facts.redundant_biases]
+    if frozen:
+        matrix = any(history.facts.parameters[name].role != "vector" for name in frozen)
+        yield Finding(
+            "R12", "critical" if longest >= FROZEN_CRITICAL and matrix else "warning", in_words(frozen), history.step,
+            longest, FROZEN_WARNING,
+            f"{in_words(frozen)}: no gradient for {longest} steps, though it is meant to be trained.",
+            "Look for a detach(), a no_grad() or a module that is not called; otherwise set requires_grad=False.",
+        )  # fmt: skip
+    missing = history.facts.not_optimized
+    if missing and history.step >= FROZEN_WARNING:
+        yield Finding(
+            "R12", "warning", in_words(missing), history.step, len(missing), 0,
+            f"{in_words(missing)}: in no optimizer, though the rest of its module is.",
+            "Add it to the optimizer's parameters, or set requires_grad=False.",
+        )  # fmt: skip
+
+
+def _mismatch(history: History) -> Iterator[Finding]:
+    if history.statistics_gap is None:
+        return
+    layer, log_variance, mean_gap, residue = history.statistics_gap
+    if log_variance > LOG_VARIANCE or mean_gap > MEAN_GAP:
+        yield Finding(
+            "R17", "warning", layer, history.step, max(log_variance / LOG_VARIANCE, mean_gap / MEAN_GAP), 1.0,
+            f"{layer}: the running statistics that eval uses are not those of the data: variances differ by a factor of "
+            f"{math.exp(log_variance):.2f}, means by {mean_gap:.2f} standard deviations; {residue:.0%} of the running "
+            "statistics is still their start.",
+            "Train longer, raise normalization.momentum, or take exact statistics with bnlm.normalization.calibrate.",
+        )  # fmt: skip
