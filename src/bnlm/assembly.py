@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from bnlm.callbacks import StepProgress
@@ -102,6 +102,9 @@ def build_trainer(cfg: DictConfig, checkpoints: Path, stopper: StopOnSignal) -> 
     if isinstance(interval, int):
         options.val_check_interval = interval // cfg.steps_per_batch
     logger = build(cfg.logger, "logger")
+    if "default_root_dir" not in options:
+        with open_dict(options):
+            options.default_root_dir = str(checkpoints.parent)  # where findings.json goes
     return build(options, "trainer", callbacks=callbacks, logger=logger, plugins=[AtomicCheckpointIO()])
 
 

@@ -16,15 +16,18 @@ from typing import Any, NoReturn
 
 import hydra
 import torch
+import torch.nn.functional as F
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from bnlm.assembly import build_language_model, build_trainer, fit_batches_to_cadences, quieten
+from bnlm.callbacks import CriticalFindingError
 from bnlm.config import CONF, ConfigError, build, check
 from bnlm.config_errors import explain, is_mistake
 from bnlm.data import WordsDataModule
+from bnlm.doctor import check as diagnose
 from bnlm.interruption import StopOnSignal
 from bnlm.resume import check_resumable, how_to_resume, with_checkpoint_overrides
 from bnlm.run_summary import finite, print_summary, summarize
@@ -84,7 +87,14 @@ def _train(cfg: DictConfig, run_folder: Path, checkpoints: Path, overrides: Sequ
 
     started = time.monotonic()
     first_step = 0 if saved is None else saved["global_step"]
-    trainer.fit(model, data, ckpt_path=cfg.checkpoint, weights_only=True)
+    if cfg.diagnostics.get("preflight") and saved is None:
+        contexts, targets = data.examples("train")
+        spread = torch.linspace(0, len(targets) - 1, data.batch_size).long()  # neighbours come from one word
+        diagnose(model.model, (contexts[spread], targets[spread]), F.cross_entropy)
+    try:
+        trainer.fit(model, data, ckpt_path=cfg.checkpoint, weights_only=True)
+    except CriticalFindingError as error:
+        raise ConfigError(f"diagnostics.on_critical=raise: {error}") from error
     seconds = time.monotonic() - started
     last = checkpoints / "last.ckpt"
     trainer.save_checkpoint(last)

@@ -38,6 +38,10 @@ MAX_WAITING = 5000
 VALUES_FOR_STATISTICS = 64
 
 
+class CriticalFindingError(RuntimeError):
+    """Raised by `Doctor(on_critical="raise")`."""
+
+
 class Doctor(Monitor):
     """Applies the rules of `bnlm.doctor` to any LightningModule while it trains.
 
@@ -49,7 +53,7 @@ class Doctor(Monitor):
     Args:
         every_n_steps: Observe every so many optimizer steps.
         on_critical: When a critical finding appears, go on ("continue"), end training in good order ("stop"), or raise
-            a RuntimeError ("raise").
+            a CriticalFindingError ("raise").
         folder: Where findings.json goes; None for the trainer's `default_root_dir` if there is a logger, else nowhere.
         table: Whether a table is printed when training ends.
     Raises:
@@ -224,7 +228,7 @@ class Doctor(Monitor):
             trainer.should_stop = True
         elif critical and self.on_critical == "raise":
             found = critical[0]
-            raise RuntimeError(f"{found.rule} {found.name}: {found.message} {found.suggestion}")
+            raise CriticalFindingError(f"{found.rule} {found.name}: {found.message} {found.suggestion}")
 
     def _lr_share(self, trainer: Trainer) -> float:
         """Return the learning rate as a share of the highest so far, the largest over all parameter groups."""

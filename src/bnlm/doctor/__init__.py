@@ -1,5 +1,6 @@
 """Rules over the statistics of a run, and what they find."""
 
+from bnlm.doctor.check import check
 from bnlm.doctor.diagnosis import Diagnosis
 from bnlm.doctor.facts import Facts, facts_of
 from bnlm.doctor.finding import RULES, SEVERITIES, Finding
@@ -15,6 +16,7 @@ __all__ = [
     "History",
     "Observation",
     "Output",
+    "check",
     "facts_of",
     "findings_table",
 ]

@@ -14,10 +14,10 @@ from bnlm.doctor.training_rules import training_findings
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
 CAUSES: dict[str, tuple[str, ...]] = {
     "R01": ("R02",),
-    "R03": ("R09",),
+    "R03": ("R20", "R09"),
     "R04": ("R20", "R09"),
-    "R05": ("R20",),
-    "R06": ("R20", "R05", "R03", "R09"),
+    "R05": ("R20", "R04"),
+    "R06": ("R20", "R04", "R05", "R03", "R09"),
     "R07": ("R09", "R11"),
     "R08": ("R09", "R05", "R06"),
     "R10": ("R20", "R12", "R05", "R06", "R03"),
@@ -30,11 +30,11 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R18": ("R16",),
 }
 #: A rule is explained only by an earlier one in this order, or by what was there before the first step.
-ORDER = "R20 R16 R18 R02 R01 R05 R09 R03 R04 R06 R12 R11 R10 R17 R07 R08 R14 R13 R15 R19".split()
+ORDER = "R20 R16 R18 R02 R01 R09 R04 R05 R03 R06 R12 R11 R10 R17 R07 R08 R14 R13 R15 R19".split()
 
 
 class Diagnosis:
-    """The findings of a run so far. A rule is found once; it may become more severe, or a consequence of a later one."""
+    """The findings of a run so far: a rule is found once, and may become more severe, or a consequence of another."""
 
     def __init__(self) -> None:
         self._found: dict[str, Finding] = {}

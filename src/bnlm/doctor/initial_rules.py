@@ -1,4 +1,4 @@
-"""Rules that the network's first observed step answers: R01, R02, R16, R18, R19, R20; and R03, R05, R06 at the start."""
+"""Rules that step 0 answers: R01, R02, R16, R18, R19, R20; and R03, R05, R06 at the start."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import groupby
 
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
+from bnlm.stats import RELU_LIKE
 
 #: R01: times the reference. CS231n notes, "neural networks 3": check the loss at chance. The factors are ours.
 LOSS_WARNING, LOSS_CRITICAL, LOSS_NOTE = 1.1, 1.5, 0.8
@@ -15,6 +16,8 @@ LOSS_WARNING, LOSS_CRITICAL, LOSS_NOTE = 1.1, 1.5, 0.8
 LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 3.0
 #: R03 before training. Healthy at gain 5/3: 19 to 21 % in the first layer, 5 to 10 % in the others.
 FLAT_FIRST, FLAT_LATER, FLAT_CRITICAL = 0.4, 0.3, 0.9
+#: R04 in the first batch alone, in which single units may rightly be silent.
+DEAD_CRITICAL = 0.8
 #: R05: std of the last activation over the first's. torch's default init on three ReLU layers: 0.2, and trains well.
 DRIFT_WARNING, DRIFT_CRITICAL = 10.0, 100.0
 #: R06: std of the loss gradient at the first activation over the last's.
@@ -33,6 +36,7 @@ def initial_findings(history: History) -> Iterator[Finding]:
         return
     yield from _output(history)
     yield from _saturated(history)
+    yield from _dead(history)
     yield from _scale(history)
     yield from _gradient(history)
     yield from _batch_norms(history)
@@ -105,6 +109,21 @@ def _saturated(history: History) -> Iterator[Finding]:
         "Use init=kaiming_normal (std gain / sqrt(fan_in), gain 5/3 for tanh), or put a BatchNorm before each "
         "(normalization=batch).",
     )  # fmt: skip
+
+
+def _dead(history: History) -> Iterator[Finding]:
+    assert history.first is not None
+    kinds = history.first.kinds
+    shares = history.first.of("dead_units")
+    dead = [layer for layer, share in shares.items() if share > DEAD_CRITICAL and kinds.get(layer) in RELU_LIKE]
+    if dead:
+        worst = max(shares[layer] for layer in dead)
+        yield Finding(
+            "R04", "critical", in_words(dead), 0, worst, DEAD_CRITICAL,
+            f"{in_words(dead)}: {worst:.0%} of the {kinds[dead[0]]} units respond to no example of the first batch, and "
+            "get no gradient.",
+            "Look at the biases before them and at the scale of the inputs: init=kaiming_normal, init.bias=zeros.",
+        )  # fmt: skip
 
 
 def _chains(history: History, statistic: str) -> Iterator[tuple[list[str], list[float]]]:
@@ -210,9 +229,11 @@ def _symmetric(history: History) -> Iterator[Finding]:
     stuck = stuck if len(stuck) == sum(p.zero for p in hidden) else []
     if alike or stuck:
         where = in_words(alike + stuck)
+        how = (
+            "all units start alike and get the same gradient" if alike else "all weights are zero, as is their gradient"
+        )
         yield Finding(
             "R20", "critical", where, 0, 1.0, COLLINEAR,
-            f"{where}: {'all units start alike, and get the same gradient' if alike else 'all weights are zero, and so is their gradient'}"
-            ", so they stay alike for ever.",
+            f"{where}: {how}, so they stay alike for ever.",
             "Draw the weights at random: init=kaiming_normal, or torch.nn.init.kaiming_normal_.",
         )  # fmt: skip

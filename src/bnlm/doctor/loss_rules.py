@@ -31,8 +31,8 @@ def _non_finite(history: History) -> Iterator[Finding]:
         yield Finding(
             "R08", "critical", "loss" if history.non_finite_losses else "gradients", history.step,
             float(history.non_finite_losses), 0, f"{what} is nan or infinite: no step after it can be trusted.",
-            "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), use bf16 instead of fp16, and look "
-            "for a logarithm, root or division outside its domain.",
+            "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), use bf16 instead of fp16, and "
+            "look for a logarithm, root or division outside its domain.",
         )  # fmt: skip
 
 
@@ -54,7 +54,8 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     if not reference > 0 or history.first_loss < 0.7 * reference:
         return
     known = history.first is not None and history.first.output is not None
-    if recent >= STUCK * reference or recent >= STUCK * history.first_loss:
+    at_chance = recent >= STUCK * reference and recent >= FLAT * history.first_loss
+    if at_chance or recent >= STUCK * history.first_loss:
         yield Finding(
             "R13", "critical" if known else "warning", "loss", history.step, recent, STUCK * reference,
             f"after {history.steps_with_loss} steps the loss is {recent:.3g}; knowing nothing gives {reference:.3g}.",

@@ -17,8 +17,9 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     """Return a rich table, a row a finding; what is explained by another stands under it, indented."""
     from rich.table import Table  # here, so that the rules need torch only
 
-    table = Table(title="Diagnosis" if findings else "Diagnosis: nothing found", show_lines=True)
+    table = Table(title="Diagnosis", show_lines=True)
     if not findings:
+        table.add_row("nothing found")
         return table
     for heading in ("finding", "step", "what", "what to do"):
         table.add_column(heading, justify="right" if heading == "step" else "left")

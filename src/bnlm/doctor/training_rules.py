@@ -60,8 +60,8 @@ def _saturated(history: History) -> Iterator[Finding]:
         yield Finding(
             "R03", "critical" if worst > FLAT_CRITICAL else "warning", in_words(flat), history.step, worst,
             FLAT_WARNING,
-            f"{in_words(flat)}: up to {worst:.0%} of the {kinds[flat[0]]} outputs stay on their flat part, where hardly "
-            "any gradient passes.",
+            f"{in_words(flat)}: up to {worst:.0%} of the {kinds[flat[0]]} outputs stay on their flat part, where "
+            "hardly any gradient passes.",
             "Lower optimizer.lr; if they were flat from the start, a smaller gain (init=kaiming_normal) or "
             "normalization=batch.",
         )  # fmt: skip
@@ -77,8 +77,8 @@ def _dead(history: History) -> Iterator[Finding]:
         yield Finding(
             "R04", "critical" if worst > DEAD_CRITICAL else "warning", in_words(dead), history.step, worst,
             DEAD_WARNING,
-            f"{in_words(dead)}: up to {worst:.0%} of the {kinds.get(dead[0], 'activation')} units have not responded to "
-            f"any example of the last {min(history.observed, 20)} observed steps; they learn nothing more.",
+            f"{in_words(dead)}: up to {worst:.0%} of the {kinds.get(dead[0], 'activation')} units have not responded "
+            f"to any example of the last {min(history.observed, 20)} observed steps; they learn nothing more.",
             "Lower optimizer.lr, look at the biases and the scale of the inputs, use init=kaiming_normal, or an "
             "activation without a dead side (model.activation=leaky_relu or gelu).",
         )  # fmt: skip
@@ -99,8 +99,8 @@ def _gradient(history: History) -> Iterator[Finding]:
         yield Finding(
             "R06", "critical" if critical else "warning", in_words(chain), history.step, ratio,
             0.1 if ratio < 1 else 10,
-            f"the loss gradient {'vanishes' if ratio < 1 else 'explodes'} on its way back (std {stds[chain[-1]]:.2g} at "
-            f"{chain[-1]}, {stds[chain[0]]:.2g} at {chain[0]}), and the loss does not fall.",
+            f"the loss gradient {'vanishes' if ratio < 1 else 'explodes'} on its way back (std {stds[chain[-1]]:.2g} "
+            f"at {chain[-1]}, {stds[chain[0]]:.2g} at {chain[0]}), and the loss does not fall.",
             "Use the gain of the activation (init=kaiming_normal init.gain=auto), a normalization, or residual "
             "connections; clip the gradients of a recurrent network.",
         )  # fmt: skip
@@ -115,8 +115,8 @@ def _spikes(history: History) -> Iterator[Finding]:
         share = max(high) / typical if len(high) >= 3 else float(len(recent))
         yield Finding(
             "R07", "warning", "loss" if len(recent) >= 3 else "gradients", history.step, share, 3,
-            f"{max(len(recent), len(high))} steps stand out: a loss over 3 times, or a gradient norm over 10 times, what "
-            "is usual.",
+            f"{max(len(recent), len(high))} steps stand out: a loss over 3 times, or a gradient norm over 10 times, "
+            "what is usual.",
             "Clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up, and look at the batches of "
             "these steps.",
         )  # fmt: skip
@@ -149,8 +149,8 @@ def _updates(history: History) -> Iterator[Finding]:
         slow, fast = min(hidden, key=lambda n: hidden[n]), max(hidden, key=lambda n: hidden[n])
         yield Finding(
             "R11", "warning", f"{slow} and {fast}", history.step, hidden[fast] - hidden[slow], SPREAD_WARNING,
-            f"hidden layers move at very different speeds: {fast} by 10^{hidden[fast]:.1f} of its size a step, {slow} by "
-            f"10^{hidden[slow]:.1f}.",
+            f"hidden layers move at very different speeds: {fast} by 10^{hidden[fast]:.1f} of its size a step, {slow} "
+            f"by 10^{hidden[slow]:.1f}.",
             "Give the layers the same scale (init=kaiming_normal, a normalization), or the parameter groups their own "
             "learning rates.",
         )  # fmt: skip
@@ -162,8 +162,8 @@ def _updates(history: History) -> Iterator[Finding]:
             yield Finding(
                 "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
                 typical, SMALL_WARNING,
-                f"each step changes the hidden weights by only 10^{typical:.1f} of their size, and the loss hardly falls; "
-                "about 10^-3 is healthy.",
+                f"each step changes the hidden weights by only 10^{typical:.1f} of their size, and the loss hardly "
+                "falls; about 10^-3 is healthy.",
                 "Multiply optimizer.lr by 3 to 10; look for frozen layers and a large weight decay.",
             )  # fmt: skip
 
@@ -204,8 +204,8 @@ def _mismatch(history: History) -> Iterator[Finding]:
     if log_variance > LOG_VARIANCE or mean_gap > MEAN_GAP:
         yield Finding(
             "R17", "warning", layer, history.step, max(log_variance / LOG_VARIANCE, mean_gap / MEAN_GAP), 1.0,
-            f"{layer}: the running statistics that eval uses are not those of the data: variances differ by a factor of "
-            f"{math.exp(log_variance):.2f}, means by {mean_gap:.2f} standard deviations; {residue:.0%} of the running "
-            "statistics is still their start.",
+            f"{layer}: the running statistics that eval uses are not those of the data: variances differ by a factor "
+            f"of {math.exp(log_variance):.2f}, means by {mean_gap:.2f} standard deviations; {residue:.0%} of them is "
+            "still where they started.",
             "Train longer, raise normalization.momentum, or take exact statistics with bnlm.normalization.calibrate.",
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """Pure functions on tensors: the statistics behind the monitors and the doctor."""
 
-from bnlm.stats.dead_units import can_die, channel_dim_of, responding_units
+from bnlm.stats.dead_units import RELU_LIKE, can_die, channel_dim_of, responding_units
 from bnlm.stats.histogram import BINS, bin_edges, histogram
 from bnlm.stats.moments import accumulation_dtype, mean_of, moment_sums, moment_sums_of, pooled, square_sum_of, std_of
 from bnlm.stats.ratios import difference, differences, gradient_to_data, update_to_data
@@ -11,6 +11,7 @@ __all__ = [
     "BINS",
     "BOUNDED",
     "MAX_ELEMENTS",
+    "RELU_LIKE",
     "accumulation_dtype",
     "bin_edges",
     "bounded",

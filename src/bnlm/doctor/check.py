@@ -1,0 +1,99 @@
+"""The rules of the start on one batch, in plain torch: no trainer, no step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnlm.doctor.diagnosis import Diagnosis
+from bnlm.doctor.facts import facts_of
+from bnlm.doctor.finding import Finding
+from bnlm.doctor.history import History, Observation, Output
+from bnlm.probe import ActivationTap
+from bnlm.stats import moment_sums, std_of
+
+
+def check(
+    model: nn.Module, batch: Sequence[Any], loss_fn: Callable[[Any, Any], Tensor], *, table: bool = True
+) -> list[Finding]:
+    """Return what the rules of the start say of a model, from one forward and backward pass.
+
+    The model is as before afterwards: its gradients, buffers (running statistics), mode and the random state too.
+
+    Args:
+        model: Called with the batch's inputs.
+        batch: Inputs and targets.
+        loss_fn: Called with the model's output and the targets, such as `torch.nn.functional.cross_entropy`; to know
+            the loss of a network that has learned nothing, it has to call a loss function of torch's.
+        table: Whether to print the findings too.
+    Returns:
+        The findings, causes before their consequences.
+    """
+    inputs, targets = batch
+    tap = ActivationTap(model, losses=True)
+    facts = facts_of(model)
+    modes = {name: module.training for name, module in model.named_modules()}
+    buffers = copy.deepcopy(dict(model.named_buffers()))
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    random = torch.get_rng_state()
+    model.train()
+    try:
+        for parameter in model.parameters():
+            parameter.grad = None
+        tap.attach()
+        try:
+            loss = loss_fn(model(inputs), targets)
+            loss.backward()
+        finally:
+            tap.detach()
+        scalars = _scalars(model, tap)
+    finally:
+        torch.set_rng_state(random)
+        for name, parameter in model.named_parameters():
+            parameter.grad = gradients[name]
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+        for name, module in model.named_modules():
+            module.training = modes[name]
+    history = History(facts)
+    history.add_losses([float(loss.detach())])
+    kinds = {layer: record.kind for layer, record in tap.records.items()}
+    output = None
+    if tap.outputs:
+        first = tap.outputs[0]
+        mean, error, reference, spread = first.values.tolist()
+        output = Output(first.kind.removesuffix("_with_logits"), reference, mean, error, spread)
+    history.add(Observation(0, scalars, kinds, output, values_per_channel=tap.values_per_channel))
+    diagnosis = Diagnosis()
+    diagnosis.update(history)
+    if table:
+        from rich.console import Console
+
+        from bnlm.doctor.table import findings_table
+
+        Console().print(findings_table(diagnosis.findings))
+    return diagnosis.findings
+
+
+def _scalars(model: nn.Module, tap: ActivationTap) -> dict[str, float]:
+    scalars: dict[str, float] = {}
+    for layer, record in tap.records.items():
+        scalars[f"activation_std/{layer}"] = float(std_of(record.output))
+        if record.gradient is not None:
+            scalars[f"activation_gradient_std/{layer}"] = float(std_of(record.gradient))
+        if record.responded is not None:
+            scalars[f"dead_units/{layer}"] = 1 - float(record.responded.double().mean())
+        if record.flat is not None:
+            scalars[f"saturation/{layer}"] = float(record.flat[0] / record.flat[1])
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and parameter.numel() > 1:
+            scalars[f"gradient_std/{name}"] = float(std_of(moment_sums(parameter.grad)))
+    norms = [p.grad.float().norm() for p in model.parameters() if p.grad is not None]
+    if norms:
+        scalars["gradient_norm/total"] = float(torch.stack(norms).norm())
+    return scalars

@@ -1,0 +1,224 @@
+"""The doctor on anybody's LightningModule: what it says of sick networks, and its silence on healthy ones."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bnlm.callbacks import ActivationMonitor, CriticalFindingError, Doctor, GradientMonitor, UpdateMonitor
+from bnlm.doctor import Finding
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+
+MakeTrainer = Callable[..., Trainer]
+STEPS = 220
+
+
+class Classifier(LightningModule):
+    """Eight classes of 16 inputs, separable by a teacher; `sicken` makes it ill after it was built."""
+
+    def __init__(
+        self,
+        activation: type[nn.Module] = nn.Tanh,
+        sicken: Callable[[Classifier], None] | None = None,
+        lr: float = 0.1,
+        depth: int = 4,
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        sizes = [16, *[48] * depth]
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in itertools.pairwise(sizes):
+            linear = nn.Linear(fan_in, fan_out)
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="tanh" if activation is nn.Tanh else "relu")
+            nn.init.zeros_(linear.bias)
+            layers += [linear, activation()]
+        self.net = nn.Sequential(*layers)
+        self.head = nn.Linear(48, 8)
+        self.lr = lr
+        self.factor = 1.0
+        if sicken is not None:
+            sicken(self)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return self.factor * F.cross_entropy(self.head(self.net(batch[0])), batch[1])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+
+def data(shuffled_labels: bool = False) -> DataLoader:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64 * STEPS, 16, generator=generator)
+    y = (x @ torch.randn(16, 8, generator=generator)).argmax(1)
+    if shuffled_labels:
+        y = y[torch.randperm(len(y), generator=generator)]
+    return DataLoader(TensorDataset(x, y), batch_size=64)
+
+
+def diagnosed(make_trainer: MakeTrainer, model: LightningModule, **options: Any) -> list[Finding]:
+    doctor = Doctor(every_n_steps=10, table=False, **options)
+    make_trainer(callbacks=[doctor], max_steps=STEPS).fit(model, data())
+    return doctor.findings
+
+
+def rules(findings: list[Finding], least: str = "warning") -> list[str]:
+    severe = ("warning", "critical") if least == "warning" else ("critical",)
+    return [finding.rule for finding in findings if finding.severity in severe]
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.GELU])
+def test_healthy_networks_are_left_alone(activation: type[nn.Module], make_trainer: MakeTrainer) -> None:
+    assert rules(diagnosed(make_trainer, Classifier(activation))) == []
+
+
+def output_times_thirty(model: Classifier) -> None:
+    model.head.weight.data *= 30
+
+
+def wide_weights(model: Classifier) -> None:
+    for module in model.net:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight)
+
+
+def tiny_weights(model: Classifier) -> None:
+    for module in model.net:
+        if isinstance(module, nn.Linear):
+            module.weight.data *= 0.05
+
+
+def dead(model: Classifier) -> None:
+    for module in model.net:
+        if isinstance(module, nn.Linear):
+            nn.init.constant_(module.bias, -8.0)
+
+
+def constant(model: Classifier) -> None:
+    for module in model.net:
+        if isinstance(module, nn.Linear):
+            nn.init.constant_(module.weight, 0.1)
+
+
+def nothing(model: Classifier) -> None:
+    model.factor = float("nan")
+
+
+def forgotten(model: Classifier) -> None:
+    model.head.register_parameter("scale", nn.Parameter(torch.ones(3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("sicken", "activation", "lr", "expected"),
+    [
+        (output_times_thirty, nn.Tanh, 0.01, "R02"),
+        (wide_weights, nn.Tanh, 0.1, "R03"),
+        (tiny_weights, nn.Tanh, 0.1, "R05"),
+        (dead, nn.ReLU, 0.1, "R04"),
+        (constant, nn.Tanh, 0.1, "R20"),
+        (None, nn.Tanh, 30.0, "R09"),
+        (None, nn.Tanh, 1e-5, "R10"),
+        (nothing, nn.Tanh, 0.1, "R08"),
+        (forgotten, nn.Tanh, 0.1, "R12"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_the_cause_comes_first(
+    sicken: Callable[[Classifier], None] | None,
+    activation: type[nn.Module],
+    lr: float,
+    expected: str,
+    make_trainer: MakeTrainer,
+) -> None:
+    findings = diagnosed(make_trainer, Classifier(activation, sicken, lr))
+    assert findings, "nothing found"
+    assert findings[0].rule == expected
+    assert findings[0].caused_by is None
+    known = {finding.rule for finding in findings}
+    assert all(finding.caused_by is None or finding.caused_by in known for finding in findings)
+
+
+def test_what_a_finding_says(make_trainer: MakeTrainer) -> None:
+    (first, *_) = diagnosed(make_trainer, Classifier(sicken=wide_weights))
+    assert first.name == "saturated_activation"
+    assert first.step == 0
+    assert first.where == "net.1, net.3, net.5 and net.7"
+    assert first.value > 0.5
+    assert "std 0.99;" in first.message
+    assert "0.42" in first.message  # 5/3 over the root of 16 inputs
+    assert "init=kaiming_normal" in first.suggestion
+
+
+def test_labels_without_meaning(make_trainer: MakeTrainer) -> None:
+    doctor = Doctor(every_n_steps=10, table=False)
+    make_trainer(callbacks=[doctor], max_steps=STEPS).fit(Classifier(lr=0.02), data(shuffled_labels=True))
+    assert "R13" in rules(doctor.findings, "critical")
+
+
+def test_beside_the_monitors_it_finds_the_same(make_trainer: MakeTrainer) -> None:
+    found = []
+    for others in ([], [ActivationMonitor(20), GradientMonitor(20), UpdateMonitor(20)]):
+        doctor = Doctor(every_n_steps=10, table=False)
+        make_trainer(callbacks=[doctor, *others], max_steps=STEPS).fit(Classifier(sicken=wide_weights), data())
+        found.append([(f.rule, f.severity, f.step, f.where) for f in doctor.findings])
+    assert found[0] == found[1] != []
+
+
+def test_what_is_left_behind(
+    make_trainer: MakeTrainer, tmp_path: Path, events: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    doctor = Doctor(every_n_steps=10, folder=str(tmp_path))
+    trainer = make_trainer(callbacks=[doctor], max_steps=STEPS)
+    with caplog.at_level(logging.WARNING, "bnlm"):
+        trainer.fit(Classifier(sicken=output_times_thirty, lr=0.01), data())
+    written = json.loads((tmp_path / "findings.json").read_text())
+    assert [finding["rule"] for finding in written] == [finding.rule for finding in doctor.findings]
+    assert written[0]["name"] == "overconfident_output"
+    assert written[1] | {"caused_by": "R02", "rule": "R01"} == written[1]
+    assert len([line for line in caplog.messages if "R02" in line]) == 1
+    (text,) = events(tmp_path / "run").Tensors("doctor/text_summary")
+    assert "overconfident_output" in text.tensor_proto.string_val[0].decode()
+
+
+def test_at_a_critical_finding(make_trainer: MakeTrainer) -> None:
+    doctor = Doctor(on_critical="stop", table=False)
+    trainer = make_trainer(callbacks=[doctor], max_steps=STEPS)
+    trainer.fit(Classifier(sicken=output_times_thirty), data())
+    assert trainer.global_step < 5
+    with pytest.raises(CriticalFindingError, match="R02 overconfident_output: before any training the logits"):
+        make_trainer(callbacks=[Doctor(on_critical="raise")]).fit(Classifier(sicken=output_times_thirty), data())
+    with pytest.raises(ValueError, match=r"diagnostics\.on_critical='explode': expected continue, stop or raise"):
+        Doctor(on_critical="explode")
+
+
+def test_findings_survive_a_checkpoint(make_trainer: MakeTrainer) -> None:
+    doctor = Doctor(table=False)
+    make_trainer(callbacks=[doctor], max_steps=12).fit(Classifier(sicken=output_times_thirty), data())
+    resumed = Doctor()
+    resumed.load_state_dict(json.loads(json.dumps(doctor.state_dict())))
+    assert resumed.findings == doctor.findings != []
+
+
+def test_a_validation_that_gets_worse(make_trainer: MakeTrainer) -> None:
+    class Overfitted(Classifier):
+        def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+            self.log("val_loss", F.cross_entropy(self.head(self.net(batch[0])), batch[1]))
+
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(64, 16, generator=generator), torch.randint(8, (64,), generator=generator)
+    train, val = (DataLoader(TensorDataset(x[h], y[h]), batch_size=32) for h in (slice(0, 32), slice(32, None)))
+    doctor = Doctor(every_n_steps=10, table=False)
+    trainer = make_trainer(callbacks=[doctor], max_steps=STEPS, limit_val_batches=1.0, check_val_every_n_epoch=20)
+    trainer.fit(Overfitted(lr=0.3), train, val)
+    assert "R15" in rules(doctor.findings)

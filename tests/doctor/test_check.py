@@ -1,0 +1,67 @@
+"""`check` on one batch: the rules of the start, and a model that is left as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bnlm.doctor import check
+
+
+def batch(n: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, 16, generator=generator), torch.randint(8, (n,), generator=generator)
+
+
+def network(norm: bool = False) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for fan_in in (16, 32, 32):
+        layers += [nn.Linear(fan_in, 32), *([nn.BatchNorm1d(32)] if norm else []), nn.Tanh()]
+        nn.init.kaiming_normal_(layers[-3 if norm else -2].weight, nonlinearity="tanh")
+    return nn.Sequential(*layers, nn.Dropout(0.1), nn.Linear(32, 8))
+
+
+def test_a_healthy_network() -> None:
+    assert [f for f in check(network(), batch(), F.cross_entropy, table=False) if f.severity != "note"] == []
+
+
+def test_nothing_is_changed() -> None:
+    model = network(norm=True).eval()
+    model[0].weight.grad = torch.ones_like(model[0].weight)
+    before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    check(model, batch(), F.cross_entropy, table=False)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert torch.get_rng_state().equal(random)
+    assert not any(module.training for module in model.modules())
+    assert model[0].weight.grad.eq(1).all()
+    assert model[3].weight.grad is None
+    assert not model._forward_hooks
+    assert not torch.overrides._get_current_function_mode_stack()
+
+
+@pytest.mark.parametrize(
+    ("rule", "where"),
+    [("R02", "output"), ("R03", "1, 3 and 5"), ("R16", "1, 4 and 7"), ("R19", "0, 3 and 6"), ("R20", "2.weight")],
+)
+def test_what_it_finds(rule: str, where: str) -> None:
+    model, data = network(norm=rule in ("R16", "R19")), batch(4 if rule == "R16" else 64)
+    with torch.no_grad():
+        if rule == "R02":
+            model[-1].weight *= 30
+        elif rule == "R03":
+            for layer in (0, 2, 4):
+                model[layer].weight.normal_()
+        elif rule == "R20":
+            model[2].weight.fill_(0.1)
+    found = {finding.rule: finding for finding in check(model, data, F.cross_entropy, table=False)}
+    assert found[rule].where == where
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    check(network(norm=True), batch(), F.cross_entropy)
+    assert "redundant_bias" in capsys.readouterr().out
