@@ -1,8 +1,10 @@
 """How fast training is, against loops written here. Everything runs in one process, in turns, on the same threads.
 
     python scripts/bench.py [--pairs 5] [--steps 20000] [--threads 1] [--quick] [--json FILE]
+    python scripts/bench.py normalization [--pairs 25] [--threads 1] [--quick] [--json FILE]
 
 Prints steps per second of each variant (median, quartiles) and, pair by pair, its ratio to the bare loop.
+The second form times every normalization layer against torch.nn's instead.
 """
 
 import argparse
@@ -20,6 +22,7 @@ os.environ["FORCE_COLOR"] = "1"  # rich draws its progress bar though nobody loo
 
 import torch
 import torch.nn.functional as F
+from bench_normalization import bench_normalization
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 from rich.console import Console
@@ -126,13 +129,21 @@ def measure(variants: dict[str, Callable[[], float]], pairs: int, steps: int) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=5, help="turns")
-    parser.add_argument("--steps", type=int, default=20_000, help="optimizer steps of each variant in each turn")
+    parser.add_argument("what", nargs="?", choices=["training", "normalization"], default="training")
+    parser.add_argument("--pairs", type=int, help="turns; 5 by default, of the short ones of normalization 25")
+    parser.add_argument(
+        "--steps", type=int, default=20_000, help="optimizer steps of each variant, each turn; training"
+    )
     parser.add_argument("--threads", type=int, default=1, help="torch's threads, the same for all")
     parser.add_argument("--quick", action="store_true", help="one short turn, to see that everything runs")
     parser.add_argument("--json", type=Path, help="also write all measurements here")
     options = parser.parse_args()
-    pairs, steps = (1, 300) if options.quick else (options.pairs, options.steps)
+    if options.what == "normalization":
+        bench_normalization(
+            25 if options.pairs is None else options.pairs, options.threads, options.quick, options.json
+        )
+        return
+    pairs, steps = (1, 300) if options.quick else (5 if options.pairs is None else options.pairs, options.steps)
     torch.set_num_threads(options.threads)
     quieten()
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from bnlm.callbacks import StepProgress
+from bnlm.callbacks import Doctor, StepProgress
 from bnlm.checkpoint_io import AtomicCheckpointIO
 from bnlm.config import ConfigError, build, refused
 from bnlm.data import WordsDataModule
@@ -81,6 +81,9 @@ def build_trainer(cfg: DictConfig, checkpoints: Path, stopper: StopOnSignal) -> 
     """
     callbacks: list[Callback] = [build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()]
     callbacks += [build(node, "diagnostics") for node in cfg.diagnostics.monitors.values()]
+    for callback in callbacks:
+        if isinstance(callback, Doctor) and callback.folder is None:
+            callback.folder = str(checkpoints.parent)
     callbacks.append(stopper)
     if cfg.trainer.get("enable_progress_bar", True):
         callbacks.append(StepProgress())
@@ -102,9 +105,6 @@ def build_trainer(cfg: DictConfig, checkpoints: Path, stopper: StopOnSignal) -> 
     if isinstance(interval, int):
         options.val_check_interval = interval // cfg.steps_per_batch
     logger = build(cfg.logger, "logger")
-    if "default_root_dir" not in options:
-        with open_dict(options):
-            options.default_root_dir = str(checkpoints.parent)  # where findings.json goes
     return build(options, "trainer", callbacks=callbacks, logger=logger, plugins=[AtomicCheckpointIO()])
 
 

@@ -241,3 +241,128 @@ def test_arguments_are_checked(arguments: dict, message: str) -> None:
 def test_repr_names_what_was_set() -> None:
     assert "5, eps=0.0, momentum=None" in repr(BatchNorm(5, eps=0.0, momentum=None))
     assert "channel_dim=-1, unbiased=True" in repr(BatchNorm(5, channel_dim=-1, unbiased=True))
+
+
+def test_bias_can_be_left_out_as_in_torch() -> None:
+    ours = BatchNorm(5, bias=False, dtype=torch.float64)
+    randomise(ours)
+    x = draw(8, 5)
+    expected = (x - x.mean(0)) / torch.sqrt(x.var(0, correction=0) + 1e-5) * ours.weight
+    assert_close(ours(x), expected, rtol=1e-12, atol=1e-12)
+    assert "bias" not in ours.state_dict()
+    assert "bias=False" in repr(ours)
+    ours.reset_parameters()
+    assert_close(ours.weight, torch.ones(5, dtype=torch.float64), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (4, 5, 0), (0, 5, 3, 2)])
+@pytest.mark.parametrize("variant", [{}, {"momentum": None}, {"affine": False}])
+def test_empty_batches_do_as_torchs(variant: dict, shape: tuple[int, ...]) -> None:
+    torch_class = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[len(shape)]
+    ours, reference = BatchNorm(5, **variant), torch_class(5, **variant)
+    for layer in (ours, reference):
+        filled = draw(*(n or 2 for n in shape), dtype=torch.float32)
+        x = torch.zeros(shape, requires_grad=True)
+        layer(filled)
+        y = layer(x)
+        y.sum().backward()
+        assert y.shape == x.grad.shape == shape
+        assert all(p.grad.eq(0).all() for p in layer.parameters())
+        layer(filled + 1)
+        assert layer.eval()(x).shape == shape
+    assert_close(ours.state_dict(), reference.state_dict())
+    assert ours.num_batches_tracked.item() == 3
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_a_constant_channel_gives_its_bias_and_no_gradient(unbiased: bool) -> None:
+    layer = BatchNorm(3, unbiased=unbiased, dtype=torch.float64)
+    randomise(layer)
+    x = draw(8, 3)
+    x[:, 1] = 7.25
+    x.requires_grad_()
+    y = layer(x)
+    y.backward(draw(8, 3, seed=1))
+    assert_close(y[:, 1], layer.bias[1].expand(8), rtol=0, atol=1e-12)
+    centred = draw(8, 3, seed=1)[:, 1]
+    centred = centred - centred.mean()  # what is left of the formula where x - mean is 0
+    assert_close(x.grad[:, 1], layer.weight[1].detach() / 1e-5**0.5 * centred, rtol=1e-10, atol=1e-10)
+    assert_close(layer.running_var[1].item(), 0.9)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("shape", [(512, 7), (64, 7, 9, 5)])
+def test_a_mean_of_1e4_beside_a_standard_deviation_of_1(shape: tuple[int, ...], channels_last: bool) -> None:
+    """At 1e4 float32 has steps of 1e-3; 2e-2 is twenty of them, what the kernel's sum of 3,000 values may lose."""
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)) + 1e4
+    if channels_last and len(shape) == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    g = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        layer, given = BatchNorm(7, dtype=dtype), x.to(dtype, copy=True).requires_grad_()
+        y = layer(given)
+        y.backward(g.to(dtype))
+        results.append([t.double() for t in (y, given.grad, layer.running_mean, layer.running_var)])
+    (y, grad, mean, var), (exact_y, exact_grad, exact_mean, exact_var) = results
+    assert_close(y, exact_y, rtol=0, atol=2e-2)
+    assert_close(grad, exact_grad, rtol=0, atol=5e-3)
+    assert_close(mean, exact_mean, rtol=2e-6, atol=0)
+    assert_close(var, exact_var, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+@pytest.mark.parametrize("layout", ["channels_last", "channels_last_3d", "sliced", "transposed", "expanded"])
+def test_any_memory_layout(layout: str, unbiased: bool) -> None:
+    x = draw(4, 5, 3, 2) if layout != "channels_last_3d" else draw(4, 5, 3, 2, 2)
+    if layout.startswith("channels_last"):
+        given = x.contiguous(memory_format=getattr(torch, layout))
+    elif layout == "sliced":
+        given, x = draw(8, 10, 3, 2)[::2, ::2], draw(8, 10, 3, 2)[::2, ::2].contiguous()
+    elif layout == "transposed":
+        given = x.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0)
+    else:
+        given = draw(4, 5, 1, 2).expand(4, 5, 3, 2)
+        x = given.contiguous()
+    results = []
+    for values in (given, x):
+        layer = BatchNorm(5, unbiased=unbiased, dtype=torch.float64)
+        leaf = values.detach().requires_grad_()
+        y = layer(leaf)
+        y.pow(3).sum().backward()
+        results.append([y, leaf.grad, layer.running_mean, layer.running_var])
+    assert given.stride() != x.stride()
+    assert_close(*results, rtol=1e-10, atol=1e-10)
+    if layout.startswith("channels_last"):
+        assert results[0][0].is_contiguous(memory_format=getattr(torch, layout))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_half_precision_takes_its_statistics_in_float32(unbiased: bool, dtype: torch.dtype) -> None:
+    """4096 values around 100: a sum in half precision could not tell one from the next."""
+    x = (draw(4096, 5) / 3 + 100).to(dtype)
+    layer = BatchNorm(5, unbiased=unbiased, momentum=1.0)
+    y = layer(x)
+    assert y.dtype == dtype
+    assert_close(layer.running_mean.double(), x.double().mean(0), rtol=1e-6, atol=0)
+    assert_close(layer.running_var.double(), x.double().var(0), rtol=1e-4, atol=0)
+    assert_close(y.double(), BatchNorm(5, unbiased=unbiased).double()(x.double()), rtol=2**-8, atol=2**-8)
+
+
+def test_loads_a_state_dict_from_before_the_counter() -> None:
+    state = nn.BatchNorm1d(5).state_dict()
+    del state["num_batches_tracked"]
+    state._metadata[""]["version"] = 1
+    layer = BatchNorm(5)
+    layer.load_state_dict(state)
+    assert layer.num_batches_tracked.item() == 0
+
+
+def test_torchs_update_bn_finds_the_layer() -> None:
+    ours, reference = (nn.Sequential(nn.Linear(3, 5), norm(5)).double() for norm in (BatchNorm, nn.BatchNorm1d))
+    reference.load_state_dict(ours.state_dict())
+    for model in (ours, reference):
+        torch.optim.swa_utils.update_bn([draw(8, 3), draw(6, 3, seed=1)], model)
+    assert_close(ours.state_dict(), reference.state_dict(), rtol=1e-12, atol=1e-12)
+    assert ours[1].running_mean.abs().min() > 0

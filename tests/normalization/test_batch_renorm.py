@@ -85,9 +85,54 @@ def test_three_dimensions_are_positions_of_a_batch() -> None:
     assert_close(first(x.transpose(1, 2)).transpose(1, 2), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_eval_copies_and_bias() -> None:
-    layer, x = ready(3, 5), drawn(7, 5)
+def test_a_bias_before_it_gets_no_gradient() -> None:
+    layer, x, shift = ready(3, 5), drawn(7, 5), torch.zeros(5, dtype=torch.float64, requires_grad=True)
     assert makes_bias_redundant(layer)
+    (layer(x + shift) * drawn(7, 5, seed=1)).sum().backward()
+    assert_close(shift.grad, torch.zeros_like(shift), rtol=0, atol=1e-12)
+
+
+def test_far_from_zero_and_in_half_precision() -> None:
+    exact, single = ready(3, 5), BatchRenorm(5, 3.0, 5.0, 0)
+    exact.running_mean.fill_(1e4)
+    single.load_state_dict(exact.state_dict())
+    x = drawn(64, 5)
+    assert_close(single(x.float() + 1e4).double(), exact(x + 1e4), rtol=1e-3, atol=5e-3)  # the input has 1e-3
+    half = ready(3, 5).float()
+    out = half(x.bfloat16())
+    assert out.dtype == torch.bfloat16
+    assert half.running_var.dtype == torch.float32
+    assert_close(out.double(), ready(3, 5)(x.bfloat16().double()), rtol=2**-7, atol=2**-7)
+
+
+def test_without_a_momentum_batches_are_averaged() -> None:
+    layer = BatchRenorm(5, warmup_steps=0, momentum=None, affine=False, dtype=torch.float64)
+    batches = [drawn(7, 5, seed=seed) for seed in range(3)]
+    for x in batches:
+        layer(x)
+    assert_close(layer.running_mean, torch.stack([x.mean(0) for x in batches]).mean(0), rtol=1e-12, atol=1e-12)
+    assert_close(layer.running_var, torch.stack([x.var(0) for x in batches]).mean(0), rtol=1e-12, atol=1e-12)
+
+
+def test_switched_off_tracking_is_batch_norm() -> None:
+    layer, plain = ready(3, 5), BatchNorm(5, dtype=torch.float64)
+    plain.load_state_dict(layer.state_dict())
+    layer.track_running_stats = plain.track_running_stats = False
+    assert layer(drawn(7, 5)).equal(plain(drawn(7, 5)))
+    assert_close(layer.state_dict(), plain.state_dict(), rtol=0, atol=0)
+
+
+def test_empty_and_single_batches() -> None:
+    layer = ready(3, 5)
+    before = copy.deepcopy(layer.state_dict())
+    assert layer(torch.zeros(0, 5, dtype=torch.float64)).shape == (0, 5)
+    assert_close(layer.running_mean, before["running_mean"], rtol=0, atol=0)
+    with pytest.raises(ValueError, match="has one value per channel"):
+        layer(drawn(1, 5))
+
+
+def test_eval_and_copies() -> None:
+    layer, x = ready(3, 5), drawn(7, 5)
     plain = BatchNorm(5, dtype=torch.float64)
     plain.load_state_dict(layer.state_dict())
     assert_close(layer.eval()(x), plain.eval()(x), rtol=0, atol=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 import bnlm.normalization
+from bnlm.models import Block
 from bnlm.normalization import BatchNorm, BatchRenorm, DynamicTanh, GhostBatchNorm, GroupNorm, LayerNorm, RMSNorm
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -53,9 +56,21 @@ def test_batch_and_torch_batch_agree() -> None:
     torch.testing.assert_close(ours.state_dict(), reference.state_dict())
 
 
-@pytest.mark.parametrize("option", set(BUILDS) - {"torch_batch"})
-def test_channels_may_be_last(option: str) -> None:
-    assert build(option, 5)(torch.randn(4, 3, 5)).shape == (4, 3, 5)
+@pytest.mark.parametrize("option", [option for option in BUILDS if option != "torch_batch"])
+def test_a_block_treats_positions_as_more_examples(option: str) -> None:
+    x = torch.randn(4, 3, 7, generator=torch.Generator().manual_seed(0))
+    block = Block(7, 6, lambda features: build(option, features), nn.Tanh())
+    for module in (block.train(), block.eval()):
+        out = module(x)
+        torch.testing.assert_close(out, module(x.reshape(12, 7)).view(4, 3, 6))
+        assert out.std() > 0.1
+
+
+@pytest.mark.parametrize("option", BUILDS)
+def test_a_run_trains_with_it(option: str, run: Callable[..., Path]) -> None:
+    folder = run("a", f"normalization={option}", "trainer.max_steps=20", "diagnostics.every_n_steps=10")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["val/loss"] < summary["first_loss"]
 
 
 @pytest.mark.parametrize(("option", "eps"), [("batch_lecture", 1e-5), ("batch_lecture_first", 0.0)])

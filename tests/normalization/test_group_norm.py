@@ -41,12 +41,28 @@ def test_channels_last_is_each_position_by_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "most", "groups"), [(32, 8, 8), (27, 8, 3), (100, 8, 5), (5, 8, 5), (7, 6, 1), (200, 32, 25)]
+    ("channels", "most", "groups"),
+    [(32, 8, 8), (27, 8, 3), (100, 8, 5), (6, 6, 6), (5, 8, 5), (7, 6, 1), (200, 32, 25)],
 )
 def test_groups_divide_the_channels(channels: int, most: int, groups: int) -> None:
     layer = GroupNorm(channels, most)
     assert layer.num_groups == groups
-    assert layer(torch.randn(3, channels)).shape == (3, channels)
+    assert layer(torch.randn(3, channels, 2)).shape == (3, channels, 2)
+
+
+@pytest.mark.parametrize(("channels", "most", "groups"), [(32, 8, 8), (6, 6, 3), (6, 2, 2), (5, 8, 1), (2, 8, 1)])
+def test_a_group_of_channels_last_has_a_variance(channels: int, most: int, groups: int) -> None:
+    layer = GroupNorm(channels, most, channel_dim=-1)
+    assert layer.num_groups == groups
+    out = layer(drawn(3, channels).float())
+    assert out.std() > 0.5
+
+
+@pytest.mark.parametrize(("layer", "shape"), [(GroupNorm(6, 6), (4, 6)), (GroupNorm(1, channel_dim=-1), (4, 3, 1))])
+def test_one_value_per_group_is_explained(layer: GroupNorm, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"groups.* one value each.*smaller normalization\.max_groups"):
+        layer(torch.zeros(*shape))
+    assert layer(torch.zeros(0, *shape[1:])).shape == (0, *shape[1:])
 
 
 def test_a_bias_is_redundant_where_each_channel_is_a_group() -> None:

@@ -6,14 +6,28 @@ import pytest
 import torch
 from torch import nn
 
-from bnlm.normalization import BatchNorm, LayerNorm, makes_bias_redundant
+from bnlm.normalization import (
+    BatchNorm,
+    BatchRenorm,
+    DynamicTanh,
+    GhostBatchNorm,
+    GroupNorm,
+    LayerNorm,
+    RMSNorm,
+    makes_bias_redundant,
+)
 
 
 @pytest.mark.parametrize(
     ("layer", "expected"),
     [
         (BatchNorm(6), True),
+        (GhostBatchNorm(6, ghost_size=2), True),
+        (BatchRenorm(6), True),
         (LayerNorm(6), False),
+        (RMSNorm(6), False),
+        (GroupNorm(6, max_groups=3), False),
+        (DynamicTanh(6), False),
         (nn.BatchNorm1d(6), True),
         (nn.InstanceNorm1d(6), True),
         (nn.GroupNorm(2, 6), False),

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from bnlm.normalization import BatchNorm
+from bnlm.normalization import BatchNorm, BatchRenorm, GhostBatchNorm
 
 SCRIPT = """
 import sys, warnings
@@ -98,3 +98,9 @@ def test_lightnings_plugin_applies_and_reverts() -> None:
     assert ours.sync
     plugin.revert(model)
     assert model[0] is ours
+
+
+@pytest.mark.parametrize("layer", [GhostBatchNorm(4), BatchRenorm(4)])
+def test_layers_that_cannot_be_synchronised_are_refused(layer: nn.Module) -> None:
+    with pytest.raises(ValueError, match=rf"sync_batchnorm=True: {type(layer).__name__} cannot .*normalization=batch"):
+        nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.Linear(3, 4), layer))

@@ -54,7 +54,7 @@ class Doctor(Monitor):
         every_n_steps: Observe every so many optimizer steps.
         on_critical: When a critical finding appears, go on ("continue"), end training in good order ("stop"), or raise
             a CriticalFindingError ("raise").
-        folder: Where findings.json goes; None for the trainer's `default_root_dir` if there is a logger, else nowhere.
+        folder: Where findings.json goes; None for the logger's folder (its `log_dir`), or nowhere without a logger.
         table: Whether a table is printed when training ends.
     Raises:
         ValueError: If an argument is out of its range.
@@ -263,7 +263,8 @@ class Doctor(Monitor):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("doctor", _markdown(findings), trainer.global_step)
-        folder = self.folder or (trainer.default_root_dir if trainer.loggers else None)
+        # Not `trainer.log_dir`: that talks to the other processes.
+        folder = self.folder or next((d for d in (getattr(x, "log_dir", None) for x in trainer.loggers) if d), None)
         if folder is not None:
             path = Path(folder) / "findings.json"
             path.parent.mkdir(parents=True, exist_ok=True)

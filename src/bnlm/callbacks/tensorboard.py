@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from bnlm.callbacks.event_checksum import speed_up_checksums
 from bnlm.stats import bin_edges
@@ -20,6 +21,7 @@ def has_tensorboard(loggers: Sequence[Any]) -> bool:
     return any(isinstance(logger, TensorBoardLogger) for logger in loggers)
 
 
+@rank_zero_only
 def write_step(
     loggers: Sequence[Any],
     step: int,

@@ -120,8 +120,8 @@ def _dead(history: History) -> Iterator[Finding]:
         worst = max(shares[layer] for layer in dead)
         yield Finding(
             "R04", "critical", in_words(dead), 0, worst, DEAD_CRITICAL,
-            f"{in_words(dead)}: {worst:.0%} of the {kinds[dead[0]]} units respond to no example of the first batch, and "
-            "get no gradient.",
+            f"{in_words(dead)}: {worst:.0%} of the {kinds[dead[0]]} units respond to no example of the first batch, "
+            "and get no gradient.",
             "Look at the biases before them and at the scale of the inputs: init=kaiming_normal, init.bias=zeros.",
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bnlm.normalization.batch_norm import BatchNorm, batch_norm
+from bnlm.normalization.batch_norm_formula import statistics
 
 
 class BatchRenorm(BatchNorm):
@@ -21,7 +22,10 @@ class BatchRenorm(BatchNorm):
     ``warmup_steps``, as in the paper (5,000, 25,000 and 40,000). The running variance is the unbiased one, as in all of
     torch.
 
-    A bias before the layer is redundant: it is in the batch's mean and, once that has followed, in the running one.
+    A bias before the layer is redundant. It is part of the batch's mean, so its gradient is 0; where d lets it through,
+    as in eval, that is only until the running mean has followed.
+
+    In a run of several processes each has its own r and d; ``sync_batchnorm=True`` is refused.
 
     Source: Ioffe 2017, arXiv 1702.03275, algorithm 1 and section 4.
 
@@ -74,25 +78,24 @@ class BatchRenorm(BatchNorm):
     def _normalize(self, x: Tensor) -> Tensor:
         mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
         n = x.numel() // self.num_features
-        if not self.training or n < 2:
+        if not self.training or not self.track_running_stats or n < 2:
             return super()._normalize(x)
         assert mean is not None
         assert var is not None
         assert count is not None
         with torch.no_grad():
-            wide = x.to(mean.dtype)
-            batch_var, batch_mean = torch.var_mean(wide, dim=[d for d in range(x.dim()) if d != 1], correction=0)
+            batch_mean, squares, _ = statistics(x.to(torch.promote_types(x.dtype, torch.float32)))
             std = torch.sqrt(var + self.eps)
             r_limit, d_limit = self.limits()
-            r = (torch.sqrt(batch_var + self.eps) / std).clamp(1 / r_limit, r_limit)
+            r = (torch.sqrt(squares / n + self.eps) / std).clamp(1 / r_limit, r_limit)
             d = ((batch_mean - mean) / std).clamp(-d_limit, d_limit)
             count.add_(1)
-            momentum = 1 / float(count) if self.momentum is None else self.momentum
+            self._move_running_statistics(batch_mean, squares / (n - 1))
         weight = r if self.weight is None else r * self.weight
         shift = d if self.weight is None else d * self.weight
         if self.bias is not None:
             shift = shift + self.bias
-        return batch_norm(x, weight, shift, mean, var, training=True, momentum=momentum, eps=self.eps)
+        return batch_norm(x, weight, shift, None, None, training=True, momentum=0.0, eps=self.eps)
 
     def extra_repr(self) -> str:
         """Describe the layer as torch.nn does."""

@@ -18,8 +18,9 @@ def calibrate(model: nn.Module, loader: Iterable[Any]) -> None:
     The running statistics of training are an average over past batches, most of them under older weights, and of what
     earlier layers made when they too were normalised by their batch. Here the layers are done one after the other, in
     the order in which a forward calls them, each seeing its input as it will be in eval, when all before it are
-    calibrated. So the result is that of one forward of the whole set as a single batch: it depends neither on the batch
-    size nor on the order of the examples. It takes one pass over ``loader`` for each layer (each stops at its layer).
+    calibrated. So it depends neither on the batch size nor on the order of the examples: in eval on this set, every
+    layer normalises to mean 0 and (unbiased) variance 1 exactly. It takes one pass over ``loader`` for each layer,
+    which stops at the layer.
 
     The variance stored is the unbiased one, as in training. ``num_batches_tracked``, all else in the model, and whether
     each module is in training or eval are left as they are. The model runs in eval, so without dropout; layers that the

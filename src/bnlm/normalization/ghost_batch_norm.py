@@ -15,6 +15,8 @@ class GhostBatchNorm(BatchNorm):
     examples or a few more: a batch of N is split into N // ghost_size parts whose sizes differ by one at most. The
     running statistics move by ``momentum`` once for each part, in their order; eval is BatchNorm's.
 
+    In a run of several processes each splits its own batch; ``sync_batchnorm=True``, which would join them, is refused.
+
     Source: Hoffer, Hubara & Soudry 2017, arXiv 1705.08741, algorithm 1.
 
     Args:

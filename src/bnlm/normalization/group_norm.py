@@ -11,7 +11,8 @@ class GroupNorm(nn.Module):
 
     With ``channel_dim=1`` a group's statistics are over its channels and all positions, as in `torch.nn.GroupNorm`,
     whose state dict fits. With ``channel_dim=-1`` every position is normalised by itself, so that in a language model
-    nothing passes from a later character to an earlier one; with one group that is LayerNorm.
+    nothing passes from a later character to an earlier one; with one group that is LayerNorm. A group then has at least
+    2 channels: a single value is its own mean, and would always give 0.
 
     No example depends on another, and training and eval do the same. A bias before the layer is redundant only where
     each channel is a group of its own: otherwise the mean over several channels is removed, not each channel's.
@@ -21,11 +22,12 @@ class GroupNorm(nn.Module):
     Args:
         num_features: C, the number of channels.
         max_groups: There are as many groups as divide C evenly, and at most this many: 32 channels in at most 8 groups
-            are 8 groups of 4, 27 channels 3 groups of 9.
+            are 8 groups of 4, 27 channels 3 groups of 9, a prime number of channels 1 group.
         eps: Added to the variance.
         channel_dim: Where the channel is: 1 for ``(N, C)`` and ``(N, C, *)``, -1 for ``(N, C)`` and ``(N, T, C)``.
     Raises:
-        ValueError: If an argument is out of its range, or the input has another number of channels.
+        ValueError: If an argument is out of its range, or the input has another number of channels or a single value
+            per group.
     """
 
     def __init__(
@@ -48,7 +50,8 @@ class GroupNorm(nn.Module):
                 f"normalization.channel_dim={channel_dim!r}: expected 1 for (N, C, *) or -1 for (N, T, C)."
             )
         self.num_features = num_features
-        self.num_groups = max(g for g in range(1, min(max_groups, num_features) + 1) if num_features % g == 0)
+        most = min(max_groups, num_features if channel_dim == 1 else max(1, num_features // 2))
+        self.num_groups = max(g for g in range(1, most + 1) if num_features % g == 0)
         self.eps = eps
         self.channel_dim = channel_dim
         self.weight = nn.Parameter(torch.ones(num_features, device=device, dtype=dtype))
@@ -76,6 +79,11 @@ class GroupNorm(nn.Module):
         return self._normalize(x)
 
     def _normalize(self, x: Tensor) -> Tensor:
+        if self.num_groups == self.num_features and x.numel() == len(x) * self.num_features > 0:
+            raise ValueError(
+                f"GroupNorm({self.num_features}): {self.num_groups} groups of an input without positions have one "
+                "value each, which has no variance; expected a smaller normalization.max_groups."
+            )
         return nn.functional.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:

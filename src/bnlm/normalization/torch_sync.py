@@ -15,7 +15,8 @@ def honour_convert_sync_batchnorm() -> None:
     Lightning's ``Trainer(sync_batchnorm=True)``, Accelerate and plain torch scripts all synchronise a model by that one
     method, which offers no way to register a layer. Left as it is, it would put torch's SyncBatchNorm in the place of
     ours: another formula where ours is unbiased, other channels where ``channel_dim=-1``, an error on a processor. So
-    it is extended, once, when `bnlm.normalization` is imported; for every other layer it stays as it was.
+    it is extended, once, when `bnlm.normalization` is imported; for every other layer it stays as it was. A subclass of
+    ours is refused with a ValueError: virtual batches and the like have no statistics over processes.
     """
     original = nn.SyncBatchNorm.convert_sync_batchnorm.__func__  # type: ignore[attr-defined]
     if getattr(original, "knows_bnlm", False):
@@ -23,6 +24,11 @@ def honour_convert_sync_batchnorm() -> None:
 
     def convert_sync_batchnorm(cls: type, module: nn.Module, process_group: Any = None) -> nn.Module:
         if isinstance(module, BatchNorm):
+            if type(module) is not BatchNorm:
+                raise ValueError(
+                    f"sync_batchnorm=True: {type(module).__name__} cannot take its statistics over several processes; "
+                    "leave it false, or use bnlm.normalization.BatchNorm (normalization=batch)."
+                )
             module.sync = True
             module.process_group = process_group
             return module
