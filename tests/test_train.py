@@ -440,3 +440,46 @@ def test_two_processes_train_as_one_on_the_joined_batch(tmp_path: Path) -> None:
         expected = evaluate(model.eval(), 27, data.evaluation_dataloader(split))
         assert summary[f"{split}/loss"] == pytest.approx(expected["loss"], rel=1e-5)
         assert summary[f"{split}/accuracy"] == pytest.approx(expected["accuracy"], abs=1e-3)
+
+
+def test_the_doctor_is_heard(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run(
+        "sick", "experiment=lecture_1_original", "data=names", "trainer.max_steps=100", "diagnostics.preflight=true"
+    )
+    findings = json.loads((folder / "findings.json").read_text())
+    found = [finding["rule"] for finding in findings if finding["severity"] != "note"]
+    assert found[:2] == ["R02", "R01"]
+    assert "R03" in found
+    assert capsys.readouterr().out.count("overconfident_output") >= 2  # before and after training
+
+
+@pytest.mark.parametrize(
+    ("experiment", "worse"),
+    [
+        ("lecture_2_softmax", {"R03"}),
+        ("lecture_4_kaiming", set()),
+        ("lecture_5_batchnorm", set()),
+        ("lecture_deep", set()),
+    ],
+)
+def test_what_the_doctor_says_of_the_lectures_networks(run: Run, experiment: str, worse: set[str]) -> None:
+    folder = run(
+        "a", f"experiment={experiment}", "data=names", "trainer.max_steps=1000", "diagnostics.every_n_steps=50"
+    )
+    findings = json.loads((folder / "findings.json").read_text())
+    assert {finding["rule"] for finding in findings if finding["severity"] != "note"} == worse
+
+
+def test_a_critical_finding_can_end_the_run(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = [
+        "experiment=lecture_1_original",
+        "data=names",
+        "diagnostics.on_critical=raise",
+        f"hydra.run.dir={tmp_path}",
+    ]
+    with pytest.raises(SystemExit) as exit_:
+        command("trainer.max_steps=100", *options)
+    assert exit_.value.code not in (0, None)
+    assert "diagnostics.on_critical=raise: R02 overconfident_output" in capsys.readouterr().err
