@@ -80,6 +80,7 @@ class Doctor(Monitor):
         self._handles: list[RemovableHandle] = []
         self._gaps: dict[str, tuple[float, float]] = {}
         self._restored = False
+        self._stop = False
 
     @property
     def findings(self) -> list[Finding]:
@@ -145,14 +146,24 @@ class Doctor(Monitor):
         self._restored = False
         self._parts = [ActivationMonitor(), GradientMonitor(), UpdateMonitor()]
         self._history = History(facts_of(pl_module, trainer.optimizers), self._total_steps)
+        # A scaler (fp16) looks for the largest scale that does not overflow: single steps rightly do.
+        self._history.overflows_allowed = 4 if getattr(trainer.precision_plugin, "scaler", None) is not None else 0
         self._losses.clear()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        observed = self._last_step == trainer.global_step
+        if (
+            observed and self.on_critical == "stop" and trainer.world_size > 1
+        ):  # only the first process draws conclusions
+            trainer.should_stop |= trainer.strategy.reduce_boolean_decision(self._stop, all=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor) and len(self._losses) < MAX_WAITING:
-            self._losses.append(loss)
+            self._losses.append(loss.detach())
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_batch_start(
@@ -225,7 +236,7 @@ class Doctor(Monitor):
             _say(f"doctor: {finding.severity} {finding.rule} {finding.name}, step {finding.step}: {finding.message}")
         critical = [finding for finding in fresh if finding.severity == "critical"]
         if critical and self.on_critical == "stop":
-            trainer.should_stop = True
+            self._stop = trainer.should_stop = True
         elif critical and self.on_critical == "raise":
             found = critical[0]
             raise CriticalFindingError(f"{found.rule} {found.name}: {found.message} {found.suggestion}")

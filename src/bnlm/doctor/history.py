@@ -73,6 +73,7 @@ class History:
         self.validations: list[tuple[float, float]] = []
         self.ever_graded: set[str] = set()
         self.ungraded_since: dict[str, tuple[int, int]] = {}
+        self.overflows_allowed = 0
         self.statistics_gap: tuple[str, float, float, float] | None = None
 
     @property

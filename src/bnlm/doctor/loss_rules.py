@@ -25,8 +25,10 @@ def loss_findings(history: History) -> Iterator[Finding]:
 
 
 def _non_finite(history: History) -> Iterator[Finding]:
-    norm = history.recent[-1].scalars.get("gradient_norm/total", 0.0) if history.recent else 0.0
-    if history.non_finite_losses or not math.isfinite(norm):
+    norms = [observation.scalars.get("gradient_norm/total", 0.0) for observation in history.recent]
+    last = norms[-history.overflows_allowed - 1 :]
+    overflows = len(last) > history.overflows_allowed and not any(map(math.isfinite, last))
+    if history.non_finite_losses or overflows:
         what = "the loss" if history.non_finite_losses else "the gradient"
         yield Finding(
             "R08", "critical", "loss" if history.non_finite_losses else "gradients", history.step,
