@@ -125,7 +125,7 @@ class History:
                 self.first_losses.append(loss)
             if len(self.losses) >= 10:
                 typical = statistics.median(islice(self.losses, len(self.losses) - 10, None))
-                if loss > 3 * typical + 0.15 * abs(self.reference):
+                if loss > 3 * typical + 0.5 * abs(self.reference):
                     self.spikes.append(self.steps_with_loss)
             self.losses.append(loss)
             # A running mean whose weights are those of a plain mean at first: the first loss alone is no start.

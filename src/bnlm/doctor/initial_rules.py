@@ -85,7 +85,7 @@ def _saturated(history: History) -> Iterator[Finding]:
     shares = {
         layer: value
         for layer, value in history.first.of("saturation").items()
-        if kinds.get(layer) in ("tanh", "sigmoid", "softsign", "hardtanh")
+        if kinds.get(layer) in ("tanh", "sigmoid", "softsign")
     }
     flat = [
         layer for index, (layer, value) in enumerate(shares.items()) if value > (FLAT_LATER if index else FLAT_FIRST)
