@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ def mlp(
 ) -> nn.Sequential:
     """Flatten, then Linear (norm, activation, dropout) for each hidden size, then the output Linear."""
     layers: list[nn.Module] = [nn.Flatten()]
-    for fan_in, fan_out in zip(sizes[:-2], sizes[1:-1], strict=True):
+    for fan_in, fan_out in pairwise(sizes[:-1]):
         layers.append(nn.Linear(fan_in, fan_out, bias=bias))
         layers += [norm(fan_out)] if norm else []
         layers.append(activation())

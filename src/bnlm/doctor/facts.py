@@ -107,6 +107,8 @@ def _parameter_facts(name: str, parameter: Tensor, role: str, feeds_norm: bool) 
     found = ParameterFacts(name, tuple(parameter.shape), role, feeds_norm)
     if parameter.numel() > 1:
         found.std = float(parameter.float().std())
+        if found.std < 1e-6 * float(parameter.abs().max()):
+            found.std = 0.0  # what is left of a constant by rounding
     if role in ("hidden", "output"):
         found.zero = not bool(parameter.any())
         rows = parameter.detach().flatten(1)[:256].float()

@@ -12,7 +12,7 @@ RULES = {
     "R03": "saturated_activation",
     "R04": "dead_units",
     "R05": "activation_scale_drift",
-    "R06": "vanishing_or_exploding_gradient",
+    "R06": "vanishing_gradient / exploding_gradient",
     "R07": "gradient_spikes",
     "R08": "non_finite",
     "R09": "updates_too_large",
@@ -59,7 +59,9 @@ class Finding:
 
     @property
     def name(self) -> str:
-        """The rule's name."""
+        """The rule's name; of R06 the one that applies."""
+        if self.rule == "R06":
+            return "vanishing_gradient" if self.value < 1 else "exploding_gradient"
         return RULES[self.rule]
 
     def to_dict(self) -> dict[str, Any]:

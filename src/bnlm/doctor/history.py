@@ -23,7 +23,7 @@ class Output:
 
     Attributes:
         kind: cross_entropy, binary_cross_entropy or mse_loss.
-        reference: Loss of a network that knows nothing: ln of the number of classes, ln 2, variance of the targets.
+        reference: Loss of a network that knows nothing: ln of the number of classes, ln 2, mean square of the targets.
         loss: Mean over the examples looked at, and `loss_error`, the standard error of that mean.
         logit_std: Of an example's logits over the classes, averaged; nan where there are no classes.
     """

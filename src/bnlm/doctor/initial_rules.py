@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from bnlm.doctor.finding import Finding, in_words
-from bnlm.doctor.history import History
+from bnlm.doctor.history import History, Output
 from bnlm.stats import RELU_LIKE
 
 #: R01: times the reference. CS231n notes, "neural networks 3": check the loss at chance. The factors are ours.
 LOSS_WARNING, LOSS_CRITICAL, LOSS_NOTE = 1.1, 1.5, 0.8
+#: R01 of a squared error: times the mean square of the targets.
+SQUARE_WARNING, SQUARE_CRITICAL = 2.0, 4.0
 #: R02: std of an example's logits. Gaussian logits that know nothing cost about std² / 2 above the reference.
 LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 3.0
 #: R03 before training. Healthy at gain 5/3: 19 to 21 % in the first layer, 5 to 10 % in the others.
@@ -22,6 +24,8 @@ DEAD_CRITICAL = 0.8
 DRIFT_WARNING, DRIFT_CRITICAL = 10.0, 100.0
 #: R06: std of the loss gradient at the first activation over the last's.
 GRADIENT_NOTE, GRADIENT_CRITICAL = 10.0, 100.0
+#: R09 of the first step, log10. AdamW moves every weight by its rate then: 1e-2 on weights of std 0.05 is -0.7.
+FIRST_STEP = -0.3
 #: R16: values per channel that a batch's statistics are taken over. Wu & He 2018, arXiv 1803.08494; 8 and 16 are ours.
 VALUES_WARNING, VALUES_NOTE = 8, 16
 #: R18: standard error of the running mean, in standard deviations: sqrt(m / ((2 - m) n)).
@@ -39,6 +43,7 @@ def initial_findings(history: History) -> Iterator[Finding]:
     yield from _dead(history)
     yield from _scale(history)
     yield from _gradient(history)
+    yield from _first_step(history)
     yield from _batch_norms(history)
     yield from _redundant_biases(history)
     yield from _symmetric(history)
@@ -47,7 +52,10 @@ def initial_findings(history: History) -> Iterator[Finding]:
 def _output(history: History) -> Iterator[Finding]:
     assert history.first is not None
     output = history.first.output
-    if output is None or output.kind == "mse_loss":  # the variance of one batch of targets says too little
+    if output is None:
+        return
+    if output.kind == "mse_loss":
+        yield from _square_loss(output)
         return
     error = 3 * output.loss_error
     if output.loss < LOSS_NOTE * output.reference:
@@ -77,6 +85,17 @@ def _output(history: History) -> Iterator[Finding]:
         "Scale the output layer's weights down (init.output_scale=0.1), or set its bias to the log of the class "
         "frequencies.",
     )  # fmt: skip
+
+
+def _square_loss(output: Output) -> Iterator[Finding]:
+    # Targets of one batch stray far from their own mean square, and a fresh network's outputs add to the loss.
+    if output.loss > SQUARE_WARNING * output.reference + 3 * output.loss_error:
+        critical = output.loss > SQUARE_CRITICAL * output.reference + 3 * output.loss_error
+        yield Finding(
+            "R01", "critical" if critical else "warning", "output", 0, output.loss, SQUARE_WARNING * output.reference,
+            f"the first loss is {output.loss:.3g} where an output of zero gives {output.reference:.3g}.",
+            "Scale the output layer's weights down, or bring the targets to mean 0 and variance 1.",
+        )  # fmt: skip
 
 
 def _saturated(history: History) -> Iterator[Finding]:
@@ -172,6 +191,24 @@ def _gradient(history: History) -> Iterator[Finding]:
             f"{chain[-1]}, {stds[0]:.2g} at {chain[0]}.",
             "Use the gain of the activation (init=kaiming_normal init.gain=auto), a normalization, or residual "
             "connections; clip the gradients of a recurrent network.",
+        )  # fmt: skip
+
+
+def _first_step(history: History) -> Iterator[Finding]:
+    assert history.first is not None
+    facts = history.facts.parameters
+    far = {
+        name: change
+        for name, change in history.first.of("update_to_data").items()
+        if name in facts and facts[name].role == "hidden" and facts[name].std > 0 and change > FIRST_STEP
+    }
+    if far:
+        worst = max(far.values())
+        yield Finding(
+            "R09", "critical", in_words(list(far)), 0, worst, FIRST_STEP,
+            f"{in_words(list(far))}: the first step alone changes the weights by 10^{worst:.1f} of their size, so what "
+            "they were initialised to is gone; about 10^-3 is healthy.",
+            "Divide optimizer.lr by 10 or more, or warm it up.",
         )  # fmt: skip
 
 
