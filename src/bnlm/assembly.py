@@ -27,6 +27,9 @@ from bnlm.run_summary import show
 
 log = logging.getLogger("bnlm")
 
+#: Training examples that the initialisation may look at.
+INIT_EXAMPLES = 256
+
 
 def build_language_model(
     cfg: DictConfig, data: WordsDataModule, overrides: Sequence[str] = (), show_init: bool = False
@@ -41,8 +44,10 @@ def build_language_model(
         cfg.model, "model", vocab_size=data.vocab_size, context=data.context, normalization=normalization
     )
     initialize = build(cfg.init, "init")
+    contexts, _ = data.examples("train")
+    spread = torch.linspace(0, len(contexts) - 1, INIT_EXAMPLES).long()  # neighbours come from one word
     try:
-        reports = initialize(model, generator=torch.Generator().manual_seed(cfg.seed))
+        reports = initialize(model, example=contexts[spread], generator=torch.Generator().manual_seed(cfg.seed))
     except (ValueError, TypeError) as error:
         raise refused("init", error) from error
     clip = cfg.trainer.get("gradient_clip_val")

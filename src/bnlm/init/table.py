@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from bnlm.init.initialize import LayerReport
+from bnlm.init.report import LayerReport
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,9 +26,9 @@ def report_table(reports: Iterable[LayerReport]) -> Table:
         table.add_row(
             report.layer,
             " × ".join(map(str, report.shape)),
-            str(report.fan_in),
+            f"{report.fan_in:g}",
             "-" if report.gain is None else f"{report.gain:.4f}",
-            f"{report.std_wanted:.4f}",
+            "data" if report.std_wanted is None else f"{report.std_wanted:.4f}",
             f"{report.std_drawn:.4f}",
         )
     return table
