@@ -92,6 +92,28 @@ def test_rrelu_averages_over_its_random_slope() -> None:
     assert gain_of(nn.RReLU()) == pytest.approx(math.sqrt(2 / (1 + (slopes**2).mean())), rel=1e-5)
 
 
+NOT_ELEMENTWISE = {"GLU", "LogSoftmax", "MultiheadAttention", "Softmax", "Softmax2d", "Softmin"}
+ARGUMENTS = {"Threshold": (0.1, 20.0)}
+
+
+@pytest.mark.parametrize("name", sorted(set(nn.modules.activation.__all__) - NOT_ELEMENTWISE))
+def test_every_elementwise_activation_of_torch_has_a_gain(name: str) -> None:
+    module = getattr(nn, name)(*ARGUMENTS.get(name, ()))
+    gain = gain_of(module)
+    assert 0 < gain < math.inf
+    if name in {"ReLU", "LeakyReLU", "PReLU", "RReLU", "ReLU6", "Threshold"} or name in {"Tanh", "Sigmoid", "SELU"}:
+        return  # closed forms, or torch's table: above
+    z = np.random.default_rng(0).standard_normal(400_000)
+    moment = module(torch.from_numpy(z)).square().mean().item()
+    assert gain == pytest.approx(1 / math.sqrt(moment), rel=0.01)
+
+
+@pytest.mark.parametrize("module", [nn.Softmax(-1), nn.Softmin(-1), nn.LogSoftmax(-1), nn.GLU()])
+def test_what_is_not_elementwise_has_no_gain(module: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"init\.gain=auto: .* is not elementwise; set init\.gain to a number"):
+        gain_of(module)
+
+
 def test_other_activations_get_the_computed_gain() -> None:
     assert gain_of(nn.GELU()) == computed_gain(nn.functional.gelu)
     assert gain_of(nn.ELU(alpha=0.5)) == computed_gain(lambda z: nn.functional.elu(z, 0.5))

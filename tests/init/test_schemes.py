@@ -14,6 +14,7 @@ from bnlm.init import (
     kaiming_normal,
     kaiming_uniform,
     normal,
+    orthogonal,
     scaled,
     torch_default_std,
     xavier_normal,
@@ -67,6 +68,50 @@ def test_uniform_draws_fill_their_bounds(scheme) -> None:
     weight = torch.empty(150, 60)
     bound = math.sqrt(3) * scheme(weight, gain=1.7, generator=torch.Generator().manual_seed(0))
     assert 0.99 * bound < weight.abs().max().item() <= bound
+
+
+@pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg"])
+def test_kaimings_modes(mode: str) -> None:
+    ours, theirs = torch.empty(40, 20, 3), torch.empty(40, 20, 3)
+    std = kaiming_normal(ours, gain=math.sqrt(2), mode=mode, generator=torch.Generator().manual_seed(3))
+    torch.manual_seed(3)
+    if mode == "fan_avg":
+        nn.init.xavier_normal_(theirs, math.sqrt(2))
+    else:
+        nn.init.kaiming_normal_(theirs, mode=mode, nonlinearity="relu")
+    assert_close(ours, theirs)
+    assert std == pytest.approx(math.sqrt(2 / {"fan_in": 60, "fan_out": 120, "fan_avg": 90}[mode]))
+    bound = math.sqrt(3) * kaiming_uniform(ours, mode=mode)
+    assert 0.99 * bound < ours.abs().max().item() <= bound
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"init\.scheme\.mode='fan': expected one of fan_in, fan_out, fan_avg"):
+        kaiming_normal(torch.empty(3, 2), mode="fan")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (7, 7), (5, 4, 3)])
+def test_orthogonal_has_all_singular_values_at_the_gain(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    weight = torch.empty(shape, dtype=dtype)
+    std = orthogonal(weight, gain=1.7, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(weight.double().flatten(1))
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2}[dtype]
+    assert_close(values, torch.full_like(values, 1.7), rtol=tolerance, atol=0)
+    assert weight.double().square().mean().sqrt().item() == pytest.approx(std, rel=tolerance)
+
+
+@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (5, 4, 3)])
+def test_orthogonal_draws_what_torch_draws(shape: tuple[int, ...]) -> None:
+    ours, theirs = torch.empty(shape), torch.empty(shape)
+    orthogonal(ours, gain=1.7, generator=torch.Generator().manual_seed(3))
+    nn.init.orthogonal_(theirs, 1.7, generator=torch.Generator().manual_seed(3))
+    assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_orthogonal_needs_a_matrix() -> None:
+    with pytest.raises(ValueError, match=r"shape \(3,\): an orthogonal matrix needs at least 2 dimensions"):
+        orthogonal(torch.empty(3))
 
 
 def test_normal_and_scaled_know_nothing_of_fan_in() -> None:

@@ -106,7 +106,8 @@ def _to_target(name: str, weight: Tensor, target: float, tolerance: float, outpu
     for _ in range(_MAX_ITERATIONS):
         tensor = first_tensor(output)
         assert tensor is not None
-        variance = tensor.float().var(correction=0).item() / target**2
+        wide = tensor if tensor.dtype == torch.float64 else tensor.float()
+        variance = wide.var(correction=0).item() / target**2
         if variance == 0:
             return output
         if abs(variance - 1) <= tolerance:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,13 @@ from bnlm.init.watch import Watch, watching
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: Where a network is alive: limits of the last activation's std over the first's.
+#: Where a network is alive: limits of every activation's std over the first's.
 ALIVE = (0.5, 2.0)
 #: Of the first gradient's std over the last's: where it is even, and where the network is alive at all.
 EVEN, ALIVE_GRADIENT = (0.1, 10.0), (1e-3, 1e3)
+
+#: The picture's largest range; what leaves it is lost, however far it goes.
+PICTURED = (1e-4, 1e4)
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,12 @@ class Preview:
 
     @property
     def verdict(self) -> str:
-        """Alive, faded or blown up: the activations first, then the gradients where there are any."""
-        verdict = _judged(self.activation_ratio, ALIVE)
+        """Alive, faded or blown up: the activations of all layers, then the gradients where there are any."""
+        if not self.rows:
+            return "empty"
+        first = self.compared[0].activation_std
+        ratios = [_ratio(row.activation_std, first) for row in self.compared]
+        verdict = next((word for ratio in reversed(ratios) if (word := _judged(ratio, ALIVE)) != "alive"), "alive")
         if verdict != "alive" or any(row.gradient_std is None for row in self.compared):
             return verdict
         verdict = _judged(self.gradient_ratio, ALIVE_GRADIENT)
@@ -90,7 +97,7 @@ class Preview:
 
     def save(self, path: str | Path) -> None:
         """Draw both scales over depth as a picture; the suffix of ``path`` names the format."""
-        save_previews({"": self}, path)
+        save_previews({"": {"": self}}, path)
 
 
 def preview(model: nn.Module, example: Any, loss: Callable[[Any], Tensor] | None = None) -> Preview:
@@ -108,30 +115,29 @@ def preview(model: nn.Module, example: Any, loss: Callable[[Any], Tensor] | None
         output = call(model, example)
         # Backward before the buffers are put back: BatchNorm's needs them unchanged.
         gradients = _gradients(watch, output if loss is None else loss(output), drawn=loss is None)
-    worked = [
-        layer for layer in watch.outputs if not isinstance(layer.module, nn.MultiheadAttention)
-    ]  # see its out_proj
+    # What MultiheadAttention gives is given by its out_proj, which has its own row.
+    worked = [layer for layer in watch.outputs if not isinstance(layer.module, nn.MultiheadAttention)]
     return Preview([_row(watch, layer, gradients.get(layer)) for layer in worked])
 
 
-def save_previews(previews: dict[str, Preview], path: str | Path) -> None:
-    """Draw several previews into one picture, a curve each: activation std on the left, gradient std on the right."""
+def save_previews(previews: Mapping[str, Mapping[str, Preview]], path: str | Path) -> None:
+    """Draw previews into one picture: a row of panels for each title, in it a curve for each label."""
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
-    figure = Figure(figsize=(10, 4), dpi=100, layout="constrained")
-    panels = figure.subplots(1, 2)
-    for axes, title, field in zip(
-        panels, ("activation std", "gradient std"), ("activation_std", "gradient_std"), strict=True
-    ):
-        for label, found in previews.items():
-            values = [getattr(row, field) for row in found.compared]
-            kept = [(i, v) for i, v in enumerate(values, 1) if v is not None and math.isfinite(v) and v > 0]
-            axes.plot([i for i, _ in kept], [v for _, v in kept], marker="." if len(kept) < 30 else None, label=label)
-        axes.set_yscale("log")
-        axes.set_xlabel("layer")
-        axes.set_title(title)
-    if len(previews) > 1:
-        panels[1].legend()
+    figure = Figure(figsize=(10, 0.6 + 2.6 * len(previews)), dpi=80, layout="constrained")
+    for panels, (title, curves) in zip(figure.subplots(len(previews), 2, squeeze=False), previews.items(), strict=True):
+        for axes, field in zip(panels, ("activation_std", "gradient_std"), strict=True):
+            for label, found in curves.items():
+                values = [getattr(row, field) for row in found.compared]
+                kept = [(i, v) for i, v in enumerate(values, 1) if v is not None and math.isfinite(v) and v > 0]
+                axes.plot([i for i, _ in kept], [v for _, v in kept], marker=".", label=label)
+            axes.set_yscale("log")
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, PICTURED[0]), min(high, PICTURED[1]))
+            axes.set_xlabel("layer")
+            axes.set_title(f"{title}: {field.replace('_', ' ')}".removeprefix(": "))
+        if len(curves) > 1:
+            panels[1].legend(fontsize="small")
     figure.savefig(path)
 
 
@@ -160,13 +166,17 @@ def _row(watch: Watch, layer: FoundLayer, gradient: Tensor | None) -> PreviewRow
         activation=watch.kinds.get(layer),
         preactivation_std=_std(watch.outputs[layer]),
         activation_std=_std(end),
-        over_batch=end.double().var(0, correction=0).mean().sqrt().item(),
+        over_batch=_wide(end).var(0, correction=0).mean().sqrt().item(),
         gradient_std=None if gradient is None else _std(gradient),
     )
 
 
 def _std(x: Tensor) -> float:
-    return x.double().std(correction=0).item()
+    return _wide(x).std(correction=0).item()
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.detach().to("cpu", torch.float64)  # not every device has float64
 
 
 def _judged(ratio: float, limits: tuple[float, float]) -> str:
