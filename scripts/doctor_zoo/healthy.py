@@ -123,8 +123,12 @@ def _sequences() -> dict[str, Callable[[], Run]]:
             n.CharRNN(nn.LSTM(24, 40, num_layers=2, dropout=0.2, batch_first=True), 40), t.adamw(5e-3), steps=200
         ),
         "own-tanh-cell-chars": lambda: chars(n.CharRNN(n.TanhCell(24, 48), 48), t.adamw(3e-3)),
-        "lstm-series-adamw": lambda: series(n.SeriesRNN(nn.LSTM(1, 32, batch_first=True), 32), t.adamw(1e-2)),
-        "gru-series-adamw": lambda: series(n.SeriesRNN(nn.GRU(1, 32, batch_first=True), 32), t.adamw(5e-3)),
+        "lstm-series-adamw": lambda: series(
+            n.SeriesRNN(nn.LSTM(1, 32, batch_first=True), 32), t.adamw(5e-3), gradient_clip_val=0.5
+        ),
+        "gru-series-adamw": lambda: series(
+            n.SeriesRNN(nn.GRU(1, 32, batch_first=True), 32), t.adamw(3e-3), gradient_clip_val=0.5
+        ),
         "transformer-warm-cosine": lambda: chars(
             n.Transformer(), t.adamw(5e-3), schedule=warm_cosine(300, 40), gradient_clip_val=1.0
         ),
@@ -144,7 +148,9 @@ def _regressions() -> dict[str, Callable[[], Run]]:
 
     return {
         "regression-relu-adamw": lambda: fit(n.mlp([6, 64, 64, 1]), d.regression(), t.adamw(2e-3)),
-        "regression-tanh-sgd": lambda: fit(n.mlp([6, 64, 64, 1], nn.Tanh), d.regression(), t.sgd(0.1)),
+        "regression-tanh-sgd": lambda: fit(
+            n.with_gain(n.mlp([6, 64, 64, 1], nn.Tanh), TANH), d.regression(), t.sgd(0.02, 0.9)
+        ),
         "regression-gelu-layernorm": lambda: fit(
             n.mlp([6, 64, 64, 1], nn.GELU, nn.LayerNorm), d.regression(), t.adamw(2e-3)
         ),
@@ -154,7 +160,7 @@ def _regressions() -> dict[str, Callable[[], Run]]:
         "regression-offset-targets": lambda: fit(n.mlp([6, 64, 64, 1]), d.regression(offset=3.0), t.adamw(3e-3)),
         "regression-small-targets": lambda: fit(n.mlp([6, 64, 64, 1]), d.regression(scale=0.5), t.adamw(2e-3)),
         "regression-huber": lambda: fit(n.mlp([6, 64, 64, 1]), d.regression(), t.adamw(2e-3), F.huber_loss),
-        "regression-l1": lambda: fit(n.mlp([6, 64, 64, 1]), d.regression(), t.adamw(2e-3), F.l1_loss),
+        "regression-l1": lambda: fit(n.mlp([6, 64, 64, 1]), d.regression(), t.adamw(5e-3), F.l1_loss, steps=600),
         "regression-linear": lambda: fit(n.mlp([6, 1]), d.regression(), t.sgd(0.05)),
     }
 

@@ -166,6 +166,60 @@ def test_labels_without_meaning(make_trainer: MakeTrainer) -> None:
     assert "R13" in rules(doctor.findings, "critical")
 
 
+class ByHand(Classifier):
+    """The same by manual optimization; `training_step` returns nothing."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.automatic_optimization = False
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:  # type: ignore[override]
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
+
+
+class Adversaries(Classifier):
+    """Two optimizers by hand, as of networks that are trained against each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in self.optimizers():
+            optimizer.step()
+        return loss
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.SGD(part.parameters(), lr=1e-3) for part in (self.net, self.head)]
+
+
+def losses_of(make_trainer: MakeTrainer, model: LightningModule, **options: Any) -> list[float]:
+    doctor = Doctor(every_n_steps=10, table=False)
+    make_trainer(callbacks=[doctor], max_steps=12, **options).fit(model, data())
+    assert doctor._history is not None
+    return list(doctor._history.losses)
+
+
+def test_the_losses_of_manual_optimization(make_trainer: MakeTrainer) -> None:
+    assert losses_of(make_trainer, ByHand()) == losses_of(make_trainer, Classifier())
+    assert losses_of(make_trainer, Adversaries()) == []
+
+
+def test_a_step_of_accumulated_gradients_has_one_loss(make_trainer: MakeTrainer) -> None:
+    single = losses_of(make_trainer, Classifier(lr=0.0))
+    accumulated = losses_of(make_trainer, Classifier(lr=0.0), accumulate_grad_batches=3)
+    assert len(single) == len(accumulated) == 12
+    means = [sum(single[i : i + 3]) / 3 for i in range(0, 12, 3)]
+    torch.testing.assert_close(torch.tensor(accumulated[:4]), torch.tensor(means), rtol=1e-6, atol=0)
+
+
 def test_beside_the_monitors_it_finds_the_same(make_trainer: MakeTrainer) -> None:
     found = []
     for others in ([], [ActivationMonitor(20), GradientMonitor(20), UpdateMonitor(20)]):

@@ -22,7 +22,7 @@ from bnlm.callbacks.gradient_monitor import GradientMonitor
 from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.shared_observation import Measured, OnHost
 from bnlm.callbacks.update_monitor import UpdateMonitor
-from bnlm.doctor import Diagnosis, Finding, History, Observation, Output, facts_of, findings_table
+from bnlm.doctor import Diagnosis, Finding, History, Observation, Output, StatisticsGap, facts_of, findings_table
 from bnlm.probe import StepRecord, Wanted
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ class Doctor(Monitor):
         self._history: History | None = None
         self._record: StepRecord | None = None
         self._losses: list[Tensor] = []
+        self._backward: list[Tensor] = []  # losses of this batch, should it return none
+        self._micro: list[Tensor] = []  # losses of micro-batches whose step is still to come
+        self._step_of_micro = 0
         self._highest_lr: dict[int, float] = {}
         self._handles: list[RemovableHandle] = []
         self._gaps: dict[str, tuple[float, float]] = {}
@@ -148,7 +151,14 @@ class Doctor(Monitor):
         self._history = History(facts_of(pl_module, trainer.optimizers), self._total_steps)
         # A scaler (fp16) looks for the largest scale that does not overflow: single steps rightly do.
         self._history.overflows_allowed = 4 if getattr(trainer.precision_plugin, "scaler", None) is not None else 0
-        self._losses.clear()
+        for waiting in (self._losses, self._backward, self._micro):
+            waiting.clear()
+        self._step_of_micro = trainer.global_step
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if not pl_module.automatic_optimization and len(self._backward) < MAX_WAITING:
+            scale = getattr(getattr(trainer.precision_plugin, "scaler", None), "_scale", None)
+            self._backward.append(loss.detach() if scale is None else loss.detach() / scale)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
@@ -162,8 +172,12 @@ class Doctor(Monitor):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if isinstance(loss, Tensor) and len(self._losses) < MAX_WAITING:
-            self._losses.append(loss.detach())
+        if not isinstance(loss, Tensor) and self._backward:
+            loss = torch.stack(self._backward).mean()
+        self._backward.clear()
+        # The losses of networks that are trained against each other need not fall.
+        if isinstance(loss, Tensor) and len(trainer.optimizers) == 1 and len(self._losses) < MAX_WAITING:
+            self._losses += self._of_step(trainer, pl_module, loss.detach())
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_batch_start(
@@ -186,8 +200,7 @@ class Doctor(Monitor):
         if self._gaps:
             layer = max(self._gaps, key=lambda name: sum(self._gaps[name]))
             momentum = history.facts.batch_norms.get(layer)
-            residue = (1 - momentum) ** trainer.global_step if momentum else 0.0
-            history.statistics_gap = (layer, *self._gaps[layer], residue)
+            history.gaps.append(StatisticsGap(layer, *self._gaps[layer], momentum, trainer.global_step))
             self._gaps = {}
         watched = [
             float(value)
@@ -240,6 +253,17 @@ class Doctor(Monitor):
         elif critical and self.on_critical == "raise":
             found = critical[0]
             raise CriticalFindingError(f"{found.rule} {found.name}: {found.message} {found.suggestion}")
+
+    def _of_step(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> list[Tensor]:
+        """Return the loss of the optimizer step that this batch completes, if it does."""
+        if trainer.accumulate_grad_batches == 1 or not pl_module.automatic_optimization:
+            return [loss]
+        self._micro.append(loss * trainer.accumulate_grad_batches)  # of which Lightning has taken the mean already
+        if trainer.global_step == self._step_of_micro:
+            return []
+        of_step, self._step_of_micro = torch.stack(self._micro).mean(), trainer.global_step
+        self._micro.clear()
+        return [of_step]
 
     def _lr_share(self, trainer: Trainer) -> float:
         """Return the learning rate as a share of the highest so far, the largest over all parameter groups."""

@@ -4,7 +4,7 @@ from bnlm.doctor.check import check
 from bnlm.doctor.diagnosis import Diagnosis
 from bnlm.doctor.facts import Facts, facts_of
 from bnlm.doctor.finding import RULES, SEVERITIES, Finding
-from bnlm.doctor.history import History, Observation, Output
+from bnlm.doctor.history import History, Observation, Output, StatisticsGap
 from bnlm.doctor.table import findings_table
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "History",
     "Observation",
     "Output",
+    "StatisticsGap",
     "check",
     "facts_of",
     "findings_table",

@@ -22,10 +22,10 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R08": ("R09", "R05", "R06"),
     "R10": ("R20", "R12", "R05", "R06", "R03"),
     "R11": ("R20", "R12", "R05", "R06", "R03"),
-    "R12": ("R20", "R04"),
+    "R12": ("R20", "R04", "R09"),
     "R13": ("R08", "R20", "R12", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11"),
     "R14": ("R08", "R09", "R11", "R02", "R07"),
-    "R15": ("R17",),
+    "R15": ("R17", "R09", "R14"),
     "R17": ("R16", "R18"),
     "R18": ("R16",),
 }
@@ -75,7 +75,9 @@ class Diagnosis:
             cause = self._found.get(rule)
             if cause is None or cause.severity == "note":
                 continue
-            if _rank(cause) < _rank(finding):
+            # A high rate kills what learned before; what never had a gradient is another matter.
+            too_late = (finding.rule, rule) == ("R12", "R09") and cause.step >= finding.step
+            if _rank(cause) < _rank(finding) and not too_late:
                 return rule
         return None
 

@@ -44,6 +44,7 @@ class Facts:
         batch_norms: By module path: momentum, None for a cumulative average.
         redundant_biases: Module paths of layers whose bias the BatchNorm after them removes.
         weight_of: Module path of an activation -> name of the weight that feeds it.
+        frozen: Whether some parameters are not to be trained.
     """
 
     parameters: dict[str, ParameterFacts] = field(default_factory=dict)
@@ -51,6 +52,7 @@ class Facts:
     batch_norms: dict[str, float | None] = field(default_factory=dict)
     redundant_biases: list[str] = field(default_factory=list)
     weight_of: dict[str, str] = field(default_factory=dict)
+    frozen: bool = False
 
 
 def is_normalization(module: nn.Module) -> bool:
@@ -90,6 +92,7 @@ def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
             facts.weight_of[path] = names[id(weights[-1])]
     if weights and roles.get(id(weights[-1])) is None:
         roles[id(weights[-1])] = "output"
+    facts.frozen = not all(parameter.requires_grad for parameter in model.parameters())
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not isinstance(parameter, nn.parameter.UninitializedParameter):
             role = roles.get(id(parameter), "hidden") if parameter.ndim >= 2 else "vector"

@@ -15,6 +15,8 @@ from bnlm.doctor.facts import Facts
 WINDOW = 20
 #: Losses of single steps that are kept.
 LOSSES = 2000
+#: What counts as the start: losses of steps, and observed steps.
+EARLY_LOSSES, EARLY_OBSERVED = 20, 10
 
 
 @dataclass
@@ -52,6 +54,29 @@ class Observation:
         return {tag[len(start) :]: value for tag, value in self.scalars.items() if tag.startswith(start)}
 
 
+@dataclass
+class StatisticsGap:
+    """How far the running statistics of the BatchNorm that strays most are from those of a validation batch.
+
+    Attributes:
+        layer: Its module path.
+        log_variance: Median over the channels of |log(running variance / variance)|.
+        mean: Mean over the channels of |running mean - mean|, in standard deviations.
+        momentum: None for a cumulative average.
+        step: Optimizer steps taken.
+    """
+
+    layer: str
+    log_variance: float
+    mean: float
+    momentum: float | None
+    step: int
+
+    def residue(self, steps: float) -> float:
+        """Return the share of the statistics' start that is left after so many steps."""
+        return float((1 - self.momentum) ** steps) if self.momentum else 0.0
+
+
 class History:
     """A run so far: its first observation, the last ones, and the loss of every step that a loss was given for."""
 
@@ -63,6 +88,9 @@ class History:
         self.observed = 0
         self.losses: deque[float] = deque(maxlen=LOSSES)
         self.first_losses: list[float] = []
+        self.early_losses: list[float] = []
+        self.early_norms: list[float] = []
+        self.references: list[float] = []
         self.steps_with_loss = 0
         self.non_finite_losses = 0
         self.smooth = math.nan
@@ -74,7 +102,7 @@ class History:
         self.ever_graded: set[str] = set()
         self.ungraded_since: dict[str, tuple[int, int]] = {}
         self.overflows_allowed = 0
-        self.statistics_gap: tuple[str, float, float, float] | None = None
+        self.gaps: deque[StatisticsGap] = deque(maxlen=3)
 
     @property
     def step(self) -> int:
@@ -89,8 +117,8 @@ class History:
     @property
     def reference(self) -> float:
         """The loss of a network that knows nothing, or the first losses where that is not known; nan without any."""
-        if self.first is not None and self.first.output is not None:
-            return self.first.output.reference
+        if self.references:
+            return statistics.fmean(self.references)
         return self.first_loss
 
     @property
@@ -103,6 +131,13 @@ class History:
             self.first = observation
         self.recent.append(observation)
         self.observed += 1
+        output = observation.output
+        # The targets' mean square in one batch strays far from the true one; of classes it is the same each time.
+        if output is not None and math.isfinite(output.reference) and len(self.references) < WINDOW:
+            self.references.append(output.reference)
+        norm = observation.scalars.get("gradient_norm/total", math.nan)
+        if math.isfinite(norm) and len(self.early_norms) < EARLY_OBSERVED:
+            self.early_norms.append(norm)
         graded = {name for name, value in observation.of("gradient_std").items() if value != 0}
         self.ever_graded |= graded
         for name, parameter in self.facts.parameters.items():
@@ -123,9 +158,11 @@ class History:
                 continue
             if len(self.first_losses) < 4:
                 self.first_losses.append(loss)
+            if len(self.early_losses) < EARLY_LOSSES:
+                self.early_losses.append(loss)
             if len(self.losses) >= 10:
                 typical = statistics.median(islice(self.losses, len(self.losses) - 10, None))
-                if loss > 3 * typical + 0.5 * abs(self.reference):
+                if loss > typical + 2 * abs(typical) + 0.5 * abs(self.reference):  # a likelihood's loss goes below 0
                     self.spikes.append(self.steps_with_loss)
             self.losses.append(loss)
             # A running mean whose weights are those of a plain mean at first: the first loss alone is no start.
@@ -147,7 +184,36 @@ class History:
                     seen.setdefault(name, []).append(value)
         return {name: statistics.median(values) for name, values in seen.items() if len(values) >= least}
 
+    def last_losses(self, steps: int) -> list[float]:
+        """Return the last losses."""
+        return list(islice(self.losses, max(0, len(self.losses) - steps), None))
+
     def recent_loss(self, steps: int) -> float:
         """Return the mean of the last losses; nan without any."""
-        last = list(islice(self.losses, max(0, len(self.losses) - steps), None))
+        last = self.last_losses(steps)
         return statistics.fmean(last) if last else math.nan
+
+    def improves(self) -> bool:
+        """Return whether the loss is clearly below its start, beyond its noise; also where no loss is known."""
+        last = self.last_losses(50)
+        if len(last) < 2:
+            return True
+        recent, noise = statistics.fmean(last), statistics.stdev(last)
+        for start in (self.first_losses, self.early_losses):
+            first = statistics.fmean(start)
+            error = noise * math.sqrt(1 / len(start) + 1 / len(last))
+            if first - recent > max(0.1 * abs(first), 3 * error):
+                return True
+        return False
+
+    def falls(self, steps: int) -> bool:
+        """Return whether the last losses fall: by 2 % along their line, beyond their noise (t-statistic below -4)."""
+        last = self.last_losses(steps)
+        if len(last) < 10:
+            return False
+        times = range(len(last))
+        if min(last) == max(last):
+            return False
+        r = statistics.correlation(times, last)
+        fall = -r * statistics.stdev(last) / statistics.stdev(times) * len(last)
+        return fall > 0.02 * abs(statistics.fmean(last)) and r * r * (len(last) - 2) > 16 * (1 - r * r)

@@ -12,6 +12,9 @@ from bnlm.stats import RELU_LIKE
 
 #: R01: times the reference. CS231n notes, "neural networks 3": check the loss at chance. The factors are ours.
 LOSS_WARNING, LOSS_CRITICAL, LOSS_NOTE = 1.1, 1.5, 0.8
+#: R01 also wants what logits of std 1 cost, at most this share of the reference: torch's default output layer after a
+#: normalization has std 0.58, which may cost 0.36 nat.
+LOGITS_COST, LOGITS_SHARE = 0.5, 0.25
 #: R01 of a squared error: times the mean square of the targets.
 SQUARE_WARNING, SQUARE_CRITICAL = 2.0, 4.0
 #: R02: std of an example's logits. Gaussian logits that know nothing cost about std² / 2 above the reference.
@@ -24,6 +27,9 @@ DEAD_CRITICAL = 0.8
 DRIFT_WARNING, DRIFT_CRITICAL = 10.0, 100.0
 #: R06: std of the loss gradient at the first activation over the last's.
 GRADIENT_NOTE, GRADIENT_CRITICAL = 10.0, 100.0
+#: R06: a gradient that vanishes is critical if it loses this factor per layer, or the second over all of them. torch's
+#: default init keeps 0.4 per ReLU layer, so six of them 0.01, and trains well.
+KEPT_PER_LAYER, KEPT = 0.3, 1e-4
 #: R09 of the first step, log10. AdamW moves every weight by its rate then: 1e-2 on weights of std 0.05 is -0.7.
 FIRST_STEP = -0.3
 #: R16: values per channel that a batch's statistics are taken over. Wu & He 2018, arXiv 1803.08494; 8 and 16 are ours.
@@ -65,7 +71,10 @@ def _output(history: History) -> Iterator[Finding]:
             "been trained before, or sees its targets.",
             "Nothing, if it was trained before; otherwise look for the target among the inputs.",
         )  # fmt: skip
-    if not output.loss > LOSS_WARNING * output.reference + error:
+    limit = LOSS_WARNING * output.reference
+    if output.kind == "cross_entropy":
+        limit = max(limit, output.reference + min(LOGITS_COST, LOGITS_SHARE * output.reference))
+    if not output.loss > limit + error:
         return
     critical = output.loss > LOSS_CRITICAL * output.reference + error
     confident = output.logit_std > LOGIT_STD_WARNING
@@ -80,7 +89,7 @@ def _output(history: History) -> Iterator[Finding]:
             "torch `layer.weight.data *= 0.1; layer.bias.data.zero_()`.",
         )  # fmt: skip
     yield Finding(
-        "R01", "critical" if critical else "warning", "output", 0, output.loss, LOSS_WARNING * output.reference,
+        "R01", "critical" if critical else "warning", "output", 0, output.loss, limit,
         f"the first loss is {output.loss:.2f} where knowing nothing gives {output.reference:.2f}.",
         "Scale the output layer's weights down (init.output_scale=0.1), or set its bias to the log of the class "
         "frequencies.",
@@ -183,7 +192,8 @@ def _gradient(history: History) -> Iterator[Finding]:
         vanishes = ratio < 1
         if not (ratio < 1 / GRADIENT_NOTE or ratio > GRADIENT_NOTE):
             continue
-        critical = ratio < 1 / GRADIENT_CRITICAL or ratio > GRADIENT_CRITICAL
+        steep = ratio < 1 / GRADIENT_CRITICAL and ratio < KEPT_PER_LAYER ** (len(chain) - 1)
+        critical = steep or ratio < KEPT or ratio > GRADIENT_CRITICAL
         yield Finding(
             "R06", "critical" if critical else "note", in_words(chain), 0, ratio,
             1 / GRADIENT_CRITICAL if vanishes else GRADIENT_CRITICAL,
@@ -264,13 +274,35 @@ def _symmetric(history: History) -> Iterator[Finding]:
     # A zero matrix that gets a gradient starts a residual branch or an adapter; one without can never leave zero.
     stuck = [p.name for p in hidden if p.zero and gradients.get(p.name, 0.0) == 0]
     stuck = stuck if len(stuck) == sum(p.zero for p in hidden) else []
-    if alike or stuck:
-        where = in_words(alike + stuck)
-        how = (
-            "all units start alike and get the same gradient" if alike else "all weights are zero, as is their gradient"
-        )
+    cut = [] if stuck else _cut_off(history, gradients)
+    if alike or stuck or cut:
+        where = in_words(alike + stuck + cut)
+        if alike:
+            how = "all units start alike and get the same gradient, so they stay alike for ever"
+        elif stuck:
+            how = "all weights are zero, as is their gradient, so they stay so for ever"
+        else:
+            how = "all weights are zero, so that nothing of the input passes and what is before gets no gradient"
         yield Finding(
             "R20", "critical", where, 0, 1.0, COLLINEAR,
-            f"{where}: {how}, so they stay alike for ever.",
+            f"{where}: {how}.",
             "Draw the weights at random: init=kaiming_normal, or torch.nn.init.kaiming_normal_.",
         )  # fmt: skip
+
+
+def _cut_off(history: History, gradients: dict[str, float]) -> list[str]:
+    """Return the zero matrices that feed an activation alone and keep all before them from the loss.
+
+    Beside a residual connection what is before has a gradient; an adapter's zero matrix comes with frozen weights.
+    """
+    facts = history.facts
+    if facts.frozen:
+        return []
+    before: list[str] = []
+    for parameter in facts.parameters.values():
+        if parameter.zero and parameter.role == "hidden" and parameter.name in facts.weight_of.values():
+            graded = [name for name in before if name in gradients]
+            return [parameter.name] if graded and not any(gradients[name] for name in graded) else []
+        if parameter.role != "vector":
+            before.append(parameter.name)
+    return []

@@ -10,10 +10,13 @@ from bnlm.doctor.history import History
 
 #: R13: recent loss over the reference. Language models are flat at 0.56 to 0.72 of it in some window, healthily.
 STUCK, FLAT = 0.98, 0.9
+#: R13: steps to wait, and no longer than this share of the run. Small recurrent networks stay at chance for 200 steps.
+PATIENCE, PATIENCE_SHARE = 400, 0.9
 #: R14: smoothed loss over its best; R14 also wants 0.15 of the reference between them, and 20 steps.
 RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
-#: R15: how far the validation loss is above the training loss, and above its best.
-GAP, RISEN = 0.1, 0.03
+#: R15: how far the validation loss is above the training loss, and above its best; and that at least this share of the
+#: reference, because losses near zero differ by factors in healthy runs.
+GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.02
 
 
 def loss_findings(history: History) -> Iterator[Finding]:
@@ -49,8 +52,8 @@ def _diverging(history: History) -> Iterator[Finding]:
 
 
 def _not_decreasing(history: History) -> Iterator[Finding]:
-    enough = 200 if math.isinf(history.total_steps) else min(200, max(100, 0.6 * history.total_steps))
-    if history.steps_with_loss < enough or history.recent[-1].lr_share < 0.1:
+    enough = min(PATIENCE, max(100, PATIENCE_SHARE * history.total_steps))
+    if history.steps_with_loss < enough or history.recent[-1].lr_share < 0.1 or history.falls(100):
         return
     recent, reference = history.recent_loss(100), history.reference
     if not reference > 0 or history.first_loss < 0.7 * reference:
@@ -71,6 +74,8 @@ def _overfitting(history: History) -> Iterator[Finding]:
         return
     best = min(loss for loss, _ in history.validations)
     (loss, train), (before, _) = history.validations[-1], history.validations[-2]
+    if not loss - best > RISEN_OF_REFERENCE * abs(history.reference):
+        return
     if loss > (1 + RISEN) * best and before > (1 + RISEN / 2) * best and loss > (1 + GAP) * train > 0:
         yield Finding(
             "R15", "warning", "validation loss", history.step, loss / train - 1, GAP,

@@ -13,10 +13,14 @@ from bnlm.doctor.history import History
 FLAT_WARNING, FLAT_CRITICAL = 0.5, 0.9
 #: R04: ReLU networks with torch's default init sit at 20 to 33 % and train well.
 DEAD_WARNING, DEAD_CRITICAL = 0.5, 0.8
+#: R04: below this share of its first value the loss shows that the units left are enough: no more than a note.
+LEARNED = 0.5
 #: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
 LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.5, 1.0
 #: R10: gradsnitch and others; a rate of 1e-3 of the healthy one reads -5.1 to -5.7.
 SMALL_WARNING, SMALL_CRITICAL = -4.0, -5.0
+#: Losses to wait for before the lack of a fall counts: R06 and R10; R09, at most 0.8 of the run.
+PATIENCE, LARGE_PATIENCE = 100, 250
 #: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
 SPREAD_WARNING = 1.5
 #: R12: optimizer steps, and observed steps, without a gradient.
@@ -36,12 +40,6 @@ def training_findings(history: History) -> Iterator[Finding]:
     yield from _gradient(history)
     yield from _spikes(history)
     yield from _updates(history)
-
-
-def improves(history: History) -> bool:
-    """Return whether the loss has clearly fallen since the start; also where no loss is known."""
-    recent, first = history.recent_loss(50), history.first_loss
-    return math.isnan(recent) or math.isnan(first) or recent < 0.9 * first
 
 
 def _kinds(history: History) -> dict[str, str]:
@@ -74,8 +72,10 @@ def _dead(history: History) -> Iterator[Finding]:
     dead = [layer for layer, value in shares.items() if value > DEAD_WARNING]
     if dead:
         worst = max(shares[layer] for layer in dead)
+        harmless = history.improves() and history.recent_loss(50) < LEARNED * history.first_loss
+        severity = "critical" if worst > DEAD_CRITICAL else "note" if harmless else "warning"
         yield Finding(
-            "R04", "critical" if worst > DEAD_CRITICAL else "warning", in_words(dead), history.step, worst,
+            "R04", severity, in_words(dead), history.step, worst,
             DEAD_WARNING,
             f"{in_words(dead)}: up to {worst:.0%} of the {kinds.get(dead[0], 'activation')} units have not responded "
             f"to any example of the last {min(history.observed, 20)} observed steps; they learn nothing more.",
@@ -85,7 +85,7 @@ def _dead(history: History) -> Iterator[Finding]:
 
 
 def _gradient(history: History) -> Iterator[Finding]:
-    if improves(history) or history.steps_with_loss < 100:
+    if history.improves() or history.steps_with_loss < PATIENCE:
         return
     kinds, stds = _kinds(history), history.median("activation_gradient_std")
     for kind in dict.fromkeys(kinds.values()):
@@ -109,19 +109,25 @@ def _gradient(history: History) -> Iterator[Finding]:
 def _spikes(history: History) -> Iterator[Finding]:
     recent = [step for step in history.spikes if step > history.steps_with_loss - 500]
     norms = [o.scalars["gradient_norm/total"] for o in history.recent if "gradient_norm/total" in o.scalars]
-    typical = statistics.median(norms) if norms else 0.0
     # A gradient that vanishes with the loss makes every other one look large.
-    start = history.first.scalars.get("gradient_norm/total", 0.0) if history.first is not None else 0.0
-    high = [norm for norm in norms if norm > max(10 * typical, 3 * start) > 0]
+    start = statistics.median(history.early_norms) if history.early_norms else 0.0
+    high = [index for index in range(3, len(norms)) if norms[index] > max(10 * _around(norms, index), 3 * start) > 0]
     if len(recent) >= 3 or len(high) >= 3:
-        share = max(high) / typical if len(high) >= 3 else float(len(recent))
+        count = max(len(recent), len(high))
         yield Finding(
-            "R07", "warning", "loss" if len(recent) >= 3 else "gradients", history.step, share, 3,
-            f"{max(len(recent), len(high))} steps stand out: a loss over 3 times, or a gradient norm over 10 times, "
-            "what is usual.",
+            "R07", "warning", "loss" if len(recent) >= 3 else "gradients", history.step, count, 3,
+            f"{count} steps stand out: a loss over 3 times, or a gradient norm over 10 times, that of the steps around "
+            "them.",
             "Clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up, and look at the batches of "
             "these steps.",
         )  # fmt: skip
+
+
+def _around(norms: list[float], index: int) -> float:
+    """Return what is usual near one of the norms: the larger of the medians of the five before and after it."""
+    return max(
+        statistics.median(part) for part in (norms[max(0, index - 5) : index], norms[index + 1 : index + 6]) if part
+    )
 
 
 def _updates(history: History) -> Iterator[Finding]:
@@ -139,7 +145,11 @@ def _updates(history: History) -> Iterator[Finding]:
     large = [name for name, u in judged.items() if u > LARGE_WARNING + limits[name]]
     large_hidden = [name for name in large if name in hidden]
     # Small networks that train well reach -1.3: below the critical limit, something has to suffer.
-    suffers = not improves(history) or history.steps_above > 0 or bool(list(_saturated(history)) + list(_dead(history)))
+    improves = history.improves()
+    # AdamW's first steps are large everywhere, and recurrent networks that train well may stay at chance for 200.
+    waits = history.steps_with_loss < min(LARGE_PATIENCE, 0.8 * history.total_steps)
+    suffers = not (improves or waits) or history.steps_above > 0
+    suffers = suffers or bool(list(_saturated(history)) + list(_dead(history)))
     extreme = [name for name in large_hidden if judged[name] > LARGE_CRITICAL + limits[name]]
     if extreme or (large and suffers):
         worst = max(large, key=lambda name: judged[name])
@@ -151,7 +161,7 @@ def _updates(history: History) -> Iterator[Finding]:
             "Divide optimizer.lr by 3 to 10, warm it up, or clip the gradients (trainer.gradient_clip_val=1.0).",
         )  # fmt: skip
     spread = max(hidden.values()) - min(hidden.values()) if hidden else 0.0
-    if history.observed >= 8 and spread > SPREAD_WARNING + 0.5 * improves(history):
+    if history.observed >= 8 and spread > SPREAD_WARNING:
         slow, fast = min(hidden, key=lambda n: hidden[n]), max(hidden, key=lambda n: hidden[n])
         yield Finding(
             "R11", "warning", f"{slow} and {fast}", history.step, hidden[fast] - hidden[slow], SPREAD_WARNING,
@@ -161,10 +171,9 @@ def _updates(history: History) -> Iterator[Finding]:
             "learning rates.",
         )  # fmt: skip
     slow_steps = history.steps_with_loss or history.step
-    if hidden and slow_steps >= 100:
+    if hidden and slow_steps >= PATIENCE:
         typical = statistics.median(hidden.values())
-        stands = not improves(history)
-        if typical < SMALL_WARNING and stands and history.first_loss > 0.5 * abs(history.reference):
+        if typical < SMALL_WARNING and not improves and history.first_loss > 0.5 * abs(history.reference):
             yield Finding(
                 "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
                 typical, SMALL_WARNING,
@@ -204,16 +213,23 @@ def _frozen(history: History) -> Iterator[Finding]:
 
 
 def _mismatch(history: History) -> Iterator[Finding]:
-    if history.statistics_gap is None:
+    if not history.gaps:
         return
-    layer, log_variance, mean_gap, residue = history.statistics_gap
-    # Early in training the statistics move as fast as the network: only a start that lingers is held against them.
-    allowance = 1.0 if residue > RESIDUE else 5.0
-    if log_variance > LOG_VARIANCE * allowance or mean_gap > MEAN_GAP * allowance:
+    gap = history.gaps[-1]
+    residue = gap.residue(gap.step)
+    # Early in training the statistics move as fast as the network: held against them is only a start that lingers, in
+    # the second half of the run or for longer than that; otherwise a large gap, in several validations in a row.
+    lingers = residue > RESIDUE and (
+        2 * gap.step >= history.total_steps or gap.residue(history.total_steps / 2) > RESIDUE
+    )
+    judged, allowance = ([gap], 1.0) if lingers else (list(history.gaps), 5.0)
+    apart = all(each.log_variance > LOG_VARIANCE * allowance or each.mean > MEAN_GAP * allowance for each in judged)
+    faded = len(judged) == history.gaps.maxlen and all(each.residue(each.step) <= RESIDUE for each in judged)
+    if apart and (lingers or faded):
         yield Finding(
-            "R17", "warning", layer, history.step, max(log_variance / LOG_VARIANCE, mean_gap / MEAN_GAP), 1.0,
-            f"{layer}: the running statistics that eval uses are not those of the data: variances differ by a factor "
-            f"of {math.exp(log_variance):.2f}, means by {mean_gap:.2f} standard deviations; {residue:.0%} of them is "
-            "still where they started.",
+            "R17", "warning", gap.layer, gap.step, max(gap.log_variance / LOG_VARIANCE, gap.mean / MEAN_GAP), allowance,
+            f"{gap.layer}: the running statistics that eval uses are not those of the data: variances differ by a "
+            f"factor of {math.exp(gap.log_variance):.2f}, means by {gap.mean:.2f} standard deviations; {residue:.0%} "
+            "of them is still where they started.",
             "Train longer, raise normalization.momentum, or take exact statistics with bnlm.normalization.calibrate.",
         )  # fmt: skip
