@@ -1,5 +1,6 @@
 """Spelling new words."""
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from bnlm import sample as command
 from bnlm.data import Vocabulary
-from bnlm.sample import MAX_LENGTH, sample
+from bnlm.models import Recurrent, Transformer
+from bnlm.sample import MAX_LENGTH, lines, origins, sample
 
 
 class Bigrams(nn.Module):
@@ -75,6 +77,47 @@ def test_the_model_is_used_in_evaluation_mode_and_given_back_as_it_was() -> None
     assert model.training
 
 
+class Memory(nn.Module):
+    """A sequence model that spells `abab...` and ends after as many characters as it sees at most but one."""
+
+    sequence = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.widths: list[int] = []
+
+    def forward(self, idx: Tensor) -> Tensor:
+        self.widths.append(idx.shape[1])
+        assert bool((idx[:, 1:] != 0).all())  # no word that has ended, and no padding
+        following = torch.where(idx == 1, 2, 1)
+        following[:, 3:] = 0
+        return nn.functional.one_hot(following, 3).float() * 50
+
+
+def test_sequence_models_see_the_whole_word() -> None:
+    model = Memory()
+    assert sample(model, VOCABULARY, context=9, n=2) == ["aba"] * 2
+    assert model.widths == [1, 2, 3, 4]
+    assert sample(model, VOCABULARY, context=9, n=1, prefix="bb") == ["bba"]
+    assert len(sample(model, VOCABULARY, context=3, n=1)[0]) == MAX_LENGTH  # it never sees enough to end
+    assert max(model.widths[-MAX_LENGTH:]) == 3
+
+
+@pytest.mark.parametrize("model", [Recurrent(3, 5, "lstm", 4, 4), Transformer(3, 5, 1, 2, 4)])
+def test_every_sequence_model_can_be_sampled(model: nn.Module) -> None:
+    words = sample(model, VOCABULARY, context=5, n=30, seed=2)
+    assert len(words) == 30
+    assert set("".join(words)) == {"a", "b"}
+
+
+def test_where_words_come_from() -> None:
+    found = origins(["ab", "b", "a", "bb"], {"train": ["ab", "b"], "val": ["b", "a"], "test": []})
+    assert found == ["train", "train", "val/test", "new"]
+    assert lines(["ab", ""], ["train", "new"]) == "ab\ttrain\n\tnew\n"
+    assert lines(["ab"], [None]) == "ab\n"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -112,12 +155,15 @@ def test_the_command(
     assert call(checkpoint)[0] == (folder / "samples.txt").read_text()  # the same seed
     assert len(call(checkpoint, "n=3")[0].splitlines()) == 3
     assert all(word.startswith("no") for word in call(checkpoint, "prefix=no", "top_k=null")[0].splitlines())
+    entries = json.loads(call(checkpoint, "n=5", "--json")[0])
+    assert [f"{entry['word']}\t{entry['origin']}" for entry in entries] == call(checkpoint, "n=5")[0].splitlines()
     assert "temperature" in call("--help")[0]
     for wrong, message in (
         ([checkpoint, "prefix=é"], "é"),
         ([checkpoint, "temperatur=1"], "Did you mean temperature=?"),
         ([checkpoint, "n=many"], "n=many: expected a whole number."),
         ([checkpoint, "top_k=1.5"], "top_k=1.5: expected a whole number or null."),
+        ([checkpoint, "json=yes"], "json=yes: expected true or false."),
         ([], "checkpoint is missing"),
         (["checkpoint=/no/such"], "there is no such file"),
     ):

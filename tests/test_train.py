@@ -236,12 +236,12 @@ def test_val_loss_is_returned_for_sweepers(run: Run, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model=mlpp"], "model=mlpp: there is no such option. Did you mean mlp? Accepted: mlp."),
+        (["model=mlpp"], "model=mlpp: there is no such option. Did you mean mlp? Accepted: "),
         (["normalization=bach"], "Did you mean batch?"),
         (["modell=mlp"], "there is no key or group 'modell'. Did you mean model?"),
         (["model.n_emb=3"], "model has no key 'n_emb'. Did you mean n_embd? Accepted: n_embd, hidden_sizes"),
         (["seeds=3"], "there is no key or group 'seeds'. Did you mean seed?"),
-        (["data.path=x"], "It belongs to data=makemore, data=words."),
+        (["data.path=x"], "It belongs to data=makemore, data=text, data=words."),
         (["trainer.max_stepz=3"], "Did you mean max_steps?"),
         (["+trainer.max_stepz=3"], "trainer.max_stepz is not an option of lightning.pytorch.Trainer."),
         (["seed.x=3"], "seed is a single value"),

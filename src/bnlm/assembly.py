@@ -17,13 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from bnlm.callbacks import Doctor, StepProgress
+from bnlm.checkpoint import needs_sequences
 from bnlm.checkpoint_io import AtomicCheckpointIO
 from bnlm.config import ConfigError, build, refused
-from bnlm.data import WordsDataModule
+from bnlm.data import CharacterDataModule
 from bnlm.init import report_table
 from bnlm.interruption import StopOnSignal
 from bnlm.language_model import LanguageModel
 from bnlm.run_summary import show
+from bnlm.sample_log import SampleLog
 
 log = logging.getLogger("bnlm")
 
@@ -31,8 +33,18 @@ log = logging.getLogger("bnlm")
 INIT_EXAMPLES = 256
 
 
+def build_data(cfg: DictConfig) -> CharacterDataModule:
+    """Build the data in the form that the model says it needs: windows, or whole sequences.
+
+    Raises:
+        ConfigError: For values that the data refuse.
+    """
+    sequence = {"sequence": True} if needs_sequences(cfg.model) else {}  # data of a user's own may not know of it
+    return build(cfg.data, "data", **sequence)
+
+
 def build_language_model(
-    cfg: DictConfig, data: WordsDataModule, overrides: Sequence[str] = (), show_init: bool = False
+    cfg: DictConfig, data: CharacterDataModule, overrides: Sequence[str] = (), show_init: bool = False
 ) -> LanguageModel:
     """Build the model, initialise it and wrap it for training.
 
@@ -44,16 +56,19 @@ def build_language_model(
         cfg.model, "model", vocab_size=data.vocab_size, context=data.context, normalization=normalization
     )
     initialize = build(cfg.init, "init")
-    contexts, _ = data.examples("train")
-    spread = torch.linspace(0, len(contexts) - 1, INIT_EXAMPLES).long()  # neighbours come from one word
+    example, _ = data.some_examples(INIT_EXAMPLES)
+    options: dict[str, Any] = {}
+    if cfg.init.get("residual") is None and getattr(model, "residual", None) is not None:
+        options["residual"] = model.residual  # a model with residual branches names them itself
     try:
-        reports = initialize(model, example=contexts[spread], generator=torch.Generator().manual_seed(cfg.seed))
+        reports = initialize(model, example=example, generator=torch.Generator().manual_seed(cfg.seed), **options)
     except (ValueError, TypeError) as error:
         raise refused("init", error) from error
     clip = cfg.trainer.get("gradient_clip_val")
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     if config["data"].get("path") is not None:
         config["data"]["path"] = str(Path(cfg.data.path).expanduser().absolute())
+    config["data"]["context"] = data.context  # what the model was built for: of sequences, the data decide it
     configuration = {"config": config, "overrides": list(overrides), "characters": data.vocabulary.characters}
     optimizer, scheduler = build(cfg.optimizer, "optimizer"), build(cfg.scheduler, "scheduler")
     # Lightning makes these in the middle of `fit`; made here once, a value they refuse shows before it.
@@ -92,6 +107,7 @@ def build_trainer(cfg: DictConfig, checkpoints: Path, stopper: StopOnSignal) -> 
     callbacks.append(stopper)
     if cfg.trainer.get("enable_progress_bar", True):
         callbacks.append(StepProgress())
+    callbacks.append(SampleLog(cfg.seed))
     callbacks.append(
         ModelCheckpoint(
             checkpoints,

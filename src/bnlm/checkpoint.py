@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from bnlm.config import ConfigError
-from bnlm.data import Vocabulary, WordsDataModule
+from bnlm.data import CharacterDataModule, TextDataModule, Vocabulary, WordsDataModule
+
+DATA: dict[str, type[CharacterDataModule]] = {
+    f"bnlm.data.{kind.__name__}": kind for kind in (WordsDataModule, TextDataModule)
+}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -105,17 +110,31 @@ def _targets(node: Any) -> list[str]:
     return own + [target for key in node for target in _targets(node[key])]
 
 
-def build_data(config: dict[str, Any], path: str | Path) -> WordsDataModule:
+def needs_sequences(model: Mapping[Any, Any]) -> bool:
+    """Return whether the class that a model's configuration names says that it learns whole sequences."""
+    return bool(getattr(get_object(str(model["_target_"])), "sequence", False))
+
+
+def data_class(config: dict[str, Any], path: str | Path) -> type[CharacterDataModule]:
+    """Return the class of the data that a checkpoint's run was trained on.
+
+    Raises:
+        ConfigError: If they are not one of ours.
+    """
+    target = config["data"]["_target_"]
+    if target not in DATA:
+        raise ConfigError(f"checkpoint={path}: its data come from {target}, which cannot be evaluated here.")
+    return DATA[target]
+
+
+def build_data(config: dict[str, Any], path: str | Path) -> CharacterDataModule:
     """Return the data that a checkpoint's run was trained on.
 
     Raises:
         ConfigError: If they are no longer there, or of another kind.
     """
-    options = dict(config["data"])
-    target = options.pop("_target_")
-    if target != "bnlm.data.WordsDataModule":
-        raise ConfigError(f"checkpoint={path}: its data come from {target}, which cannot be evaluated here.")
+    options: dict[str, Any] = {key: value for key, value in config["data"].items() if key != "_target_"}
     try:
-        return WordsDataModule(**options)
+        return data_class(config, path)(**options, sequence=needs_sequences(config["model"]))
     except ValueError as error:
         raise ConfigError(f"checkpoint={path}: {error}") from error

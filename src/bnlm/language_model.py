@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from bnlm.callbacks.tensorboard import write_step
+from bnlm.data import IGNORED
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -34,7 +35,8 @@ class SplitMetrics(nn.Module):
         self.accuracy = MulticlassAccuracy(vocab_size, average="micro")
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
-        """Add a batch: `(N, vocab_size)` logits, `(N,)` targets."""
+        """Add a batch: logits `(N, vocab_size)` and targets `(N,)`, or those of sequences (see `predictions`)."""
+        logits, targets = predictions(logits, targets)
         self.loss.update(F.cross_entropy(logits.float(), targets).double(), weight=len(targets))
         self.accuracy.update(logits, targets)
 
@@ -46,6 +48,25 @@ class SplitMetrics(nn.Module):
     def reset(self) -> None:
         self.loss.reset()
         self.accuracy.reset()
+
+
+def predictions(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits `(M, vocab_size)` and targets `(M,)` of the predictions that count.
+
+    Of windows, `(N, vocab_size)` and `(N,)`, that is all of them; of sequences, `(N, T, vocab_size)` and `(N, T)`,
+    those whose target is not `IGNORED`. They are taken out before the loss, so that nothing that looks at what goes
+    into it sees a padding.
+    """
+    if targets.dim() == 1:
+        return logits, targets
+    flat = targets.flatten()
+    counted = (flat != IGNORED).nonzero().squeeze(1)
+    return logits.flatten(0, 1).index_select(0, counted), flat.index_select(0, counted)
+
+
+def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy, nats per character, of the `predictions` that count."""
+    return F.cross_entropy(*predictions(logits, targets))
 
 
 def derived_metrics(loss: float) -> dict[str, float]:
@@ -70,13 +91,16 @@ def steps_can_be_direct(trainer: Trainer) -> bool:
 class LanguageModel(LightningModule):
     """Learns to predict the next character with any `model` that maps contexts `(N, context)` to logits.
 
+    A sequence model (`sequence = True` in its class) maps padded words `(N, T)` to logits `(N, T, vocab_size)`; its
+    targets are `(N, T)`, with `IGNORED` at the paddings. Losses are means over characters in both cases.
+
     One Lightning batch holds several minibatches, `(steps, batch, context)`; `training_step` takes one optimizer step
     for each, and all of Lightning (`trainer.global_step`, `max_steps`, checkpoints) counts them one by one. Lightning's
     cost per batch is then paid once per chunk. Losses are logged straight to the loggers with the step they belong
     to: each of the first 100, then the mean over every `trainer.log_every_n_steps`.
 
     Args:
-        model: Maps int64 `(N, context)` to `(N, vocab_size)`.
+        model: Maps int64 `(N, context)` to `(N, vocab_size)`, or `(N, T)` to `(N, T, vocab_size)`.
         vocab_size: Number of classes.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning rate's schedule, stepped once per optimizer step; None for a constant rate.
@@ -111,7 +135,7 @@ class LanguageModel(LightningModule):
         self.metrics = nn.ModuleDict({split: SplitMetrics(vocab_size) for split in ("val", "test")})
 
     def forward(self, contexts: Tensor) -> Tensor:
-        """`(N, context)` -> `(N, vocab_size)` logits."""
+        """`(N, context)` -> `(N, vocab_size)` logits, or `(N, T)` -> `(N, T, vocab_size)`."""
         return self.model(contexts)
 
     def configure_optimizers(self) -> Any:
@@ -129,6 +153,8 @@ class LanguageModel(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Take one optimizer step per minibatch of `(steps, N, context)` contexts and `(steps, N)` targets.
 
+        Of sequences the targets are `(steps, N, T)`.
+
         Returns:
             `(steps,)`: the loss of each.
         """
@@ -138,7 +164,7 @@ class LanguageModel(LightningModule):
         model, parameters = self.model, list(self.parameters())
         losses: list[Tensor] = []
         for contexts, targets in zip(batch[0].unbind(), batch[1].unbind(), strict=True):
-            loss = F.cross_entropy(model(contexts), targets)
+            loss = loss_of(model(contexts), targets)
             for parameter in parameters:  # optimizer.zero_grad() takes ten times as long
                 parameter.grad = None
             direct = bool(losses) and self._direct

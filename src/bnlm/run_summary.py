@@ -11,13 +11,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
-from bnlm.data import WordsDataModule
+from bnlm.data import CharacterDataModule
 from bnlm.evaluate import evaluate
 from bnlm.language_model import LanguageModel
 
 
 def summarize(
-    cfg: DictConfig, model: LanguageModel, data: WordsDataModule, trainer: Trainer, seconds: float, first_step: int
+    cfg: DictConfig, model: LanguageModel, data: CharacterDataModule, trainer: Trainer, seconds: float, first_step: int
 ) -> dict[str, Any]:
     """Evaluate the trained model on all splits, log what is new, and return what goes into `summary.json`."""
     model.to(trainer.strategy.root_device)  # Lightning leaves it on the processor
@@ -39,7 +39,7 @@ def summarize(
         "best_val_loss": math.inf if best.best_model_score is None else float(best.best_model_score),
         "steps": trainer.global_step,
         "parameters": sum(p.numel() for p in model.model.parameters()),
-        "examples": {split: len(data.examples(split)[1]) for split in ("train", "val", "test")},
+        "examples": {split: data.n_characters(split) for split in ("train", "val", "test")},
         "seconds": round(seconds, 3),
         "steps_per_second": round(steps / seconds, 1),
         "seed": cfg.seed,

@@ -16,22 +16,22 @@ from typing import Any, NoReturn
 
 import hydra
 import torch
-import torch.nn.functional as F
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from bnlm.assembly import build_language_model, build_trainer, fit_batches_to_cadences, quieten
+from bnlm.assembly import build_data, build_language_model, build_trainer, fit_batches_to_cadences, quieten
 from bnlm.callbacks import CriticalFindingError
-from bnlm.config import CONF, ConfigError, build, check
+from bnlm.config import CONF, ConfigError, check
 from bnlm.config_errors import explain, is_mistake
 from bnlm.data import WordsDataModule
 from bnlm.doctor import check as diagnose
 from bnlm.interruption import StopOnSignal
+from bnlm.language_model import loss_of
 from bnlm.resume import check_resumable, how_to_resume, with_checkpoint_overrides
 from bnlm.run_summary import finite, print_summary, summarize
-from bnlm.sample import sample
+from bnlm.sample import lines, origins, sample
 
 log = logging.getLogger("bnlm")
 
@@ -75,10 +75,10 @@ def _train(cfg: DictConfig, run_folder: Path, checkpoints: Path, overrides: Sequ
     seed_everything(cfg.seed, workers=True, verbose=False)
     fit_batches_to_cadences(cfg)
     saved = None if cfg.checkpoint is None else check_resumable(cfg)
-    data: WordsDataModule = build(cfg.data, "data")
+    data = build_data(cfg)
     if saved is not None:
         try:
-            data.load_state_dict(saved["WordsDataModule"])  # Lightning would, in the middle of `fit`
+            data.load_state_dict(saved.get(type(data).__qualname__, {}))  # Lightning would, in the middle of `fit`
         except ValueError as error:
             raise ConfigError(str(error)) from error
     model = build_language_model(cfg, data, overrides, show_init=saved is None)
@@ -88,9 +88,7 @@ def _train(cfg: DictConfig, run_folder: Path, checkpoints: Path, overrides: Sequ
     started = time.monotonic()
     first_step = 0 if saved is None else saved["global_step"]
     if cfg.diagnostics.get("preflight") and saved is None:
-        contexts, targets = data.examples("train")
-        spread = torch.linspace(0, len(targets) - 1, data.batch_size).long()  # neighbours come from one word
-        diagnose(model.model, (contexts[spread], targets[spread]), F.cross_entropy)
+        diagnose(model.model, data.some_examples(data.batch_size), loss_of)
     try:
         trainer.fit(model, data, ckpt_path=cfg.checkpoint, weights_only=True)
     except CriticalFindingError as error:
@@ -111,11 +109,13 @@ def _train(cfg: DictConfig, run_folder: Path, checkpoints: Path, overrides: Sequ
         summary["best_val_loss"] = summary["val/loss"]
     if trainer.is_global_zero:
         try:
-            words = sample(model.model, data.vocabulary, data.context, n=20, seed=cfg.seed)
+            start = data.start_id(data.vocabulary)
+            words = sample(model.model, data.vocabulary, data.context, n=20, seed=cfg.seed, start=start)
         except ValueError as error:
             log.warning("No words were sampled: %s", error)
             words = []
-        (run_folder / "samples.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+        found = origins(words, data.words) if isinstance(data, WordsDataModule) else [None] * len(words)
+        (run_folder / "samples.txt").write_text(lines(words, found), encoding="utf-8")
         (run_folder / "summary.json").write_text(
             json.dumps(finite(summary), indent=2, allow_nan=False) + "\n", encoding="utf-8"
         )

@@ -37,7 +37,7 @@ def test_defaults_agree_with_the_code() -> None:
     defaults = {name: parameter.default for name, parameter in inspect.signature(WordsDataModule).parameters.items()}
     own = {key: value for key, value in config.items() if key not in ("_target_", "seed", "steps_per_batch")}
     assert own == {key: list(defaults[key]) if key == "splits" else defaults[key] for key in own}
-    assert set(defaults) - set(own) == {"path", "url", "sha256", "seed", "steps_per_batch"}
+    assert set(defaults) - set(own) == {"path", "url", "sha256", "seed", "steps_per_batch", "sequence"}
 
 
 def test_the_options_share_what_they_do_not_change() -> None:

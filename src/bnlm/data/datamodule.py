@@ -5,42 +5,32 @@ import string
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from os import PathLike
-from typing import Any
 
-import torch
-from lightning import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from bnlm.data.character_datamodule import CharacterDataModule, check_split
 from bnlm.data.checks import check_whole_number
 from bnlm.data.makemore import makemore_path
-from bnlm.data.minibatches import EvaluationBatches, Minibatches
+from bnlm.data.sequences import sequences
 from bnlm.data.vocabulary import Vocabulary
 from bnlm.data.windows import count_windows, windows
-from bnlm.data.words import SPLITS, check_splits, read_words, split_words
+from bnlm.data.words import SPLITS, read_words, split_words
 
-STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-
-# What a checkpoint says about its data, and the keys that decide it. A model fits only data with the first two; a
-# training run goes on as it began only if the others agree too.
-MODEL_KEYS = {"context": "data.context", "characters": "data.path"}
-SAMPLING_KEYS = {
-    "seed": "seed",
-    "batch_size": "data.batch_size",
-    "train_examples": "data.path, data.splits or data.split_seed",
-    "train_sha256": "data.path, data.splits or data.split_seed",
-}
+MAX_SEQUENCE = 1000  # characters of the longest word that sequences are made for: every word is padded to it
 
 
-class WordsDataModule(LightningDataModule):
+class WordsDataModule(CharacterDataModule):
     """A word list, split and cut into windows that lie on the device as one tensor a split.
 
     Everything is checked, and the words read, when it is built: `vocabulary`, `vocab_size` and `words` (the words of
     each split) are there before a model is, and a mistake shows before any training.
 
+    For sequence models an example is a word instead: an id 0 and its characters, padded with 0 to the longest word of
+    the list, and as targets its characters and the end mark. `context` is then the length of these rows.
+
     Args:
         path: Text file with one word a line. None takes the shipped names, or with `url` the published list.
-        context: Characters a prediction sees.
+        context: Characters a prediction sees; of sequences, all before it.
         batch_size: Examples an optimizer step, on each rank.
         splits: Shares of the training, validation and test words; they sum to 1.
         split_seed: Of the shuffle before the split; 42 is the lecture's.
@@ -49,6 +39,7 @@ class WordsDataModule(LightningDataModule):
         eval_batch_size: Examples a batch in evaluation; of no influence on the results.
         steps_per_batch: Optimizer steps a training batch of Lightning; of no influence on the results.
         seed: Of the minibatches.
+        sequence: Whether the model learns every position of a word at once.
     Raises:
         ValueError: If a value is not valid, or the list cannot be had; the message names the key.
     """
@@ -65,103 +56,35 @@ class WordsDataModule(LightningDataModule):
         eval_batch_size: int = 4096,
         steps_per_batch: int = 50,
         seed: int = 0,
+        sequence: bool = False,
     ) -> None:
-        super().__init__()
-        self.context = check_whole_number("data.context", context, 1)
-        self.batch_size = check_whole_number("data.batch_size", batch_size, 1)
-        self.splits = check_splits(splits)
+        super().__init__(context, batch_size, splits, eval_batch_size, steps_per_batch, seed, sequence)
         self.split_seed = check_whole_number("data.split_seed", split_seed, 0)
-        self.eval_batch_size = check_whole_number("data.eval_batch_size", eval_batch_size, 1)
-        self.steps_per_batch = check_whole_number("steps_per_batch", steps_per_batch, 1)
-        self.seed = check_whole_number("seed", seed, 0)
         words = _read_list(path, url, sha256)
         self.words = dict(zip(SPLITS, split_words(words, self.splits, self.split_seed), strict=True))
         self.vocabulary = Vocabulary.from_words(words)
-        self.vocab_size = len(self.vocabulary)
-        self._examples: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def setup(self, stage: str) -> None:
-        """Make the windows that the stage needs, once, on the trainer's device."""
-        for split in STAGE_SPLITS.get(stage, ()):
-            self.examples(split)
-
-    def examples(self, split: str) -> tuple[Tensor, Tensor]:
-        """Return the contexts `(N, context)` and targets `(N,)` of a split, on the trainer's device (else the CPU).
-
-        Raises:
-            ValueError: If there is no such split.
-        """
-        if split not in SPLITS:
-            raise ValueError(f"split={split!r}: expected one of {', '.join(SPLITS)}.")
-        if split not in self._examples:
-            self._examples[split] = windows(self.words[split], self.vocabulary, self.context)
-        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        contexts, targets = self._examples[split]
-        self._examples[split] = contexts.to(device), targets.to(device)  # moves once: afterwards they are there
-        return self._examples[split]
-
-    def train_dataloader(self) -> Minibatches:
-        """Return the training chunks; they follow the trainer's count of optimizer steps.
-
-        Raises:
-            RuntimeError: If there is no trainer.
-        """
-        trainer = self.trainer
-        if trainer is None:
-            raise RuntimeError("train_dataloader needs a trainer; in a loop of your own use bnlm.data.Minibatches.")
-        return Minibatches(
-            *self.examples("train"),
-            batch_size=self.batch_size,
-            steps_per_batch=self.steps_per_batch,
-            seed=self.seed,
-            current_step=lambda: trainer.global_step,
-            max_steps=trainer.max_steps,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-        )
-
-    def val_dataloader(self) -> EvaluationBatches:
-        """Return the validation examples in order."""
-        return self.evaluation_dataloader("val")
-
-    def test_dataloader(self) -> EvaluationBatches:
-        """Return the test examples in order."""
-        return self.evaluation_dataloader("test")
-
-    def evaluation_dataloader(self, split: str) -> EvaluationBatches:
-        """Return the examples of `split` (train, val or test) in order, this rank's share of them."""
-        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return EvaluationBatches(*self.examples(split), self.eval_batch_size, rank, world_size)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what decides which minibatch each optimizer step sees; the step itself is Lightning's to keep."""
-        train = self.words["train"]
-        return {
-            "context": self.context,
-            "characters": self.vocabulary.characters,
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "train_examples": count_windows(train),
-            "train_sha256": hashlib.sha256("\n".join(train).encode()).hexdigest(),
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that a resumed run goes on with the same data; there is nothing to restore.
-
-        Raises:
-            ValueError: If the context or the characters differ from the checkpoint's or, unless the trainer only
-                evaluates, if the minibatches would be others.
-        """
-        evaluates = self.trainer is not None and self.trainer.state.fn in (TrainerFn.VALIDATING, TrainerFn.TESTING)
-        ours = self.state_dict()
-        for name, key in (MODEL_KEYS if evaluates else MODEL_KEYS | SAMPLING_KEYS).items():
-            if name not in state_dict:
-                raise ValueError(f"checkpoint: its data state lacks {name!r}, so it was not written by {type(self)}.")
-            if state_dict[name] != ours[name]:
+        if sequence:
+            longest = max(words, key=len)
+            if len(longest) > MAX_SEQUENCE:
                 raise ValueError(
-                    f"{key}: the checkpoint has {name}={state_dict[name]!r}, this run has {ours[name]!r}; "
-                    "go on with the checkpoint's data and sampling, or start a new run without the checkpoint."
+                    f"data.path={path!r}: the word {longest[:20]!r}... has {len(longest):,} characters, and a sequence "
+                    f"model pads all to it; expected at most {MAX_SEQUENCE:,}. Take data=text, or a model over windows."
                 )
+            self.context = len(longest) + 1  # the id before the first character, and all characters
+
+    def n_characters(self, split: str) -> int:
+        """Return how many characters of a split (train, val or test) are predicted, end marks included."""
+        check_split(split)
+        return count_windows(self.words[split])
+
+    def make_examples(self, split: str) -> tuple[Tensor, Tensor]:
+        """Return the inputs `(N, context)` and targets `(N,)`, or `(N, context)` of sequences, both int64."""
+        cut = sequences if self.sequence else windows
+        return cut(self.words[split], self.vocabulary, self.context)
+
+    def train_sha256(self) -> str:
+        """Return a checksum of the training words."""
+        return hashlib.sha256("\n".join(self.words["train"]).encode()).hexdigest()
 
 
 def _read_list(path: str | None, url: str | None, sha256: str | None) -> list[str]:

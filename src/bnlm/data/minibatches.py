@@ -49,8 +49,8 @@ class Minibatches:
     pass over the examples (as many draws as there are examples), rounded up to whole chunks.
 
     Args:
-        contexts: `(N, context)`; batches are on its device.
-        targets: `(N,)`.
+        contexts: `(N, context)`, of any whole-number type; batches are on its device.
+        targets: `(N,)`; of sequences `(N, context)`.
         batch_size: Examples a minibatch, on each rank.
         steps_per_batch: Minibatches a chunk.
         seed: Of the draws.
@@ -93,7 +93,10 @@ class Minibatches:
         return math.ceil(steps / self.steps_per_batch)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield contexts `(steps, batch_size, context)` and targets `(steps, batch_size)`."""
+        """Yield contexts `(steps, batch_size, context)` and targets `(steps, batch_size)`, int64.
+
+        Targets of sequences are `(steps, batch_size, context)`.
+        """
         for _ in range(len(self)):
             start = self.current_step()
             stop = (start // self.steps_per_batch + 1) * self.steps_per_batch
@@ -103,7 +106,7 @@ class Minibatches:
                 return
             indices = minibatch_indices(len(self.targets), self.batch_size, start, stop, self.seed, self.rank)
             indices = indices.to(self.targets.device)
-            yield self.contexts[indices], self.targets[indices]
+            yield self.contexts[indices].long(), self.targets[indices].long()
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the step, which Lightning keeps, is the whole state.
@@ -125,8 +128,8 @@ class EvaluationBatches:
     with slices of 1 or fewer examples than ranks, does it have fewer.)
 
     Args:
-        contexts: `(N, context)`.
-        targets: `(N,)`.
+        contexts: `(N, context)`, of any whole-number type.
+        targets: `(N,)`; of sequences `(N, context)`.
         batch_size: Examples a slice, at most.
         rank: Of this process.
         world_size: Number of processes.
@@ -148,9 +151,9 @@ class EvaluationBatches:
         return self._slices
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield contexts `(batch, context)` and targets `(batch,)`."""
+        """Yield contexts `(batch, context)` and targets `(batch,)` (of sequences `(batch, context)`), int64."""
         n = len(self.targets)
         # a share that fills one slice less than the largest one keeps an example back for the last slice
         cuts = [min(i * self.batch_size, n - (self._slices - i)) for i in range(self._slices)] + [n]
         for start, stop in pairwise(cuts):
-            yield self.contexts[start:stop], self.targets[start:stop]
+            yield self.contexts[start:stop].long(), self.targets[start:stop].long()

@@ -51,11 +51,16 @@ def read_words(path: str | Path) -> list[str]:
     if not text:
         raise ValueError(f"{key}: the file is empty; expected one word a line.")
     # not str.splitlines: it also splits at form feeds and other separators that may stand inside a word
-    lines = _unify_line_ends(unicodedata.normalize("NFC", text)).split("\n")
+    lines = _unify_line_ends(composed(text)).split("\n")
     words = [word for line in lines if (word := line.strip())]
     if not words:
         raise ValueError(f"{key}: the file has only blank lines; expected one word a line.")
     return words
+
+
+def composed(text: str) -> str:
+    """Return `text` with every accented letter as one character (Unicode NFC), as all that is read here has them."""
+    return unicodedata.normalize("NFC", text)
 
 
 def split_words(words: Sequence[str], splits: Sequence[float], seed: int) -> tuple[list[str], list[str], list[str]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 from torch import Tensor, nn
 
 from bnlm.models.activation import activation as make_activation
 from bnlm.models.block import Block, NormalizationFactory
+from bnlm.models.sizes import check_sizes, is_size
 
 
 class MLP(nn.Module):
@@ -41,11 +41,9 @@ class MLP(nn.Module):
         normalize_output: bool = False,
     ) -> None:
         super().__init__()
-        for key, value in (("model.vocab_size", vocab_size), ("data.context", context), ("model.n_embd", n_embd)):
-            if not _is_size(value):
-                raise ValueError(f"{key}={value!r}: expected a whole number of at least 1.")
+        check_sizes(vocab_size=vocab_size, context=context, n_embd=n_embd)
         is_list = isinstance(hidden_sizes, Sequence) and not isinstance(hidden_sizes, str)
-        if not is_list or not all(map(_is_size, hidden_sizes)):
+        if not is_list or not all(map(is_size, hidden_sizes)):
             raise ValueError(
                 f"model.hidden_sizes={hidden_sizes!r}: expected a list of whole numbers of at least 1, one per hidden "
                 "layer, such as [200]; [] for no hidden layer."
@@ -62,7 +60,3 @@ class MLP(nn.Module):
         emb = self.embedding(idx)  # (N, context, n_embd)
         hidden = self.blocks(emb.flatten(1))  # (N, hidden_sizes[-1])
         return self.output(hidden)
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,112 @@
+"""Recurrent cells with torch.nn's weights and a normalization of what comes in from below."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnlm.models.block import NormalizationFactory, make_normalization
+from bnlm.normalization import makes_bias_redundant
+
+# Each cell is torch.nn's by its parameters: what knows how to treat those (an initialisation gate by gate, a state
+# dict) knows how to treat these. It is called with all steps at once, so that the part of them that needs no memory,
+# the product with the inputs and its normalization, is done in one go.
+
+
+class RNNCell(nn.RNNCell):
+    """``h' = tanh(norm(W_ih x + b_ih) + W_hh h + b_hh)``; the state begins with zeros.
+
+    Source: Elman 1990; the normalization as in Laurent et al. 2015, "Batch Normalized Recurrent Neural Networks", arXiv
+    1510.01378, section 3 (of the inputs only, over all positions of all words together).
+
+    Args:
+        input_size, hidden_size: Features of an input and of the state.
+        normalization: Makes the layer from its number of features (gates * hidden_size); None for none.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, normalization: NormalizationFactory | None = None) -> None:
+        super().__init__(input_size, hidden_size)
+        _add_normalization(self, normalization)
+
+    def forward(self, x: Tensor, steps: list[int]) -> Tensor:  # type: ignore[override]
+        """Return the state after each step, ``(M, hidden_size)``.
+
+        Args:
+            x: ``(M, input_size)``: the first inputs of all words, then all second ones, and so on.
+            steps: How many words take each step; never more than took the one before.
+        """
+        states = []
+        h = x.new_zeros(steps[0], self.hidden_size)
+        for z in _inputs(self, x).split(steps):
+            h = torch.tanh(z + F.linear(h[: len(z)], self.weight_hh, self.bias_hh))
+            states.append(h)
+        return torch.cat(states)
+
+
+class GRUCell(nn.GRUCell):
+    """The gated recurrent unit: ``h' = (1 - u) * n + u * h``; the state begins with zeros.
+
+        r, u = sigmoid(z_r + W_hr h + b_hr), sigmoid(z_u + W_hu h + b_hu)
+        n = tanh(z_n + r * (W_hn h + b_hn))              z = norm(W_ih x + b_ih)
+
+    Source: Cho et al. 2014, arXiv 1406.1078, in torch.nn's form. Arguments and normalization as in `RNNCell`.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, normalization: NormalizationFactory | None = None) -> None:
+        super().__init__(input_size, hidden_size)
+        _add_normalization(self, normalization)
+
+    def forward(self, x: Tensor, steps: list[int]) -> Tensor:  # type: ignore[override]
+        """Return the state after each step; see `RNNCell.forward`."""
+        states, size = [], self.hidden_size
+        h = x.new_zeros(steps[0], size)
+        for z in _inputs(self, x).split(steps):
+            h = h[: len(z)]
+            from_state = F.linear(h, self.weight_hh, self.bias_hh)
+            z_gates, z_new = z.split((2 * size, size), dim=1)
+            state_gates, state_new = from_state.split((2 * size, size), dim=1)
+            reset, update = torch.sigmoid(z_gates + state_gates).chunk(2, dim=1)
+            new = torch.tanh(torch.addcmul(z_new, reset, state_new))
+            h = torch.lerp(new, h, update)
+            states.append(h)
+        return torch.cat(states)
+
+
+class LSTMCell(nn.LSTMCell):
+    """Long short-term memory: ``c' = f * c + i * g``, ``h' = o * tanh(c')``; both begin with zeros.
+
+        i, f, o = sigmoid(z + W_h h + b_h) each, g = tanh(z_g + W_hg h + b_hg)       z = norm(W_ih x + b_ih)
+
+    Source: Hochreiter & Schmidhuber 1997, in torch.nn's form. Arguments and normalization as in `RNNCell`.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, normalization: NormalizationFactory | None = None) -> None:
+        super().__init__(input_size, hidden_size)
+        _add_normalization(self, normalization)
+
+    def forward(self, x: Tensor, steps: list[int]) -> Tensor:  # type: ignore[override]
+        """Return the state h after each step; see `RNNCell.forward`."""
+        states, size = [], self.hidden_size
+        h = c = x.new_zeros(steps[0], size)
+        for z in _inputs(self, x).split(steps):
+            gates = z + F.linear(h[: len(z)], self.weight_hh, self.bias_hh)
+            z_in_forget, z_new, z_out = gates.split((2 * size, size, size), dim=1)
+            into, keep = torch.sigmoid(z_in_forget).chunk(2, dim=1)
+            c = torch.addcmul(keep * c[: len(z)], into, torch.tanh(z_new))
+            h = torch.sigmoid(z_out) * torch.tanh(c)
+            states.append(h)
+        return torch.cat(states)
+
+
+def _add_normalization(cell: nn.RNNCellBase, normalization: NormalizationFactory | None) -> None:
+    layer = make_normalization(normalization, len(cell.weight_ih))
+    cell.register_module("normalization", layer)
+    if layer is not None and makes_bias_redundant(layer):
+        cell.bias_ih = None  # type: ignore[assignment]
+
+
+def _inputs(cell: nn.RNNCellBase, x: Tensor) -> Tensor:
+    """Return what comes into the gates from below, at all steps: ``(M, gates * hidden_size)``."""
+    z = F.linear(x, cell.weight_ih, cell.bias_ih)
+    return z if cell.normalization is None else cell.normalization(z)  # type: ignore[operator]

@@ -1,0 +1,51 @@
+"""Which positions of a batch of padded words exist, and the way between padded tensors and rows of those alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PADDING = 0  # the id that begins each word, and fills the rest of the row behind its last character
+
+
+class Positions:
+    """The positions of words ``idx`` ``(N, T)``: the first of each row, and those with an id that is not `PADDING`.
+
+    Sequence models compute on rows ``(M, C)``, one for each position that exists, and go back to ``(N, T, C)`` only
+    where positions look at each other. So a normalization never sees a padding, and no time is spent on any.
+
+    Attributes:
+        rows: ``(M,)``: where each position lies in ``(N * T)``, word by word.
+        times: ``(M,)``: its place within its word, from 0.
+    """
+
+    def __init__(self, idx: Tensor) -> None:
+        self.n, self.t = idx.shape
+        exists = idx != PADDING
+        exists[:, 0] = True
+        self.rows = exists.flatten().nonzero().squeeze(1)
+        self.times = self.rows.remainder(self.t)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """Return the rows ``(M, *)`` of ``x`` ``(N, T, *)``."""
+        return x.flatten(0, 1).index_select(0, self.rows)
+
+    def unpack(self, rows: Tensor) -> Tensor:
+        """Return ``rows`` ``(M, C)`` in their places of ``(N, T, C)``, with zeros at the paddings."""
+        empty = rows.new_zeros(self.n * self.t, rows.shape[1])
+        return empty.index_copy(0, self.rows, rows).view(self.n, self.t, -1)
+
+    def by_time(self) -> tuple[Tensor, list[int]]:
+        """Return the order of the rows in which all words take their first step, then all their second, and so on.
+
+        Longer words come first, so that those which take a step are the first of those which took the one before (the
+        layout of `torch.nn.utils.rnn.PackedSequence`).
+
+        Returns:
+            Indices ``(M,)`` into the rows, and how many words take each step.
+        """
+        words = self.rows.div(self.t, rounding_mode="floor")
+        lengths = torch.bincount(words, minlength=self.n)
+        # The key sorts by time, then longer words first, then their order in the batch.
+        key = (self.times * (self.t + 1) + (self.t - lengths[words])) * self.n + words
+        return key.argsort(), torch.bincount(self.times).tolist()
