@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+import numpy as np
+
 from bnlm.doctor.facts import Facts
 
 #: Observed steps that a verdict over a window looks at.
@@ -48,10 +50,15 @@ class Observation:
     lr_share: float = 1.0
     values_per_channel: dict[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._by_statistic: dict[str, dict[str, float]] = {}
+        for tag, value in self.scalars.items():
+            statistic, _, name = tag.partition("/")
+            self._by_statistic.setdefault(statistic, {})[name] = value
+
     def of(self, statistic: str) -> dict[str, float]:
         """Return one statistic by layer or parameter."""
-        start = f"{statistic}/"
-        return {tag[len(start) :]: value for tag, value in self.scalars.items() if tag.startswith(start)}
+        return self._by_statistic.get(statistic, {})
 
 
 @dataclass
@@ -102,6 +109,9 @@ class History:
         self.ever_graded: set[str] = set()
         self.ungraded_since: dict[str, tuple[int, int]] = {}
         self.overflows_allowed = 0
+        self._medians: dict[tuple[str, int], dict[str, float]] = {}
+        self._improves: bool | None = None
+        self._last_ten: deque[float] = deque(maxlen=10)
         self.gaps: deque[StatisticsGap] = deque(maxlen=3)
 
     @property
@@ -127,6 +137,7 @@ class History:
 
     def add(self, observation: Observation) -> None:
         """Take in an observed step."""
+        self._medians.clear()
         if self.first is None:
             self.first = observation
         self.recent.append(observation)
@@ -151,6 +162,8 @@ class History:
 
     def add_losses(self, losses: Sequence[float]) -> None:
         """Take in the losses of steps, observed or not, in their order."""
+        self._improves = None
+        known = self.reference
         for loss in losses:
             self.steps_with_loss += 1
             if not math.isfinite(loss):
@@ -158,35 +171,40 @@ class History:
                 continue
             if len(self.first_losses) < 4:
                 self.first_losses.append(loss)
+                known = self.reference
             if len(self.early_losses) < EARLY_LOSSES:
                 self.early_losses.append(loss)
-            if len(self.losses) >= 10:
-                typical = statistics.median(islice(self.losses, len(self.losses) - 10, None))
-                if loss > typical + 2 * abs(typical) + 0.5 * abs(self.reference):  # a likelihood's loss goes below 0
+            if len(self._last_ten) == 10:
+                typical = sum(sorted(self._last_ten)[4:6]) / 2
+                if loss > typical + 2 * abs(typical) + 0.5 * abs(known):  # a likelihood's loss goes below 0
                     self.spikes.append(self.steps_with_loss)
+            self._last_ten.append(loss)
             self.losses.append(loss)
             # A running mean whose weights are those of a plain mean at first: the first loss alone is no start.
             weight = max(0.05, 1 / len(self.losses))
             self.smooth = loss if math.isnan(self.smooth) else self.smooth + weight * (loss - self.smooth)
             if self.steps_with_loss >= 10:
                 self.best = min(self.best, self.smooth)
-                floor = 0.15 * abs(self.reference)
+                floor = 0.15 * abs(known)
                 risen = self.smooth > 1.3 * self.best and self.smooth - self.best > floor
                 self.steps_above = self.steps_above + 1 if risen else 0
                 self.worst_rise = self.smooth / self.best if risen and self.best > 0 else 0.0
 
     def median(self, statistic: str, least: int = 4) -> dict[str, float]:
         """Return the median over the window of each layer's or parameter's statistic, where seen often enough."""
-        seen: dict[str, list[float]] = {}
-        for observation in self.recent:
-            if observation.step >= 10:
-                for name, value in observation.of(statistic).items():
-                    seen.setdefault(name, []).append(value)
-        return {name: statistics.median(values) for name, values in seen.items() if len(values) >= least}
+        if (statistic, least) not in self._medians:  # several rules ask
+            seen: dict[str, list[float]] = {}
+            for observation in self.recent:
+                if observation.step >= 10:
+                    for name, value in observation.of(statistic).items():
+                        seen.setdefault(name, []).append(value)
+            medians = {name: statistics.median(values) for name, values in seen.items() if len(values) >= least}
+            self._medians[statistic, least] = medians
+        return self._medians[statistic, least]
 
     def last_losses(self, steps: int) -> list[float]:
         """Return the last losses."""
-        return list(islice(self.losses, max(0, len(self.losses) - steps), None))
+        return list(islice(reversed(self.losses), steps))[::-1]
 
     def recent_loss(self, steps: int) -> float:
         """Return the mean of the last losses; nan without any."""
@@ -195,10 +213,15 @@ class History:
 
     def improves(self) -> bool:
         """Return whether the loss is clearly below its start, beyond its noise; also where no loss is known."""
+        if self._improves is None:
+            self._improves = self._has_improved()
+        return self._improves
+
+    def _has_improved(self) -> bool:
         last = self.last_losses(50)
         if len(last) < 2:
             return True
-        recent, noise = statistics.fmean(last), statistics.stdev(last)
+        recent, noise = statistics.fmean(last), float(np.std(last, ddof=1))  # statistics.stdev counts in fractions
         for start in (self.first_losses, self.early_losses):
             first = statistics.fmean(start)
             error = noise * math.sqrt(1 / len(start) + 1 / len(last))
@@ -208,12 +231,11 @@ class History:
 
     def falls(self, steps: int) -> bool:
         """Return whether the last losses fall: by 2 % along their line, beyond their noise (t-statistic below -4)."""
-        last = self.last_losses(steps)
-        if len(last) < 10:
+        last = np.array(self.last_losses(steps))
+        if len(last) < 10 or last.min() == last.max():
             return False
-        times = range(len(last))
-        if min(last) == max(last):
-            return False
-        r = statistics.correlation(times, last)
-        fall = -r * statistics.stdev(last) / statistics.stdev(times) * len(last)
-        return fall > 0.02 * abs(statistics.fmean(last)) and r * r * (len(last) - 2) > 16 * (1 - r * r)
+        times = np.arange(len(last)) - (len(last) - 1) / 2
+        around = last - last.mean()
+        slope = float(times @ around / (times @ times))
+        r2 = slope * slope * float(times @ times / (around @ around))
+        return -slope * len(last) > 0.02 * abs(float(last.mean())) and r2 * (len(last) - 2) > 16 * (1 - r2)
