@@ -1,0 +1,142 @@
+"""What the monitors and the doctor cost on a plain LightningModule, in turns, in one process.
+
+    python scripts/bench.py diagnostics [--pairs 5] [--threads 1] [--quick] [--json FILE]
+
+Each turn trains the same network without a callback and with all three monitors and the doctor, at several cadences;
+histograms and figures are off. Compared is processor time: other programs disturb it less than the clock.
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from bnlm.callbacks import ActivationMonitor, Doctor, GradientMonitor, UpdateMonitor
+
+#: By network: optimizer steps of a turn, and the cadences.
+PLANS = {"deep_mlp": (8000, (100, 50, 10)), "conv_net": (600, (50,)), "transformer": (250, (50,))}
+CLASSES = 27
+
+
+class Same(IterableDataset[tuple[Tensor, Tensor]]):
+    """One batch, again and again: what is measured is not the data."""
+
+    def __init__(self, batch: tuple[Tensor, Tensor]) -> None:
+        self.batch = batch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            yield self.batch
+
+
+class Plain(LightningModule):
+    """A LightningModule as people write them: automatic optimization, one step a batch."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        logits = self.model(batch[0])
+        return F.cross_entropy(logits.flatten(0, -2), batch[1].flatten())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def deep_mlp() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+    """The lecture's deep network: five tanh layers of 100 with BatchNorm, 32 contexts of 3 characters."""
+    layers: list[nn.Module] = [nn.Embedding(CLASSES, 10), nn.Flatten()]
+    for fan_in in (30, 100, 100, 100, 100):
+        layers += [nn.Linear(fan_in, 100, bias=False), nn.BatchNorm1d(100), nn.Tanh()]
+    layers += [nn.Linear(100, CLASSES, bias=False), nn.BatchNorm1d(CLASSES)]
+    return nn.Sequential(*layers), (torch.randint(CLASSES, (32, 3)), torch.randint(CLASSES, (32,)))
+
+
+def conv_net() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+    """Four 3x3 convolutions of 32 channels with BatchNorm2d and ReLU, 32 pictures of 3 x 16 x 16."""
+    layers: list[nn.Module] = []
+    for channels in (3, 32, 32, 32):
+        layers += [nn.Conv2d(channels, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, CLASSES)]
+    return nn.Sequential(*layers), (torch.randn(32, 3, 16, 16), torch.randint(CLASSES, (32,)))
+
+
+def transformer() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+    """Six layers of width 384 with GELU, 4 sequences of 32."""
+    layer = nn.TransformerEncoderLayer(384, 6, 4 * 384, 0.0, F.gelu, batch_first=True, norm_first=True)
+    model = nn.Sequential(
+        nn.Embedding(CLASSES, 384), nn.TransformerEncoder(layer, 6, enable_nested_tensor=False), nn.Linear(384, CLASSES)
+    )
+    return model, (torch.randint(CLASSES, (4, 32)), torch.randint(CLASSES, (4, 32)))
+
+
+def watched(every_n_steps: int) -> list[Callback]:
+    """All monitors and the doctor, without histograms and figures."""
+    off = {"histograms_every_n_steps": None, "figures_every_n_steps": None}
+    monitors = [kind(every_n_steps, **off) for kind in (ActivationMonitor, GradientMonitor, UpdateMonitor)]
+    return [*monitors, Doctor(every_n_steps, table=False)]
+
+
+def seconds_of(
+    make: Callable[[], tuple[nn.Module, tuple[Tensor, Tensor]]], steps: int, callbacks: list[Callback]
+) -> float:
+    """Return the processor seconds of `Trainer.fit`."""
+    torch.manual_seed(0)
+    model, batch = make()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            accelerator="cpu",
+            max_steps=steps,
+            max_epochs=-1,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(folder),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        module, loader = Plain(model), DataLoader(Same(batch), batch_size=None)
+        started = time.process_time()
+        trainer.fit(module, loader)
+        return time.process_time() - started
+
+
+def bench_diagnostics(turns: int, threads: int, quick: bool, json_file: Path | None) -> None:
+    """Measure and print all; ``quick`` is one turn of few steps, to see that everything runs."""
+    torch.set_num_threads(threads)
+    results: dict[str, dict[str, list[float]]] = {}
+    table = Table("network", "ms a step", "observed every", "extra time", "quartiles")
+    for make in (deep_mlp, conv_net, transformer):
+        steps, cadences = PLANS[make.__name__]
+        steps, turns = (20, 1) if quick else (steps, turns)
+        found: dict[int, list[float]] = {cadence: [] for cadence in (0, *cadences)}
+        seconds_of(make, 20, watched(10))  # the first run imports and fills caches
+        for turn in range(turns):
+            for cadence in found if turn % 2 == 0 else reversed(found):
+                found[cadence].append(seconds_of(make, steps, watched(cadence) if cadence else []))
+        plain = statistics.median(found[0]) / steps * 1e3
+        results[make.__name__] = {"ms": [plain]}
+        for cadence in cadences:
+            extra = [a / b - 1 for a, b in zip(found[cadence], found[0], strict=True)]
+            results[make.__name__][str(cadence)] = extra
+            low, middle, high = statistics.quantiles(extra, n=4) if len(extra) > 1 else extra * 3
+            table.add_row(
+                make.__name__, f"{plain:.2f}", f"{cadence} steps", f"{middle:.1%}", f"{low:.1%} .. {high:.1%}"
+            )
+        print(f"{make.__name__} done", file=sys.stderr)
+    Console(width=100).print(table)
+    print(f"{turns} turns, {threads} thread(s), torch {torch.__version__}")
+    if json_file is not None:
+        json_file.write_text(json.dumps({"turns": turns, "threads": threads, "results": results}, indent=2))
