@@ -3,9 +3,11 @@
     python scripts/bench.py [--pairs 5] [--steps 20000] [--threads 1] [--quick] [--json FILE]
     python scripts/bench.py normalization [--pairs 25] [--threads 1] [--quick] [--json FILE]
     python scripts/bench.py diagnostics [--pairs 5] [--threads 1] [--quick] [--json FILE]
+    python scripts/bench.py models [--pairs 3] [--threads 1] [--quick] [--json FILE]
 
 Prints steps per second of each variant (median, quartiles) and, pair by pair, its ratio to the bare loop.
-The second form times every normalization layer against torch.nn's instead, the third what the callbacks cost others.
+The second form times every normalization layer against torch.nn's instead, the third what the callbacks cost
+others, the fourth every model against a loop in makemore.py's style.
 """
 
 import argparse
@@ -24,6 +26,7 @@ os.environ["FORCE_COLOR"] = "1"  # rich draws its progress bar though nobody loo
 import torch
 import torch.nn.functional as F
 from bench_diagnostics import bench_diagnostics
+from bench_models import bench_models
 from bench_normalization import bench_normalization
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
@@ -131,7 +134,9 @@ def measure(variants: dict[str, Callable[[], float]], pairs: int, steps: int) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["training", "normalization", "diagnostics"], default="training")
+    parser.add_argument(
+        "what", nargs="?", choices=["training", "normalization", "diagnostics", "models"], default="training"
+    )
     parser.add_argument("--pairs", type=int, help="turns; 5 by default, of the short ones of normalization 25")
     parser.add_argument(
         "--steps", type=int, default=20_000, help="optimizer steps of each variant, each turn; training"
@@ -148,6 +153,10 @@ def main() -> None:
     if options.what == "diagnostics":
         quieten()
         bench_diagnostics(5 if options.pairs is None else options.pairs, options.threads, options.quick, options.json)
+        return
+    if options.what == "models":
+        quieten()
+        bench_models(3 if options.pairs is None else options.pairs, options.threads, options.quick, options.json)
         return
     pairs, steps = (1, 300) if options.quick else (5 if options.pairs is None else options.pairs, options.steps)
     torch.set_num_threads(options.threads)

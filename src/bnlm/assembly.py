@@ -90,6 +90,7 @@ def build_language_model(
         gradient_clip_val=clip,
         gradient_clip_algorithm=cfg.trainer.get("gradient_clip_algorithm", "norm"),
         configuration=configuration,
+        compile=cfg.compile,
     )
 
 

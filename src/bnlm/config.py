@@ -41,7 +41,8 @@ def check(cfg: DictConfig) -> None:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{getattr(error, 'full_key', None) or 'configuration'}: {first_line(error)}") from error
-    for key, hint in (("seed", int), ("steps_per_batch", int), ("threads", int | None), ("checkpoint", str | None)):
+    hints = {"seed": int, "steps_per_batch": int, "compile": bool | Literal["auto"], "threads": int | None}
+    for key, hint in (hints | {"checkpoint": str | None}).items():
         cfg[key] = _checked(cfg[key], hint, key)
     if not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed}: expected a whole number from 0 to {2**32 - 1}.")

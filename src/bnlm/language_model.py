@@ -1,8 +1,9 @@
 """The LightningModule: cross-entropy of the next character, several optimizer steps per Lightning batch."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +17,19 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from bnlm.callbacks.tensorboard import write_step
+from bnlm.compiled_step import CannotCompileError, CompiledStep
+from bnlm.config import first_line
 from bnlm.data import IGNORED
+
+log = logging.getLogger("bnlm")
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 #: The first steps whose losses are logged one by one: there the hockey stick shows.
 EVERY_STEP_UNTIL = 100
+#: A run of fewer steps saves less than the ten seconds that compiling takes.
+COMPILE_FROM = 30_000
 
 
 class SplitMetrics(nn.Module):
@@ -76,6 +83,14 @@ def derived_metrics(loss: float) -> dict[str, float]:
     return {"loss": loss, "perplexity": perplexity, "bits_per_char": loss / math.log(2)}
 
 
+def is_watched(optimizer: Optimizer) -> bool:
+    """Return whether somebody, such as a monitor, listens to the steps of an optimizer.
+
+    Monitors do so at the first step of a batch, which then is an eager one; who always does must have eager steps.
+    """
+    return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
+
+
 def steps_can_be_direct(trainer: Trainer) -> bool:
     """Return whether backward and optimizer step can be called without Lightning's hooks around them.
 
@@ -107,6 +122,8 @@ class LanguageModel(LightningModule):
         gradient_clip_val: Clip gradients to this norm or value before each step; None for no clipping.
         gradient_clip_algorithm: `norm` (over all parameters) or `value` (each element).
         configuration: Whatever shall be found again in the checkpoint, as plain Python values.
+        compile: Whether steps that nobody looks at are one compiled function (`CompiledStep`); "auto": in runs of at
+            least `COMPILE_FROM` steps on a CPU. What cannot be compiled is trained eagerly, after one warning.
     """
 
     def __init__(
@@ -118,6 +135,7 @@ class LanguageModel(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str = "norm",
         configuration: dict[str, Any] | None = None,
+        compile: bool | Literal["auto"] = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -127,11 +145,13 @@ class LanguageModel(LightningModule):
         self.gradient_clip_val = gradient_clip_val
         self.gradient_clip_algorithm = gradient_clip_algorithm
         self.configuration = configuration
+        self.compile_steps = compile
         self.first_loss: float | None = None
         self.last_validation: int | None = None  # the step of it
         self._losses: list[Tensor] = []  # of steps not yet logged
         self._rng_state: Tensor | None = None
         self._direct = False
+        self._compiled: CompiledStep | None = None
         self.metrics = nn.ModuleDict({split: SplitMetrics(vocab_size) for split in ("val", "test")})
 
     def forward(self, contexts: Tensor) -> Tensor:
@@ -149,6 +169,8 @@ class LanguageModel(LightningModule):
         if self._rng_state is not None:
             torch.set_rng_state(self._rng_state)
             self._rng_state = None
+        may_compile = self._direct and not is_watched(self.optimizers().optimizer)  # type: ignore[union-attr]
+        self._compiled = self._compiled_step() if may_compile and self._shall_compile() else None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Take one optimizer step per minibatch of `(steps, N, context)` contexts and `(steps, N)` targets.
@@ -163,7 +185,15 @@ class LanguageModel(LightningModule):
         scheduler: Any = self.lr_schedulers()
         model, parameters = self.model, list(self.parameters())
         losses: list[Tensor] = []
+        compiled = self._ready_to_run(batch)
         for contexts, targets in zip(batch[0].unbind(), batch[1].unbind(), strict=True):
+            if compiled is not None and (losses or not is_watched(optimizer.optimizer)):
+                optimizer._on_before_step()
+                losses.append(compiled(contexts, targets))
+                optimizer._on_after_step()
+                if scheduler is not None:
+                    scheduler.step()
+                continue
             loss = loss_of(model(contexts), targets)
             for parameter in parameters:  # optimizer.zero_grad() takes ten times as long
                 parameter.grad = None
@@ -219,6 +249,32 @@ class LanguageModel(LightningModule):
         if steps_per_batch is not None:
             counted = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]
             counted.update(dict.fromkeys(counted, checkpoint["global_step"] // steps_per_batch))
+
+    def _shall_compile(self) -> bool:
+        if self.compile_steps == "auto":
+            return self.device.type == "cpu" and self.trainer.max_steps >= COMPILE_FROM
+        return bool(self.compile_steps)
+
+    def _compiled_step(self) -> CompiledStep | None:
+        optimizer: Any = self.optimizers()
+        try:
+            return CompiledStep(
+                self.model, loss_of, optimizer.optimizer, self.gradient_clip_val, self.gradient_clip_algorithm
+            )
+        except CannotCompileError as error:
+            log.warning("compile=%s: %s; the run goes on eagerly.", self.compile_steps, error)
+            return None
+
+    def _ready_to_run(self, batch: tuple[Tensor, Tensor]) -> CompiledStep | None:
+        """Return the compiled step, compiled for minibatches like these; None while or where there is none."""
+        if self._compiled is None or not self._compiled.ready:
+            return None
+        try:
+            self._compiled.begin(batch[0][0], batch[1][0])
+        except Exception as error:  # whatever a compiler, or a model that is not to be traced, may raise
+            log.warning("compile=%s: %s; the run goes on eagerly.", self.compile_steps, first_line(error))
+            self._compiled = None
+        return self._compiled
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Write to every logger. `self.log` would count batches on the x axis, of which one holds many steps."""

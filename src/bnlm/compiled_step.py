@@ -1,0 +1,185 @@
+"""Forward, backward and update of one minibatch as one compiled function."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim import SGD, AdamW, Optimizer
+
+log = logging.getLogger("bnlm")
+
+LossOf = Callable[[Tensor, Tensor], Tensor]
+#: What of an optimizer's group the compiled function holds as constants; the learning rate is given each time.
+CONSTANTS = {SGD: ("momentum", "dampening", "weight_decay", "nesterov"), AdamW: ("betas", "eps", "weight_decay")}
+#: The tensors that an optimizer keeps for each parameter, in the order of the update below.
+STATE = {SGD: ("momentum_buffer",), AdamW: ("exp_avg", "exp_avg_sq", "step")}
+#: Options that would need another update.
+REFUSED = ("maximize", "amsgrad", "differentiable")
+
+
+class CannotCompileError(RuntimeError):
+    """Raised for an optimizer whose update is not written here."""
+
+
+class CompiledStep:
+    """Optimizer steps on the tensors that the model and the optimizer hold, as eager steps would take them.
+
+    The step is traced once, with its backward pass and its update, to a graph of plain tensor operations; that graph is
+    compiled by `torch.compile`, which writes to parameters, buffers and optimizer state in place. Eager steps can be
+    taken in between, and checkpoints are the same.
+
+    Args:
+        model: What is trained; its parameters are all in the optimizer's only group.
+        loss_of: Maps the model's outputs and the targets to a loss `()`.
+        optimizer: SGD or AdamW of torch.optim.
+        clip_val: Gradients are clipped to this; None for no clipping.
+        clip_algorithm: `norm` (over all parameters) or `value` (each element).
+    Raises:
+        CannotCompileError: If the optimizer is another, or has options that the compiled update does not know.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_of: LossOf,
+        optimizer: Optimizer,
+        clip_val: float | None = None,
+        clip_algorithm: str = "norm",
+    ) -> None:
+        kind = type(optimizer)
+        if kind not in CONSTANTS:
+            raise CannotCompileError(f"its update is known for SGD and AdamW, not for {kind.__name__}")
+        if len(optimizer.param_groups) != 1:
+            raise CannotCompileError(f"the optimizer has {len(optimizer.param_groups)} groups of parameters, not one")
+        given = [name for name in REFUSED if optimizer.param_groups[0].get(name)]
+        if given:
+            raise CannotCompileError(f"its update is not known with {given[0]}=True")
+        self.model = model
+        self.loss_of = loss_of
+        self.optimizer = optimizer
+        self.clip_val = clip_val
+        self.clip_algorithm = clip_algorithm
+        self._compiled: dict[Any, Callable[..., Tensor]] = {}
+        self._lr = torch.zeros(())
+        self._held: list[Tensor] = []
+        self._run: Callable[..., Tensor] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the optimizer has the state that its first step, an eager one, makes."""
+        names = self._state_names()
+        state = self.optimizer.state
+        return not names or all(names[0] in state.get(p, {}) for p in self._parameters())
+
+    def begin(self, contexts: Tensor, targets: Tensor) -> None:
+        """Get ready for minibatches like this one; compiles where none was like it before.
+
+        To be called again whenever something else may have replaced tensors of the optimizer's state or its options.
+        """
+        parameters, buffers = self._parameters(), list(self.model.buffers())
+        states = [[self.optimizer.state[p][name] for p in parameters] for name in self._state_names()]
+        self._held = [t.detach() for t in (*parameters, *buffers, *(t for each in states for t in each))]
+        group = self.optimizer.param_groups[0]
+        constants = {name: group[name] for name in CONSTANTS[type(self.optimizer)]}
+        key = (contexts.shape, targets.shape, contexts.device, tuple(constants.values()))
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(contexts, targets, constants)
+        self._run = self._compiled[key]
+
+    @torch.no_grad()
+    def __call__(self, contexts: Tensor, targets: Tensor) -> Tensor:
+        """Take one step, and return the loss `()` before it."""
+        assert self._run is not None, "begin() comes first"
+        self._lr.fill_(self.optimizer.param_groups[0]["lr"])
+        return self._run(contexts, targets, self._lr, *self._held)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def _state_names(self) -> tuple[str, ...]:
+        if isinstance(self.optimizer, SGD) and not self.optimizer.param_groups[0]["momentum"]:
+            return ()
+        return STATE[type(self.optimizer)]
+
+    def _compile(self, contexts: Tensor, targets: Tensor, constants: dict[str, Any]) -> Callable[..., Tensor]:
+        from torch.fx.experimental.proxy_tensor import make_fx  # takes its time, which eager runs need not pay
+
+        names = [name for name, p in self.model.named_parameters() if p.requires_grad]
+        buffer_names = [name for name, _ in self.model.named_buffers()]
+        n, m = len(names), len(buffer_names)
+        update = _sgd if isinstance(self.optimizer, SGD) else _adamw
+
+        def step(x: Tensor, y: Tensor, lr: Tensor, *held: Tensor) -> Tensor:
+            parameters, buffers, state = held[:n], held[n : n + m], held[n + m :]
+            written = parameters
+            with torch.enable_grad():
+                parameters = tuple(p.detach().requires_grad_() for p in parameters)
+                own = dict(zip(names, parameters, strict=True)) | dict(zip(buffer_names, buffers, strict=True))
+                loss = self.loss_of(functional_call(self.model, own, (x,)), y)
+                gradients = torch.autograd.grad(loss, parameters)
+            gradients = self._clipped(gradients)
+            for index, (parameter, gradient) in enumerate(zip(written, gradients, strict=True)):
+                update(parameter, gradient, state[index::n], lr, **constants)
+            return loss.detach()
+
+        with torch.no_grad():
+            # Fake tensors: the trace computes nothing, and changes nothing.
+            graph = make_fx(step, tracing_mode="fake")(contexts, targets, self._lr, *self._held)
+        compiled = torch.compile(graph, fullgraph=True, dynamic=False)
+        copies = [t.clone() for t in self._held]  # the first call compiles; what fails leaves no half a step
+        with torch.no_grad():
+            compiled(contexts, targets, self._lr, *copies)
+        return compiled
+
+    def _clipped(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if self.clip_val is None:
+            return gradients
+        if self.clip_algorithm == "value":
+            return tuple(g.clamp(-self.clip_val, self.clip_val) for g in gradients)
+        total = torch.stack([g.norm() for g in gradients]).norm()
+        factor = (self.clip_val / (total + 1e-6)).clamp(max=1.0)
+        return tuple(g * factor for g in gradients)
+
+
+def _sgd(
+    parameter: Tensor,
+    gradient: Tensor,
+    state: tuple[Tensor, ...],
+    lr: Tensor,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+) -> None:
+    """`torch.optim.SGD`, one parameter."""
+    if weight_decay:
+        gradient = gradient + weight_decay * parameter
+    if momentum:
+        (buffer,) = state
+        buffer.mul_(momentum).add_(gradient, alpha=1 - dampening)
+        gradient = gradient + momentum * buffer if nesterov else buffer
+    parameter.sub_(lr * gradient)
+
+
+def _adamw(
+    parameter: Tensor,
+    gradient: Tensor,
+    state: tuple[Tensor, ...],
+    lr: Tensor,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """`torch.optim.AdamW`, one parameter. Loshchilov & Hutter 2019, arXiv 1711.05101."""
+    average, square, step = state
+    step.add_(1)
+    parameter.mul_(1 - lr * weight_decay)
+    average.lerp_(gradient, 1 - betas[0])
+    square.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+    rate = lr / (1 - betas[0] ** step)
+    parameter.sub_(rate * average / (square.sqrt() / (1 - betas[1] ** step).sqrt() + eps))

@@ -1,0 +1,152 @@
+"""Compiled steps equal eager ones, and what cannot be compiled is trained eagerly after one warning."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning import Trainer
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from bnlm import compiled_step
+from bnlm.callbacks import UpdateMonitor
+from bnlm.compiled_step import CannotCompileError, CompiledStep
+from bnlm.language_model import LanguageModel
+from bnlm.models import MLP
+from bnlm.normalization import BatchNorm
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's compiler
+
+
+def batches(steps: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(11, (steps, 16, 3), generator=generator), torch.randint(11, (steps, 16), generator=generator)
+
+
+def network() -> MLP:
+    torch.manual_seed(0)
+    return MLP(11, 3, 5, [20, 15], normalization=BatchNorm)
+
+
+@pytest.mark.parametrize(
+    ("make", "clip"),
+    [
+        (partial(torch.optim.SGD, lr=0.1), {}),
+        (partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True), {"clip_val": 0.5}),
+        (
+            partial(torch.optim.SGD, lr=0.1, momentum=0.8, dampening=0.1),
+            {"clip_val": 0.01, "clip_algorithm": "value"},
+        ),
+        (partial(torch.optim.AdamW, lr=1e-2, betas=(0.9, 0.99), weight_decay=0.1, fused=True), {}),
+    ],
+    ids=["sgd", "sgd-momentum-norm", "sgd-dampening-value", "adamw"],
+)
+def test_equals_eager_steps_over_500(make: Any, clip: dict[str, Any]) -> None:
+    eager, ours = network(), network()
+    their_optimizer, optimizer = make(eager.parameters()), make(ours.parameters())
+    schedules = [torch.optim.lr_scheduler.StepLR(o, 100, 0.5) for o in (their_optimizer, optimizer)]
+    step = CompiledStep(ours, F.cross_entropy, optimizer, **clip)
+    inputs, targets = batches(500)
+    theirs: list[Tensor] = []
+    found: list[Tensor] = []
+    for index, (x, y) in enumerate(zip(inputs, targets, strict=True)):
+        for model, o, losses in ((eager, their_optimizer, theirs), (ours, optimizer, found)):
+            if losses is found and index % 50:
+                if index % 50 == 1:
+                    assert step.ready
+                    step.begin(x, y)
+                losses.append(step(x, y))
+                continue
+            loss = F.cross_entropy(model(x), y)
+            o.zero_grad()
+            loss.backward()
+            if clip.get("clip_algorithm") == "value":
+                nn.utils.clip_grad_value_(model.parameters(), clip["clip_val"])
+            elif clip:
+                nn.utils.clip_grad_norm_(model.parameters(), clip["clip_val"])
+            o.step()
+            losses.append(loss.detach())
+        for schedule in schedules:
+            schedule.optimizer._step_count = index + 1  # type: ignore[attr-defined]
+            schedule.step()
+    assert_close(torch.stack(found), torch.stack(theirs), rtol=0, atol=1e-4)
+    assert int(ours.blocks[0].normalization.num_batches_tracked) == 500
+    for (name, a), b in zip(ours.named_buffers(), eager.buffers(), strict=True):
+        assert_close(a, b, rtol=1e-3, atol=1e-4, msg=name)
+
+
+class Data(torch.utils.data.IterableDataset[tuple[Tensor, Tensor]]):
+    def __init__(self, chunks: int) -> None:
+        self.chunks = chunks
+
+    def __iter__(self) -> Any:
+        inputs, targets = batches(10 * self.chunks)
+        return iter(zip(inputs.split(10), targets.split(10), strict=True))
+
+
+def fit(module: LanguageModel, callbacks: list[Any] | None = None) -> Trainer:
+    trainer = Trainer(
+        accelerator="cpu", max_steps=50, logger=False, callbacks=callbacks or [], enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(Data(5), batch_size=None))
+    return trainer
+
+
+def test_a_run_is_the_same_with_eager_observed_steps_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    call = CompiledStep.__call__
+    monkeypatch.setattr(CompiledStep, "__call__", lambda *args: (taken.append(1), call(*args))[1])
+    make = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+    modules = [LanguageModel(network(), 11, make, compile=on) for on in (False, True)]
+    trainers = [fit(module, [UpdateMonitor(every_n_steps=20)]) for module in modules]
+    # Eager are the first chunk, whose state is still to come, and the steps that the monitor observes (20 and 40).
+    assert len(taken) == 50 - 10 - 2
+    assert [trainer.global_step for trainer in trainers] == [50, 50]
+    for a, b in zip(modules[0].model.parameters(), modules[1].model.parameters(), strict=True):
+        assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_what_cannot_be_traced_is_trained_eagerly_after_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(11, 11)
+
+        def forward(self, idx: Tensor) -> Tensor:
+            x = self.embedding(idx)[:, -1]
+            return x * 2 if x.sum().item() > 0 else x  # a decision that depends on the data
+
+    with caplog.at_level(logging.WARNING, "bnlm"):
+        trainer = fit(LanguageModel(Counting(), 11, partial(torch.optim.SGD, lr=0.1), compile=True))
+    assert trainer.global_step == 50
+    assert next(r.message for r in caplog.records if r.name == "bnlm").startswith("compile=True: ")
+    assert sum(r.name == "bnlm" for r in caplog.records) == 1
+
+
+def test_without_a_compiler_there_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def missing(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(compiled_step.torch, "compile", missing)
+    with caplog.at_level(logging.WARNING, "bnlm"):
+        fit(LanguageModel(network(), 11, partial(torch.optim.SGD, lr=0.1), compile=True))
+    assert [r.message for r in caplog.records if r.name == "bnlm"] == [
+        "compile=True: No working C++ compiler found; the run goes on eagerly."
+    ]
+
+
+def test_other_optimizers_are_refused() -> None:
+    model = copy.deepcopy(network())
+    with pytest.raises(CannotCompileError, match="known for SGD and AdamW, not for Adagrad"):
+        CompiledStep(model, F.cross_entropy, torch.optim.Adagrad(model.parameters()))
+    with pytest.raises(CannotCompileError, match="amsgrad=True"):
+        CompiledStep(model, F.cross_entropy, torch.optim.AdamW(model.parameters(), amsgrad=True))
