@@ -22,7 +22,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bnlm.config import CONF
-from bnlm.train import train
+from bnlm.run import train
 
 RUNS = {
     "lecture_deep": ["experiment=lecture_deep"],

@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import open_dict
 
 from bnlm.config import CONF
-from bnlm.train import train
+from bnlm.run import train
 
 MIB = 2**20
 EVERY = 1000

@@ -13,7 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bnlm.config import CONF
-from bnlm.train import train
+from bnlm.run import train
 
 FIGURES = ["figures/activations", "figures/saturation_map/model.blocks.0.activation"]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from bnlm import compiled_step
-from bnlm.callbacks import UpdateMonitor
+from bnlm.callbacks import ActivationMonitor, UpdateMonitor
 from bnlm.compiled_step import CannotCompileError, CompiledStep
 from bnlm.language_model import LanguageModel
 from bnlm.models import MLP
@@ -99,15 +99,17 @@ def fit(module: LanguageModel, callbacks: list[Any] | None = None) -> Trainer:
     return trainer
 
 
-def test_a_run_is_the_same_with_eager_observed_steps_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_run_is_the_same_with_eager_observed_steps_in_between(
+    momentum: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken: list[int] = []
     call = CompiledStep.__call__
     monkeypatch.setattr(CompiledStep, "__call__", lambda *args: (taken.append(1), call(*args))[1])
-    make = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+    make = partial(torch.optim.SGD, lr=0.1, momentum=momentum)
     modules = [LanguageModel(network(), 11, make, compile=on) for on in (False, True)]
-    trainers = [fit(module, [UpdateMonitor(every_n_steps=20)]) for module in modules]
-    # Eager are the first chunk, whose state is still to come, and the steps that the monitor observes (20 and 40).
-    assert len(taken) == 50 - 10 - 2
+    trainers = [fit(m, [ActivationMonitor(every_n_steps=20), UpdateMonitor(every_n_steps=20)]) for m in modules]
+    assert len(taken) == 50 - 3  # the monitor observes the steps 0, 20 and 40
     assert [trainer.global_step for trainer in trainers] == [50, 50]
     for a, b in zip(modules[0].model.parameters(), modules[1].model.parameters(), strict=True):
         assert_close(a, b, rtol=1e-4, atol=1e-5)

@@ -217,7 +217,7 @@ def test_a_sweep_names_its_folders_and_survives_a_failing_job(
 def test_val_loss_is_returned_for_sweepers(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
-    import bnlm.train
+    import bnlm.run
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(
@@ -229,7 +229,7 @@ def test_val_loss_is_returned_for_sweepers(run: Run, monkeypatch: pytest.MonkeyP
                 f"logger.save_dir={tmp_path}",
             ],
         )
-    summary = bnlm.train.train(cfg, tmp_path)
+    summary = bnlm.run.train(cfg, tmp_path)
     assert summary["val/loss"] == json.loads((tmp_path / "summary.json").read_text())["val/loss"]
 
 
@@ -483,3 +483,10 @@ def test_a_critical_finding_can_end_the_run(
         command("trainer.max_steps=100", *options)
     assert exit_.value.code not in (0, None)
     assert "diagnostics.on_critical=raise: R02 overconfident_output" in capsys.readouterr().err
+
+
+def test_the_command_imports_what_trains_only_to_train() -> None:
+    code = (
+        "import sys, bnlm.train; sys.exit(bool({'torch', 'lightning', 'tensorboard', 'matplotlib'} & {*sys.modules}))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -185,9 +185,12 @@ class LanguageModel(LightningModule):
         scheduler: Any = self.lr_schedulers()
         model, parameters = self.model, list(self.parameters())
         losses: list[Tensor] = []
-        compiled = self._ready_to_run(batch)
+        compiled: CompiledStep | None = None
         for contexts, targets in zip(batch[0].unbind(), batch[1].unbind(), strict=True):
-            if compiled is not None and (losses or not is_watched(optimizer.optimizer)):
+            unseen = bool(losses) or not is_watched(optimizer.optimizer)
+            if unseen and compiled is None and self._compiled is not None:
+                compiled = self._ready_to_run(contexts, targets)
+            if unseen and compiled is not None:
                 optimizer._on_before_step()
                 losses.append(compiled(contexts, targets))
                 optimizer._on_after_step()
@@ -252,6 +255,8 @@ class LanguageModel(LightningModule):
 
     def _shall_compile(self) -> bool:
         if self.compile_steps == "auto":
+            if getattr(self.model, "sequence", False):  # which positions exist depends on the data: not to be traced
+                return False
             return self.device.type == "cpu" and self.trainer.max_steps >= COMPILE_FROM
         return bool(self.compile_steps)
 
@@ -265,12 +270,12 @@ class LanguageModel(LightningModule):
             log.warning("compile=%s: %s; the run goes on eagerly.", self.compile_steps, error)
             return None
 
-    def _ready_to_run(self, batch: tuple[Tensor, Tensor]) -> CompiledStep | None:
-        """Return the compiled step, compiled for minibatches like these; None while or where there is none."""
+    def _ready_to_run(self, contexts: Tensor, targets: Tensor) -> CompiledStep | None:
+        """Return the compiled step, compiled for minibatches like this one; None while or where there is none."""
         if self._compiled is None or not self._compiled.ready:
             return None
         try:
-            self._compiled.begin(batch[0][0], batch[1][0])
+            self._compiled.begin(contexts, targets)
         except Exception as error:  # whatever a compiler, or a model that is not to be traced, may raise
             log.warning("compile=%s: %s; the run goes on eagerly.", self.compile_steps, first_line(error))
             self._compiled = None
