@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor
 import torch.nn.functional as F
 from lightning import Trainer
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from bnlm import compiled_step
 from bnlm.callbacks import ActivationMonitor, UpdateMonitor
 from bnlm.compiled_step import CannotCompileError, CompiledStep
 from bnlm.language_model import LanguageModel
@@ -138,7 +138,7 @@ def test_without_a_compiler_there_is_one_warning(
     def missing(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr(compiled_step.torch, "compile", missing)
+    monkeypatch.setattr(torch._inductor, "compile", missing)
     with caplog.at_level(logging.WARNING, "bnlm"):
         fit(LanguageModel(network(), 11, partial(torch.optim.SGD, lr=0.1), compile=True))
     assert [r.message for r in caplog.records if r.name == "bnlm"] == [
