@@ -107,7 +107,14 @@ def test_steps_per_batch_adapts_to_the_monitors(run: Run) -> None:
     assert list(tags["val/loss"]) == [35, 70]
 
 
-@pytest.mark.parametrize("settings", [[], ["optimizer=adamw", "scheduler=cosine", "+scheduler.T_max=400"]])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["optimizer=adamw", "scheduler=cosine", "+scheduler.T_max=400"],
+        ["compile=true", "model.hidden_sizes=[20]", "optimizer.momentum=0.9"],
+    ],
+)
 def test_resuming_continues_bit_for_bit(run: Run, settings: list[str]) -> None:
     settings = [s.lstrip("+") for s in settings] + ["trainer.val_check_interval=150"]
     straight = run("straight", "trainer.max_steps=400", *settings)
@@ -143,6 +150,7 @@ def test_a_checkpoint_brings_its_overrides_and_refuses_another_model(
 def test_a_signal_saves_and_says_how_to_resume(run: Run, tmp_path: Path, number: signal.Signals, code: int) -> None:
     folder = tmp_path / "interrupted=1"
     arguments = ["model.hidden_sizes=[20]", "trainer.max_steps=100000", "trainer.enable_progress_bar=false"]
+    arguments.append("compile=false")  # else such a long run is compiled, and the short one it is compared with is not
     process = subprocess.Popen(
         [sys.executable, "-m", "bnlm.train", *arguments, f"hydra.run.dir='{folder}'", "diagnostics=off"],
         stdout=subprocess.PIPE,
