@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch._inductor
 import torch.nn.functional as F
-from lightning import Trainer
+from lightning import Callback, Trainer
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -144,6 +144,20 @@ def test_without_a_compiler_there_is_one_warning(
     assert [r.message for r in caplog.records if r.name == "bnlm"] == [
         "compile=True: No working C++ compiler found; the run goes on eagerly."
     ]
+
+
+def test_who_hears_every_step_has_eager_steps(caplog: pytest.LogCaptureFixture) -> None:
+    class Listener(Callback):
+        heard = 0
+
+        def on_before_optimizer_step(self, *args: Any) -> None:
+            self.heard += 1
+
+    listener = Listener()
+    with caplog.at_level(logging.WARNING, "bnlm"):
+        fit(LanguageModel(network(), 11, partial(torch.optim.SGD, lr=0.1), compile=True), [listener])
+    assert listener.heard == 50
+    assert next(r.message for r in caplog.records if r.name == "bnlm").startswith("compile=True: a callback")
 
 
 def test_other_optimizers_are_refused() -> None:

@@ -169,8 +169,7 @@ class LanguageModel(LightningModule):
         if self._rng_state is not None:
             torch.set_rng_state(self._rng_state)
             self._rng_state = None
-        may_compile = self._direct and not is_watched(self.optimizers().optimizer)  # type: ignore[union-attr]
-        self._compiled = self._compiled_step() if may_compile and self._shall_compile() else None
+        self._compiled = self._compiled_step() if self._shall_compile() else None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Take one optimizer step per minibatch of `(steps, N, context)` contexts and `(steps, N)` targets.
@@ -257,17 +256,23 @@ class LanguageModel(LightningModule):
         if self.compile_steps == "auto":
             if getattr(self.model, "sequence", False):  # which positions exist depends on the data: not to be traced
                 return False
-            return self.device.type == "cpu" and self.trainer.max_steps >= COMPILE_FROM
+            return self._direct and self.device.type == "cpu" and self.trainer.max_steps >= COMPILE_FROM
         return bool(self.compile_steps)
 
     def _compiled_step(self) -> CompiledStep | None:
         optimizer: Any = self.optimizers()
         try:
+            if not self._direct or is_watched(optimizer.optimizer):
+                raise CannotCompileError(
+                    "a callback or an optimizer hook wants to hear of every step, or the strategy or precision is "
+                    "another than one device in plain precision"
+                )
             return CompiledStep(
                 self.model, loss_of, optimizer.optimizer, self.gradient_clip_val, self.gradient_clip_algorithm
             )
         except CannotCompileError as error:
-            log.warning("compile=%s: %s; the run goes on eagerly.", self.compile_steps, error)
+            if self.trainer.is_global_zero:
+                log.warning("compile=%s: %s; the run goes on eagerly.", self.compile_steps, error)
             return None
 
     def _ready_to_run(self, contexts: Tensor, targets: Tensor) -> CompiledStep | None:
