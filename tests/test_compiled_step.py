@@ -19,7 +19,7 @@ from bnlm.callbacks import ActivationMonitor, UpdateMonitor
 from bnlm.compiled_step import CannotCompileError, CompiledStep
 from bnlm.language_model import LanguageModel
 from bnlm.models import MLP
-from bnlm.normalization import BatchNorm
+from bnlm.normalization import BatchNorm, BatchRenorm
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's compiler
 
@@ -79,6 +79,36 @@ def test_equals_eager_steps_over_500(make: Any, clip: dict[str, Any]) -> None:
     assert int(ours.blocks[0].normalization.num_batches_tracked) == 500
     for (name, a), b in zip(ours.named_buffers(), eager.buffers(), strict=True):
         assert_close(a, b, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("normalization", [BatchNorm, partial(BatchRenorm, warmup_steps=20)], ids=["batch", "renorm"])
+@pytest.mark.parametrize(
+    "make",
+    [partial(torch.optim.SGD, lr=0.05, momentum=0.9), partial(torch.optim.AdamW, lr=3e-3, betas=(0.9, 0.999))],
+    ids=["sgd", "adamw"],
+)
+def test_equals_eager_steps_in_float64(make: Any, normalization: Any) -> None:
+    """To 1e-9, so that nothing of a step is counted in less; `BatchRenorm`'s limits grow within these steps."""
+    torch.manual_seed(0)
+    eager = MLP(11, 3, 5, [20, 15], normalization=normalization).double()
+    ours = copy.deepcopy(eager)
+    their_optimizer, optimizer = make(eager.parameters()), make(ours.parameters())
+    step = CompiledStep(ours, F.cross_entropy, optimizer, clip_val=0.5)
+    for index, (x, y) in enumerate(zip(*batches(100), strict=True)):
+        losses = []
+        for model, o in ((eager, their_optimizer), (ours, optimizer)):
+            if model is ours and index:
+                if index == 1:
+                    step.begin(x, y)
+                losses.append(step(x, y))
+                continue
+            loss = F.cross_entropy(model(x), y)
+            o.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            o.step()
+            losses.append(loss.detach())
+        assert_close(losses[1], losses[0], rtol=0, atol=1e-9, msg=f"step {index}: {losses}")
 
 
 class Data(torch.utils.data.IterableDataset[tuple[Tensor, Tensor]]):

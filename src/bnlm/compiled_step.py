@@ -65,7 +65,7 @@ class CompiledStep:
         self.clip_val = clip_val
         self.clip_algorithm = clip_algorithm
         self._compiled: dict[Any, Callable[..., Tensor]] = {}
-        self._lr = torch.zeros(())
+        self._lr = torch.zeros((), dtype=torch.float64)  # as Python counts it; it does not widen what it multiplies
         self._held: list[Tensor] = []
         self._run: Callable[..., Tensor] | None = None
 
@@ -185,5 +185,6 @@ def _adamw(
     parameter.mul_(1 - lr * weight_decay)
     average.lerp_(gradient, 1 - betas[0])
     square.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
-    rate = lr / (1 - betas[0] ** step)
-    parameter.sub_(rate * average / (square.sqrt() / (1 - betas[1] ** step).sqrt() + eps))
+    taken = step.double()  # 1 - 0.999 in float32 has three digits less
+    rate = lr / (1 - betas[0] ** taken)
+    parameter.sub_(rate * average / (square.sqrt() / (1 - betas[1] ** taken).sqrt() + eps))
