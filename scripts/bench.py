@@ -3,7 +3,7 @@
     python scripts/bench.py [--pairs 5] [--steps 20000] [--threads 1] [--quick] [--json FILE]
     python scripts/bench.py normalization [--pairs 25] [--threads 1] [--quick] [--json FILE]
     python scripts/bench.py diagnostics [--pairs 5] [--threads 1] [--quick] [--json FILE]
-    python scripts/bench.py models [--pairs 3] [--threads 1] [--quick] [--json FILE]
+    python scripts/bench.py models [--pairs 9] [--threads 1] [--quick] [--json FILE]
 
 Prints steps per second of each variant (median, quartiles) and, pair by pair, its ratio to the bare loop.
 The second form times every normalization layer against torch.nn's instead, the third what the callbacks cost
@@ -11,12 +11,10 @@ others, the fourth every model against a loop in makemore.py's style.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,18 +24,16 @@ os.environ["FORCE_COLOR"] = "1"  # rich draws its progress bar though nobody loo
 import torch
 import torch.nn.functional as F
 from bench_diagnostics import bench_diagnostics
+from bench_fit import timed_fit
 from bench_models import bench_models
 from bench_normalization import bench_normalization
 from hydra import compose, initialize_config_dir
-from omegaconf import open_dict
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from bnlm.assembly import build_language_model, build_trainer, fit_batches_to_cadences, quieten
-from bnlm.compiled_step import CompiledStep
-from bnlm.config import CONF, build, check
-from bnlm.interruption import StopOnSignal
+from bnlm.assembly import quieten
+from bnlm.config import CONF, build
 
 BATCH, CONTEXT, N_EMBD, HIDDEN, DEPTH = 32, 3, 10, 100, 5
 
@@ -94,46 +90,17 @@ def lecture_loop(contexts: torch.Tensor, targets: torch.Tensor, vocab_size: int,
     return time.perf_counter() - started
 
 
-#: Seconds that `ours` has spent on compiling: paid once a run, and less where the compiler's cache has it.
-COMPILING: list[float] = []
-
-
-def timed_compilation(self: CompiledStep, *args: torch.Tensor) -> None:
-    """`CompiledStep.begin`, timed."""
-    started = time.perf_counter()
-    begin(self, *args)
-    COMPILING.append(time.perf_counter() - started)
-
-
-begin, CompiledStep.begin = CompiledStep.begin, timed_compilation  # type: ignore[method-assign]
-
-
 def ours(steps: int, *overrides: str) -> float:
     """Seconds of `Trainer.fit` as `bnlm.train experiment=lecture_deep` runs it, without validation and compilation.
 
     With normalization=batch, which divides by the biased variance as torch.nn.BatchNorm1d does.
     """
-    COMPILING.clear()
-    with tempfile.TemporaryDirectory() as folder:
-        given = [f"trainer.max_steps={steps}", "trainer.limit_val_batches=0", f"logger.save_dir={folder}", *overrides]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("train", ["experiment=lecture_deep", "data=names", "normalization=batch", *given])
-        with open_dict(cfg):
-            check(cfg)
-        fit_batches_to_cadences(cfg)
-        data = build(cfg.data, "data")
-        for split in ("train", "val"):
-            data.examples(split)
-        model = build_language_model(cfg, data)
-        trainer = build_trainer(cfg, Path(folder) / "checkpoints", StopOnSignal())
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            started = time.perf_counter()
-            trainer.fit(model, data)
-            seconds = time.perf_counter() - started
-        assert trainer.global_step == steps
-        if COMPILING:
-            print(f"compiled in {max(COMPILING):.1f} s", file=sys.stderr)
-        return seconds - max(COMPILING, default=0.0)
+    seconds, compiling, _ = timed_fit(
+        steps, ["experiment=lecture_deep", "data=names", "normalization=batch", *overrides]
+    )
+    if compiling:
+        print(f"compiled in {compiling:.1f} s", file=sys.stderr)
+    return seconds - compiling
 
 
 def measure(variants: dict[str, Callable[[], float]], pairs: int, steps: int) -> dict[str, dict[str, list[float]]]:
@@ -174,7 +141,7 @@ def main() -> None:
         return
     if options.what == "models":
         quieten()
-        bench_models(3 if options.pairs is None else options.pairs, options.threads, options.quick, options.json)
+        bench_models(9 if options.pairs is None else options.pairs, options.threads, options.quick, options.json)
         return
     pairs, steps = (1, 300) if options.quick else (5 if options.pairs is None else options.pairs, options.steps)
     torch.set_num_threads(options.threads)

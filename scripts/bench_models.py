@@ -1,53 +1,64 @@
 """Every model against a plain torch loop in the style of makemore.py, in turns, in one process.
 
-    python scripts/bench.py models [--pairs 3] [--threads 1] [--quick] [--json FILE]
+    python scripts/bench.py models [--pairs 9] [--threads 1] [--quick] [--json FILE]
 
-The loops are written here: a DataLoader over padded words, every position of a word
-computed (the paddings too), AdamW, the loss read and printed every ten steps. Ours is `Trainer.fit` as `bnlm.train`
-runs it, with default diagnostics, TensorBoard and the progress bar. Of `bigram` and `mlp` ours learns 32 windows a
-step, as the lecture does, and the loop all positions of 32 words; the loop's `mlp` also sees the whole word, ours 3
-characters, so that row compares different work.
+The loops are written here: a DataLoader, AdamW, the loss read and printed every ten steps. Over words, every position
+of 32 padded words is computed, the paddings too, as in makemore.py; ours computes the positions that exist. Over
+windows, both learn 32 a step. Ours is `Trainer.fit` as `bnlm.train` runs it, with default diagnostics, TensorBoard and
+the progress bar. The numbers of parameters tell how alike the two networks are.
 """
 
-import contextlib
 import io
 import json
 import math
-import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 import torch
 import torch.nn.functional as F
+from bench_fit import timed_fit
 from hydra import compose, initialize_config_dir
-from omegaconf import open_dict
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from bnlm.assembly import build_data, build_language_model, build_trainer, fit_batches_to_cadences
-from bnlm.config import CONF, check
+from bnlm.assembly import build_data
+from bnlm.config import CONF
 from bnlm.data import WordsDataModule
-from bnlm.interruption import StopOnSignal
 
 WIDTH, BATCH = 64, 32
-#: Model options of ours, by row of the table. The hidden sizes are those of the loops.
-MODELS = {
-    "bigram": ["model=bigram", "normalization=none"],
-    "mlp": ["model=mlp", "model.n_embd=64", "model.hidden_sizes=[64]", "normalization=none"],
-    "bow": ["model=bow", "normalization=none"],
-    "rnn": ["model=rnn", "normalization=none"],
-    "gru": ["model=gru", "normalization=none"],
-    "lstm": ["model=lstm", "normalization=none"],
-    "transformer": ["model=transformer", "normalization=layer"],
+BASE = ["experiment=makemore_transformer", "data=names"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is compared: options of ours, and the loop's network on words or on windows of so many characters."""
+
+    overrides: tuple[str, ...]
+    network: str
+    steps: int
+    context: int | None = None  # None: whole words in the loop
+
+
+MLP = ("model=mlp", "model.n_embd=64", "model.hidden_sizes=[64]", "normalization=none")
+ROWS = {
+    "bigram": Row(("model=bigram", "normalization=none"), "bigram", 3000, 3),
+    "bigram | 32 words in the loop": Row(("model=bigram", "normalization=none"), "bigram", 3000),
+    "mlp, 3 characters": Row(MLP, "mlp", 3000, 3),
+    "mlp, 16 characters": Row((*MLP, "data.context=16"), "mlp", 3000, 16),
+    "mlp, 16 characters | 32 words in the loop": Row((*MLP, "data.context=16"), "mlp", 1000),
+    "bow": Row(("model=bow", "normalization=none"), "bow", 2000),
+    "rnn": Row(("model=rnn", "normalization=none"), "rnn", 1500),
+    "gru": Row(("model=gru", "normalization=none"), "gru", 1000),
+    "lstm": Row(("model=lstm", "normalization=none"), "lstm", 1000),
+    "transformer": Row(("model=transformer", "normalization=layer"), "transformer", 500),
 }
-STEPS = {"bigram": 3000, "mlp": 3000, "bow": 2000, "rnn": 500, "gru": 400, "lstm": 400, "transformer": 300}
 
 
 class Words(Dataset[tuple[Tensor, Tensor]]):
@@ -57,19 +68,61 @@ class Words(Dataset[tuple[Tensor, Tensor]]):
         self.words = words
         characters = sorted(set("".join(words)))
         self.ids = {character: i + 1 for i, character in enumerate(characters)}
-        self.longest = max(map(len, words))
+        self.length = max(map(len, words)) + 1  # the mark before the first character, and all characters
 
     def __len__(self) -> int:
         return len(self.words)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         encoded = torch.tensor([self.ids[character] for character in self.words[index]])
-        x = torch.zeros(self.longest + 1, dtype=torch.long)
-        y = torch.full((self.longest + 1,), -1)
+        x = torch.zeros(self.length, dtype=torch.long)
+        y = torch.full((self.length,), -1)
         x[1 : 1 + len(encoded)] = encoded
         y[: len(encoded)] = encoded
         y[len(encoded)] = 0
         return x, y
+
+
+class Windows(Dataset[tuple[Tensor, Tensor]]):
+    """Windows of `context` characters before each character and each end of a word, cut beforehand."""
+
+    def __init__(self, words: list[str], context: int) -> None:
+        characters = sorted(set("".join(words)))
+        self.ids = {character: i + 1 for i, character in enumerate(characters)}
+        self.length = context
+        contexts, targets = [], []
+        for word in words:
+            window = [0] * context
+            for following in [*(self.ids[character] for character in word), 0]:
+                contexts.append(window)
+                targets.append(following)
+                window = [*window[1:], following]
+        self.x, self.y = torch.tensor(contexts), torch.tensor(targets)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.x[index], self.y[index]
+
+
+class WindowBigram(nn.Module):
+    def __init__(self, vocab_size: int, context: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(vocab_size, vocab_size))
+
+    def forward(self, idx: Tensor) -> Tensor:
+        return self.table[idx[:, -1]]
+
+
+class WindowMLP(nn.Module):
+    def __init__(self, vocab_size: int, context: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, WIDTH)
+        self.mlp = nn.Sequential(nn.Linear(context * WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, vocab_size))
+
+    def forward(self, idx: Tensor) -> Tensor:
+        return self.mlp(self.embedding(idx).flatten(1))
 
 
 class LoopBigram(nn.Module):
@@ -189,17 +242,21 @@ class LoopTransformer(nn.Module):
         return self.head(self.norm(x))
 
 
-def loop_model(name: str, vocab_size: int, length: int) -> nn.Module:
-    """Return the loop's model."""
+def loop_model(row: Row, vocab_size: int, length: int) -> nn.Module:
+    """Return the loop's network."""
+    if row.context is not None:
+        return {"bigram": WindowBigram, "mlp": WindowMLP}[row.network](vocab_size, length)
     plain = {"bigram": LoopBigram, "mlp": LoopMLP, "bow": LoopBagOfWords, "transformer": LoopTransformer}
-    return plain[name](vocab_size, length) if name in plain else LoopRecurrent(name, vocab_size, length)
+    if row.network in plain:
+        return plain[row.network](vocab_size, length)
+    return LoopRecurrent(row.network, vocab_size, length)
 
 
-def loop(name: str, words: list[str], steps: int, nowhere: TextIO) -> float:
-    """Seconds of the plain loop, which prints to `nowhere`."""
-    data = Words(words)
+def loop(row: Row, words: list[str], steps: int, nowhere: TextIO) -> tuple[float, int]:
+    """Return the seconds of the plain loop, which prints to `nowhere`, and its network's number of parameters."""
+    data = Words(words) if row.context is None else Windows(words, row.context)
     torch.manual_seed(0)
-    model = loop_model(name, len(data.ids) + 1, data.longest + 1)
+    model = loop_model(row, len(data.ids) + 1, data.length)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.01, betas=(0.9, 0.99), eps=1e-8)
     batches = iter(DataLoader(data, BATCH, sampler=RandomSampler(data, replacement=True, num_samples=int(1e10))))
     started = time.perf_counter()
@@ -212,27 +269,14 @@ def loop(name: str, words: list[str], steps: int, nowhere: TextIO) -> float:
         optimizer.step()
         if step % 10 == 0:
             print(f"step {step} loss {loss.item():.4f}", file=nowhere)
-    return time.perf_counter() - started
+    return time.perf_counter() - started, sum(p.numel() for p in model.parameters())
 
 
-def ours(name: str, steps: int) -> float:
-    """Seconds of `Trainer.fit` as `bnlm.train experiment=makemore_transformer model=NAME` runs it, no validation."""
-    with tempfile.TemporaryDirectory() as folder:
-        given = [f"trainer.max_steps={steps}", "trainer.limit_val_batches=0", f"logger.save_dir={folder}"]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("train", ["experiment=makemore_transformer", "data=names", *MODELS[name], *given])
-        with open_dict(cfg):
-            check(cfg)
-        fit_batches_to_cadences(cfg)
-        data = build_data(cfg)
-        for split in ("train", "val"):
-            data.examples(split)
-        model = build_language_model(cfg, data)
-        trainer = build_trainer(cfg, Path(folder) / "checkpoints", StopOnSignal())
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            started = time.perf_counter()
-            trainer.fit(model, data)
-            return time.perf_counter() - started
+def ours(row: Row, steps: int) -> tuple[float, int]:
+    """Return the seconds of `Trainer.fit` as `bnlm.train` runs it, without validation, and the number of parameters."""
+    seconds, compiling, parameters = timed_fit(steps, [*BASE, *row.overrides])
+    assert compiling == 0
+    return seconds, parameters
 
 
 def bench_models(turns: int, threads: int, quick: bool, json_file: Path | None) -> None:
@@ -241,27 +285,30 @@ def bench_models(turns: int, threads: int, quick: bool, json_file: Path | None) 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         data = build_data(compose("train", ["data=names"]))
     assert isinstance(data, WordsDataModule)
-    words = list(data.words["train"])
+    words = data.words["train"]
     turns = 1 if quick else turns
     results: dict[str, dict[str, list[float]]] = {}
-    table = Table("model", "loop, steps/s", "bnlm, steps/s", "ratio", "quartiles")
-    for name in MODELS:
-        steps = 20 if quick else STEPS[name]
-        sides: dict[str, Callable[[], float]] = {
-            "loop": lambda name=name, steps=steps: loop(name, words, steps, io.StringIO()),
-            "bnlm": lambda name=name, steps=steps: ours(name, steps),
+    table = Table("model", "parameters: loop, bnlm", "steps/s: loop, bnlm", "ratio", "quartiles")
+    for name, row in ROWS.items():
+        steps = 20 if quick else row.steps
+        sides: dict[str, Callable[[], tuple[float, int]]] = {
+            "loop": lambda row=row, steps=steps: loop(row, words, steps, io.StringIO()),
+            "bnlm": lambda row=row, steps=steps: ours(row, steps),
         }
         found: dict[str, list[float]] = {side: [] for side in sides}
+        parameters: dict[str, int] = {}
         for turn in range(turns):
             for side in sides if turn % 2 == 0 else reversed(sides):
-                found[side].append(steps / sides[side]())
+                seconds, parameters[side] = sides[side]()
+                found[side].append(steps / seconds)
         ratio = [a / b for a, b in zip(found["bnlm"], found["loop"], strict=True)]
         results[name] = {**found, "ratio": ratio}
-        low, middle, high = statistics.quantiles(ratio, n=4) if turns > 1 else ratio * 3
-        medians = [f"{statistics.median(found[side]):,.0f}" for side in sides]
-        table.add_row(name, *medians, f"{middle:.2f}", f"{low:.2f} .. {high:.2f}")
+        low, middle, high = statistics.quantiles(ratio, n=4, method="inclusive") if turns > 1 else ratio * 3
+        medians = ", ".join(f"{statistics.median(found[side]):,.0f}" for side in sides)
+        sizes = ", ".join(f"{parameters[side]:,}" for side in sides)
+        table.add_row(name, sizes, medians, f"{middle:.2f}", f"{low:.2f} .. {high:.2f}")
         print(f"{name} done", file=sys.stderr)
-    Console(width=100).print(table)
+    Console(width=120).print(table)
     print(f"{turns} turns, {threads} thread(s), torch {torch.__version__}")
     if json_file is not None:
         json_file.write_text(json.dumps({"turns": turns, "threads": threads, "results": results}, indent=2))

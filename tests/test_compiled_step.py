@@ -15,13 +15,18 @@ from lightning import Callback, Trainer
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from bnlm import language_model
 from bnlm.callbacks import ActivationMonitor, UpdateMonitor
 from bnlm.compiled_step import CannotCompileError, CompiledStep
 from bnlm.language_model import LanguageModel
 from bnlm.models import MLP
 from bnlm.normalization import BatchNorm, BatchRenorm
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's compiler
+# Lightning's, of the small runs below; none of torch's compiler and none of ours.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),
+    pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
+]
 
 
 def batches(steps: int) -> tuple[Tensor, Tensor]:
@@ -32,6 +37,20 @@ def batches(steps: int) -> tuple[Tensor, Tensor]:
 def network() -> MLP:
     torch.manual_seed(0)
     return MLP(11, 3, 5, [20, 15], normalization=BatchNorm)
+
+
+def eager_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, clip: dict[str, Any]
+) -> Tensor:
+    loss = F.cross_entropy(model(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    if clip.get("clip_algorithm") == "value":
+        nn.utils.clip_grad_value_(model.parameters(), clip["clip_val"])
+    elif clip:
+        nn.utils.clip_grad_norm_(model.parameters(), clip["clip_val"])
+    optimizer.step()
+    return loss.detach()
 
 
 @pytest.mark.parametrize(
@@ -52,28 +71,15 @@ def test_equals_eager_steps_over_500(make: Any, clip: dict[str, Any]) -> None:
     their_optimizer, optimizer = make(eager.parameters()), make(ours.parameters())
     schedules = [torch.optim.lr_scheduler.StepLR(o, 100, 0.5) for o in (their_optimizer, optimizer)]
     step = CompiledStep(ours, F.cross_entropy, optimizer, **clip)
-    inputs, targets = batches(500)
     theirs: list[Tensor] = []
     found: list[Tensor] = []
-    for index, (x, y) in enumerate(zip(inputs, targets, strict=True)):
-        for model, o, losses in ((eager, their_optimizer, theirs), (ours, optimizer, found)):
-            if losses is found and index % 50:
-                if index % 50 == 1:
-                    assert step.ready
-                    step.begin(x, y)
-                losses.append(step(x, y))
-                continue
-            loss = F.cross_entropy(model(x), y)
-            o.zero_grad()
-            loss.backward()
-            if clip.get("clip_algorithm") == "value":
-                nn.utils.clip_grad_value_(model.parameters(), clip["clip_val"])
-            elif clip:
-                nn.utils.clip_grad_norm_(model.parameters(), clip["clip_val"])
-            o.step()
-            losses.append(loss.detach())
+    for index, (x, y) in enumerate(zip(*batches(500), strict=True)):
+        theirs.append(eager_step(eager, their_optimizer, x, y, clip))
+        if index % 50 == 1:
+            assert step.ready
+            step.begin(x, y)
+        found.append(step(x, y) if index % 50 else eager_step(ours, optimizer, x, y, clip))
         for schedule in schedules:
-            schedule.optimizer._step_count = index + 1  # type: ignore[attr-defined]
             schedule.step()
     assert_close(torch.stack(found), torch.stack(theirs), rtol=0, atol=1e-4)
     assert int(ours.blocks[0].normalization.num_batches_tracked) == 500
@@ -95,20 +101,11 @@ def test_equals_eager_steps_in_float64(make: Any, normalization: Any) -> None:
     their_optimizer, optimizer = make(eager.parameters()), make(ours.parameters())
     step = CompiledStep(ours, F.cross_entropy, optimizer, clip_val=0.5)
     for index, (x, y) in enumerate(zip(*batches(100), strict=True)):
-        losses = []
-        for model, o in ((eager, their_optimizer), (ours, optimizer)):
-            if model is ours and index:
-                if index == 1:
-                    step.begin(x, y)
-                losses.append(step(x, y))
-                continue
-            loss = F.cross_entropy(model(x), y)
-            o.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-            o.step()
-            losses.append(loss.detach())
-        assert_close(losses[1], losses[0], rtol=0, atol=1e-9, msg=f"step {index}: {losses}")
+        expected = eager_step(eager, their_optimizer, x, y, {"clip_val": 0.5})
+        if index == 1:
+            step.begin(x, y)
+        loss = step(x, y) if index else eager_step(ours, optimizer, x, y, {"clip_val": 0.5})
+        assert_close(loss, expected, rtol=0, atol=1e-9, msg=f"step {index}: {loss} and {expected}")
 
 
 class Data(torch.utils.data.IterableDataset[tuple[Tensor, Tensor]]):
@@ -143,6 +140,22 @@ def test_a_run_is_the_same_with_eager_observed_steps_in_between(
     assert [trainer.global_step for trainer in trainers] == [50, 50]
     for a, b in zip(modules[0].model.parameters(), modules[1].model.parameters(), strict=True):
         assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("limit", "sequence", "expected"), [(50, False, True), (51, False, False), (50, True, False)])
+def test_auto_compiles_long_runs_of_models_over_windows(
+    limit: int, sequence: bool, expected: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(language_model, "COMPILE_FROM", limit)
+    taken: list[int] = []
+    call = CompiledStep.__call__
+    monkeypatch.setattr(CompiledStep, "__call__", lambda *args: (taken.append(1), call(*args))[1])
+    model = network()
+    model.sequence = sequence  # type: ignore[assignment]
+    with caplog.at_level(logging.WARNING, "bnlm"):
+        fit(LanguageModel(model, 11, partial(torch.optim.SGD, lr=0.1), compile="auto"))  # of 50 steps
+    assert bool(taken) == expected
+    assert not [r for r in caplog.records if r.name == "bnlm"]
 
 
 def test_what_cannot_be_traced_is_trained_eagerly_after_one_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from bnlm.data import IGNORED, Vocabulary, sequences, windows
-from bnlm.language_model import loss_of
+from bnlm.metrics import loss_of
 from bnlm.models import MLP, Recurrent, Transformer
 from bnlm.normalization import BatchNorm
 from bnlm.score import score

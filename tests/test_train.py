@@ -121,6 +121,9 @@ def test_resuming_continues_bit_for_bit(run: Run, settings: list[str]) -> None:
     first = run("first", "trainer.max_steps=230", *settings)  # in the middle of a batch of steps
     resumed = run("resumed", f"checkpoint={first}/checkpoints/last.ckpt", "trainer.max_steps=400")
     assert_same_training(saved(straight), saved(resumed))
+    if "compile=true" in settings:
+        logs = [(folder / "train.log").read_text() for folder in (straight, first, resumed)]
+        assert not any("eagerly" in text for text in logs)
     for name in ("train/loss", "val/loss", "gradient_norm/total", "dead_units/model.blocks.0.activation"):
         expected, found = scalars(straight)[name], scalars(resumed)[name]
         late = {step: value for step, value in expected.items() if step > 230}

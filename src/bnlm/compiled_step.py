@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import SGD, AdamW, Optimizer
-
-log = logging.getLogger("bnlm")
 
 LossOf = Callable[[Tensor, Tensor], Tensor]
 #: What of an optimizer's group the compiled function holds as constants; the learning rate is given each time.
@@ -68,6 +66,7 @@ class CompiledStep:
         self._lr = torch.zeros((), dtype=torch.float64)  # as Python counts it; it does not widen what it multiplies
         self._held: list[Tensor] = []
         self._run: Callable[..., Tensor] | None = None
+        self.seconds = 0.0  # spent on compiling
 
     @property
     def ready(self) -> bool:
@@ -89,7 +88,9 @@ class CompiledStep:
         layout = tuple((t.shape, t.stride(), t.dtype, t.device) for t in (contexts, targets, *self._held))
         key = (layout, tuple(constants.values()))
         if key not in self._compiled:
+            started = time.perf_counter()
             self._compiled[key] = self._compile(contexts, targets, constants)
+            self.seconds += time.perf_counter() - started
         self._run = self._compiled[key]
 
     @torch.no_grad()
@@ -118,14 +119,13 @@ class CompiledStep:
 
         def step(x: Tensor, y: Tensor, lr: Tensor, *held: Tensor) -> Tensor:
             parameters, buffers, state = held[:n], held[n : n + m], held[n + m :]
-            written = parameters
             with torch.enable_grad():
-                parameters = tuple(p.detach().requires_grad_() for p in parameters)
-                own = dict(zip(names, parameters, strict=True)) | dict(zip(buffer_names, buffers, strict=True))
+                leaves = [p.detach().requires_grad_() for p in parameters]
+                own = dict(zip(names, leaves, strict=True)) | dict(zip(buffer_names, buffers, strict=True))
                 loss = self.loss_of(functional_call(self.model, own, (x,)), y)
-                gradients = torch.autograd.grad(loss, parameters)
+                gradients = torch.autograd.grad(loss, leaves)
             gradients = self._clipped(gradients)
-            for index, (parameter, gradient) in enumerate(zip(written, gradients, strict=True)):
+            for index, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
                 update(parameter, gradient, state[index::n], lr, **constants)
             return loss.detach()
 
@@ -135,9 +135,6 @@ class CompiledStep:
         # Inductor itself rather than torch.compile, which would look at the graph's sixty tensors before every call, to
         # see whether they are still as they were: `begin` knows, and a fifth of a step is saved.
         compiled: Callable[..., Tensor] = torch._inductor.compile(graph, [contexts, targets, self._lr, *self._held])
-        copies = [t.clone() for t in self._held]  # the first call compiles; what fails leaves no half a step
-        with torch.no_grad():
-            compiled(contexts, targets, self._lr, *copies)
         return compiled
 
     def _clipped(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

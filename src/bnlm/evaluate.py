@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bnlm.checkpoint import build_data, data_class, load_model
 from bnlm.command_line import parse, usage
 from bnlm.config import ConfigError
-from bnlm.language_model import SplitMetrics
+from bnlm.metrics import SplitMetrics
 from bnlm.score import WordScore, score
 
 SPLITS = ("train", "val", "test")

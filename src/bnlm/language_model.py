@@ -1,25 +1,21 @@
 """The LightningModule: cross-entropy of the next character, several optimizer steps per Lightning batch."""
 
 import logging
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from bnlm.callbacks.tensorboard import write_step
 from bnlm.compiled_step import CannotCompileError, CompiledStep
 from bnlm.config import first_line
-from bnlm.data import IGNORED
+from bnlm.metrics import SplitMetrics, derived_metrics, loss_of
 
 log = logging.getLogger("bnlm")
 
@@ -30,57 +26,6 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler]
 EVERY_STEP_UNTIL = 100
 #: A run of fewer steps saves less than the fifteen seconds that compiling takes the first time.
 COMPILE_FROM = 30_000
-
-
-class SplitMetrics(nn.Module):
-    """Loss, perplexity, bits per character and accuracy over one split, pooled over batches and processes."""
-
-    def __init__(self, vocab_size: int) -> None:
-        super().__init__()
-        # float64: 180,000 examples. A nan is put in for nan: the other strategies leave it out, or ("disable") weights.
-        self.loss = MeanMetric(nan_strategy=math.nan).set_dtype(torch.float64)
-        self.accuracy = MulticlassAccuracy(vocab_size, average="micro")
-
-    def update(self, logits: Tensor, targets: Tensor) -> None:
-        """Add a batch: logits `(N, vocab_size)` and targets `(N,)`, or those of sequences (see `predictions`)."""
-        logits, targets = predictions(logits, targets)
-        self.loss.update(F.cross_entropy(logits.float(), targets).double(), weight=len(targets))
-        self.accuracy.update(logits, targets)
-
-    def compute(self) -> dict[str, float]:
-        """Return loss (nats per character), perplexity, bits_per_char and accuracy (fraction)."""
-        loss = float(self.loss.compute())
-        return {**derived_metrics(loss), "accuracy": float(self.accuracy.compute())}
-
-    def reset(self) -> None:
-        self.loss.reset()
-        self.accuracy.reset()
-
-
-def predictions(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits `(M, vocab_size)` and targets `(M,)` of the predictions that count.
-
-    Of windows, `(N, vocab_size)` and `(N,)`, that is all of them; of sequences, `(N, T, vocab_size)` and `(N, T)`,
-    those whose target is not `IGNORED`. They are taken out before the loss, so that nothing that looks at what goes
-    into it sees a padding.
-    """
-    if targets.dim() == 1:
-        return logits, targets
-    flat = targets.flatten()
-    counted = (flat != IGNORED).nonzero().squeeze(1)
-    return logits.flatten(0, 1).index_select(0, counted), flat.index_select(0, counted)
-
-
-def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy, nats per character, of the `predictions` that count."""
-    return F.cross_entropy(*predictions(logits, targets))
-
-
-def derived_metrics(loss: float) -> dict[str, float]:
-    """Return the loss in nats per character and what follows from it."""
-    # A diverged loss overflows exp: its perplexity is inf, not an error.
-    perplexity = math.exp(loss) if loss < 700 else (math.inf if loss >= 700 else math.nan)
-    return {"loss": loss, "perplexity": perplexity, "bits_per_char": loss / math.log(2)}
 
 
 def is_watched(optimizer: Optimizer) -> bool:
@@ -187,7 +132,7 @@ class LanguageModel(LightningModule):
         compiled: CompiledStep | None = None
         for contexts, targets in zip(batch[0].unbind(), batch[1].unbind(), strict=True):
             unseen = bool(losses) or not is_watched(optimizer.optimizer)
-            if unseen and compiled is None and self._compiled is not None:
+            if unseen and compiled is None:
                 compiled = self._ready_to_run(contexts, targets)
             if unseen and compiled is not None:
                 optimizer._on_before_step()

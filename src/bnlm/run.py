@@ -22,7 +22,7 @@ from bnlm.config import ConfigError, check
 from bnlm.data import WordsDataModule
 from bnlm.doctor import check as diagnose
 from bnlm.interruption import StopOnSignal
-from bnlm.language_model import loss_of
+from bnlm.metrics import loss_of
 from bnlm.resume import check_resumable, how_to_resume
 from bnlm.run_summary import finite, print_summary, summarize
 from bnlm.sample import lines, origins, sample

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 
 from bnlm.data import WordsDataModule
-from bnlm.language_model import loss_of
+from bnlm.metrics import loss_of
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = {"n_embd": 8, "n_hidden": 10, "hidden_sizes": [10], "n_layer": 1, "n_head": 2}

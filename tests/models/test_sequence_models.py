@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from bnlm.data import Vocabulary, sequences
-from bnlm.language_model import loss_of
+from bnlm.metrics import loss_of
 from bnlm.models import BagOfWords, Recurrent, Transformer
 from bnlm.models.positions import Positions
 from bnlm.normalization import BatchNorm, LayerNorm

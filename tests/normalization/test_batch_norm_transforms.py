@@ -51,7 +51,6 @@ def test_first_and_second_numerical_gradients(variant: dict[str, Any]) -> None:
         assert torch.autograd.gradgradcheck(run, inputs)
 
 
-@pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")  # torch's own, when it is first compiled
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_one_graph_without_breaks(variant: dict[str, Any]) -> None:
     torch._dynamo.reset()
@@ -123,7 +122,6 @@ def test_exported_program_takes_other_batch_sizes(variant: dict[str, Any], train
     assert_close(dict(program.named_buffers()), dict(layer.named_buffers()))
 
 
-@pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [

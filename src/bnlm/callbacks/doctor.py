@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,19 @@ from bnlm.callbacks.gradient_monitor import GradientMonitor
 from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.shared_observation import Measured, OnHost
 from bnlm.callbacks.update_monitor import UpdateMonitor
-from bnlm.doctor import Diagnosis, Finding, History, Observation, Output, StatisticsGap, facts_of, findings_table
+from bnlm.doctor import (
+    Diagnosis,
+    Finding,
+    History,
+    Observation,
+    Output,
+    StatisticsGap,
+    facts_of,
+    findings_markdown,
+    findings_table,
+)
 from bnlm.probe import StepRecord, Wanted
+from bnlm.stats import running_statistics_gap
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -281,14 +291,10 @@ class Doctor(Monitor):
             assert isinstance(module, _BatchNorm)
             assert module.running_mean is not None
             assert module.running_var is not None
-            dim = getattr(module, "channel_dim", 1)
-            x = args[0].detach().float().movedim(dim, -1).flatten(0, -2)
+            x = args[0].detach().float().movedim(getattr(module, "channel_dim", 1), -1).flatten(0, -2)
             if len(x) >= VALUES_FOR_STATISTICS:
-                var, mean = torch.var_mean(x, dim=0)
-                tiny = torch.finfo(torch.float32).tiny
-                ratio = (module.running_var.clamp_min(tiny) / var.clamp_min(tiny)).log().abs().median()
-                gap = ((module.running_mean - mean).abs() / var.clamp_min(tiny).sqrt()).mean()
-                self._gaps[path] = float(ratio), float(gap)
+                log_variance, mean = running_statistics_gap(module.running_mean, module.running_var, x)
+                self._gaps[path] = float(log_variance), float(mean)
 
         return compare
 
@@ -297,7 +303,7 @@ class Doctor(Monitor):
         findings = self.findings
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("doctor", _markdown(findings), trainer.global_step)
+                logger.experiment.add_text("doctor", findings_markdown(findings), trainer.global_step)
         # Not `trainer.log_dir`: that talks to the other processes.
         folder = self.folder or next((d for d in (getattr(x, "log_dir", None) for x in trainer.loggers) if d), None)
         if folder is not None:
@@ -320,12 +326,3 @@ def _output(scalars: dict[str, float]) -> Output | None:
 @rank_zero_only
 def _say(line: str) -> None:
     log.warning(line)
-
-
-def _markdown(findings: Iterable[Finding]) -> str:
-    lines = [
-        f"- **{f.severity} {f.rule} {f.name}**{f' (because of {f.caused_by})' if f.caused_by else ''}, step {f.step}: "
-        f"{f.message} *{f.suggestion}*"
-        for f in findings
-    ]
-    return "\n".join(lines) or "Nothing found."

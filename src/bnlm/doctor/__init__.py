@@ -5,7 +5,7 @@ from bnlm.doctor.diagnosis import Diagnosis
 from bnlm.doctor.facts import Facts, facts_of
 from bnlm.doctor.finding import RULES, SEVERITIES, Finding
 from bnlm.doctor.history import History, Observation, Output, StatisticsGap
-from bnlm.doctor.table import findings_table
+from bnlm.doctor.table import findings_markdown, findings_table
 
 __all__ = [
     "RULES",
@@ -19,5 +19,6 @@ __all__ = [
     "StatisticsGap",
     "check",
     "facts_of",
+    "findings_markdown",
     "findings_table",
 ]

@@ -111,7 +111,6 @@ class History:
         self.overflows_allowed = 0
         self._medians: dict[tuple[str, int], dict[str, float]] = {}
         self._improves: bool | None = None
-        self._last_ten: deque[float] = deque(maxlen=10)
         self.gaps: deque[StatisticsGap] = deque(maxlen=3)
 
     @property
@@ -174,11 +173,10 @@ class History:
                 known = self.reference
             if len(self.early_losses) < EARLY_LOSSES:
                 self.early_losses.append(loss)
-            if len(self._last_ten) == 10:
-                typical = sum(sorted(self._last_ten)[4:6]) / 2
+            if len(self.losses) >= 10:
+                typical = sum(sorted(self.last_losses(10))[4:6]) / 2  # the median
                 if loss > typical + 2 * abs(typical) + 0.5 * abs(known):  # a likelihood's loss goes below 0
                     self.spikes.append(self.steps_with_loss)
-            self._last_ten.append(loss)
             self.losses.append(loss)
             # A running mean whose weights are those of a plain mean at first: the first loss alone is no start.
             weight = max(0.05, 1 / len(self.losses))

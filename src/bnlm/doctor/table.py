@@ -1,4 +1,4 @@
-"""The findings as a printed table."""
+"""The findings for readers: a printed table, and a text for TensorBoard."""
 
 from __future__ import annotations
 
@@ -33,3 +33,13 @@ def findings_table(findings: Sequence[Finding]) -> Table:
             style=_STYLES[finding.severity],
         )
     return table
+
+
+def findings_markdown(findings: Sequence[Finding]) -> str:
+    """Return a list in Markdown, an item a finding."""
+    lines = [
+        f"- **{f.severity} {f.rule} {f.name}**{f' (because of {f.caused_by})' if f.caused_by else ''}, step {f.step}: "
+        f"{f.message} *{f.suggestion}*"
+        for f in findings
+    ]
+    return "\n".join(lines) or "Nothing found."

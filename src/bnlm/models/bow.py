@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bnlm.models.activation import activation as make_activation
 from bnlm.models.block import Block, NormalizationFactory
-from bnlm.models.positions import Positions
+from bnlm.models.positions import embedded
 from bnlm.models.sizes import check_sizes
 
 
@@ -56,11 +56,7 @@ class BagOfWords(nn.Module):
         Raises:
             ValueError: If there are more positions than the model knows.
         """
-        known = self.position_embedding.num_embeddings
-        if idx.shape[1] > known:
-            raise ValueError(f"{idx.shape[1]} positions given; the model was built for at most {known} (data.context).")
-        positions = Positions(idx)
-        x = self.embedding(positions.pack(idx)) + self.position_embedding(positions.times)  # (M, n_embd)
+        x, positions = embedded(idx, self.embedding, self.position_embedding)  # (M, n_embd)
         sums = positions.unpack(x).cumsum(dim=1)  # (N, T, n_embd)
         counts = torch.arange(1, positions.t + 1, dtype=x.dtype, device=x.device)
         x = x + positions.pack(sums / counts.unsqueeze(1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 PADDING = 0  # the id that begins each word, and fills the rest of the row behind its last character
 
@@ -49,3 +49,17 @@ class Positions:
         # The key sorts by time, then longer words first, then their order in the batch.
         key = (self.times * (self.t + 1) + (self.t - lengths[words])) * self.n + words
         return key.argsort(), torch.bincount(self.times).tolist()
+
+
+def embedded(idx: Tensor, characters: nn.Embedding, places: nn.Embedding) -> tuple[Tensor, Positions]:
+    """Return the sum of the embeddings of each position's character and of its place, ``(M, C)``, and the positions.
+
+    Raises:
+        ValueError: If there are more positions than ``places`` knows.
+    """
+    if idx.shape[1] > places.num_embeddings:
+        raise ValueError(
+            f"{idx.shape[1]} positions given; the model was built for at most {places.num_embeddings} (data.context)."
+        )
+    positions = Positions(idx)
+    return characters(positions.pack(idx)) + places(positions.times), positions

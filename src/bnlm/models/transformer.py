@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bnlm.models.activation import activation as make_activation
 from bnlm.models.block import Block, NormalizationFactory, make_normalization
-from bnlm.models.positions import Positions
+from bnlm.models.positions import Positions, embedded
 from bnlm.models.sizes import check_sizes
 
 
@@ -66,11 +66,7 @@ class Transformer(nn.Module):
         Raises:
             ValueError: If there are more positions than the model knows.
         """
-        known = self.position_embedding.num_embeddings
-        if idx.shape[1] > known:
-            raise ValueError(f"{idx.shape[1]} positions given; the model was built for at most {known} (data.context).")
-        positions = Positions(idx)
-        x = self.embedding(positions.pack(idx)) + self.position_embedding(positions.times)  # (M, n_embd)
+        x, positions = embedded(idx, self.embedding, self.position_embedding)  # (M, n_embd)
         for block in self.blocks:
             x = block(x, positions)
         if self.normalization is not None:
