@@ -70,6 +70,7 @@ class Doctor(Monitor):
         ValueError: If an argument is out of its range.
     """
 
+    hears_every_batch = True
     reads_others = True
 
     def __init__(
@@ -170,12 +171,19 @@ class Doctor(Monitor):
             scale = getattr(getattr(trainer.precision_plugin, "scaler", None), "_scale", None)
             self._backward.append(loss.detach() if scale is None else loss.detach() / scale)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        observed = self._last_step == trainer.global_step
+    def idle_hooks(self, trainer: Trainer, leads: bool) -> list[str]:
+        idle = super().idle_hooks(trainer, leads)
         if (
-            observed and self.on_critical == "stop" and trainer.world_size > 1
-        ):  # only the first process draws conclusions
+            trainer.lightning_module.automatic_optimization
+            and type(self).on_before_backward is Doctor.on_before_backward
+        ):
+            idle.append("on_before_backward")  # each batch returns its loss
+        return idle
+
+    def step_begins(self, trainer: Trainer, step: int) -> None:
+        super().step_begins(trainer, step)
+        # Only the first process draws conclusions: the others have to be told.
+        if self._last_step == step and self.on_critical == "stop" and trainer.world_size > 1:
             trainer.should_stop |= trainer.strategy.reduce_boolean_decision(self._stop, all=False)
 
     def on_train_batch_end(

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from bnlm.callbacks.shared_observation import Measured, OnHost, SharedObservation
+from bnlm.callbacks.shared_observation import BATCH_HOOKS, Measured, OnHost, SharedObservation
 from bnlm.callbacks.tensorboard import has_tensorboard, write_step
 from bnlm.probe import StepRecord, Wanted
 
@@ -33,6 +33,8 @@ class Monitor(Callback, ABC):
 
     #: Of a batch with several optimizer steps, the first alone is observed.
     needs_every_step: ClassVar[bool] = False
+    #: Whether each batch is heard of, not only those whose step is observed.
+    hears_every_batch: ClassVar[bool] = False
     #: Whether what the other monitors measured is read, so that these have to come first.
     reads_others: ClassVar[bool] = False
     #: Title -> regular expressions of tags, for TensorBoard's custom scalars.
@@ -125,15 +127,36 @@ class Monitor(Callback, ABC):
             self.forget()
         self._total_steps = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
 
+        assert self._shared is not None
+        self._shared.begin(trainer)
+
+    def idle_hooks(self, trainer: Trainer, leads: bool) -> list[str]:
+        """Return the hooks of a batch in which there is nothing to do while no step is observed.
+
+        Args:
+            leads: Whether this monitor hears of the batches for all. What a subclass adds to a hook stays.
+        """
+        idle = []
+        for hook in BATCH_HOOKS:
+            mine = getattr(type(self), hook)
+            forwards = mine is getattr(Monitor, hook) and (not leads or hook == "on_after_backward")
+            if forwards or mine is getattr(Callback, hook):
+                idle.append(hook)
+        return idle
+
+    def step_begins(self, trainer: Trainer, step: int) -> None:
+        """Ask for the optimizer step that begins now, if it is due."""
+        if not self.due(step):
+            return
+        assert self._shared is not None
+        tensorboard = has_tensorboard(trainer.loggers)
+        self._with_histograms = tensorboard and self._crosses(self.histograms_every_n_steps, step)
+        self._with_figures = tensorboard and self._figures_due(trainer, step)
+        self._shared.ask(self, self.wanted(self._with_histograms, self._with_figures), step)
+        self._last_step = step
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert self._shared is not None
-        step = trainer.global_step
-        if self.due(step):
-            tensorboard = has_tensorboard(trainer.loggers)
-            self._with_histograms = tensorboard and self._crosses(self.histograms_every_n_steps, step)
-            self._with_figures = tensorboard and self._figures_due(trainer, step)
-            self._shared.ask(self, self.wanted(self._with_histograms, self._with_figures), step)
-            self._last_step = step
         self._shared.batch_starts(self, trainer, pl_module)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,0 +1,169 @@
+"""On steps that are not observed, Lightning calls no more of the monitors than it has to."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.profilers import Profiler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bnlm.callbacks import ActivationMonitor, Doctor, GradientMonitor, UpdateMonitor
+
+
+class Calls(Profiler):
+    """Counts which hooks of which callbacks Lightning calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted: Counter[str] = Counter()
+
+    def start(self, action_name: str) -> None:
+        if action_name.startswith("[Callback]"):
+            name, hook = action_name.removeprefix("[Callback]").rsplit(".", 1)
+            self.counted[f"{name.split('{')[0]}.{hook}"] += 1
+
+    def stop(self, action_name: str) -> None:
+        pass
+
+
+class Small(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return self.model(batch[0]).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def trainer_of(callbacks: list[Callback], folder: Path, **options: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        max_steps=options.pop("max_steps", 20),
+        callbacks=callbacks,
+        logger=False,
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+def batches() -> DataLoader[Any]:
+    return DataLoader(TensorDataset(torch.randn(80, 4)), batch_size=4)
+
+
+BATCH_HOOKS = (
+    "on_train_batch_start on_before_zero_grad on_before_backward on_after_backward on_before_optimizer_step "
+    "on_train_batch_end"
+).split()
+
+
+def of_batches(calls: Calls) -> dict[str, int]:
+    return {name: count for name, count in calls.counted.items() if name.rsplit(".", 1)[1] in BATCH_HOOKS}
+
+
+@pytest.mark.parametrize("doctor_first", [False, True])
+def test_one_callback_hears_of_the_batches_for_all(tmp_path: Path, doctor_first: bool) -> None:
+    monitors = [kind(every_n_steps=10) for kind in (ActivationMonitor, GradientMonitor, UpdateMonitor)]
+    doctor = Doctor(every_n_steps=10, table=False)
+    callbacks = [doctor, *monitors] if doctor_first else [*monitors, doctor]
+    calls = Calls()
+    trainer_of(callbacks, tmp_path, profiler=calls).fit(Small(), batches())
+    heard = {name: n for name, n in of_batches(calls).items() if not name.startswith(("TQDM", "Model"))}
+    assert heard == {
+        "Doctor.on_train_batch_start": 20,
+        "Doctor.on_train_batch_end": 20,
+        "Doctor.on_after_backward": 2,  # of the steps 0 and 10
+    }
+    assert doctor._history is not None
+    assert [o.step for o in doctor._history.recent] == [0, 10]
+
+
+def test_without_a_doctor_the_last_monitor_hears(tmp_path: Path) -> None:
+    calls = Calls()
+    callbacks: list[Callback] = [ActivationMonitor(every_n_steps=10), UpdateMonitor(every_n_steps=5)]
+    trainer_of(callbacks, tmp_path, profiler=calls).fit(Small(), batches())
+    assert of_batches(calls) == {
+        "UpdateMonitor.on_train_batch_start": 20,
+        "UpdateMonitor.on_train_batch_end": 20,
+        "UpdateMonitor.on_after_backward": 4,
+    }
+
+
+def test_gradients_of_every_micro_batch_are_read(tmp_path: Path) -> None:
+    calls = Calls()
+    callbacks: list[Callback] = [GradientMonitor(every_n_steps=4)]
+    trainer_of(callbacks, tmp_path, profiler=calls, accumulate_grad_batches=3, max_steps=6).fit(Small(), batches())
+    assert of_batches(calls)["GradientMonitor.on_after_backward"] == 6  # three batches each of the steps 0 and 4
+
+
+class Own(ActivationMonitor):
+    """A user's monitor, with hooks of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(every_n_steps=10)
+        self.heard: Counter[str] = Counter()
+
+    def on_before_zero_grad(self, *args: Any) -> None:
+        self.heard["zero_grad"] += 1
+
+    def on_after_backward(self, *args: Any) -> None:
+        super().on_after_backward(*args)
+        self.heard["backward"] += 1
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        super().on_train_batch_start(*args)
+        self.heard["start"] += 1
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_hooks_of_a_subclass_are_heard(tmp_path: Path, last: bool) -> None:
+    own, other = Own(), GradientMonitor(every_n_steps=10)
+    trainer_of([other, own] if last else [own, other], tmp_path).fit(Small(), batches())
+    assert own.heard == {"zero_grad": 20, "backward": 20, "start": 20}
+
+
+class Wrapper(Callback):
+    """Somebody's callback that calls a monitor's hooks itself."""
+
+    def __init__(self, inner: Callback) -> None:
+        self.inner = inner
+
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        self.inner.setup(*args, **kwargs)
+
+    def on_train_start(self, *args: Any) -> None:
+        self.inner.on_train_start(*args)
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self.inner.on_train_batch_start(*args)
+
+    def on_after_backward(self, *args: Any) -> None:
+        self.inner.on_after_backward(*args)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.inner.on_train_batch_end(*args)
+
+
+def test_a_wrapped_monitor_works(tmp_path: Path) -> None:
+    doctor = Doctor(every_n_steps=10, table=False)
+    trainer_of([Wrapper(doctor)], tmp_path).fit(Small(), batches())
+    assert doctor._history is not None
+    assert [o.step for o in doctor._history.recent] == [0, 10]
+
+
+def test_hooks_are_back_after_training(tmp_path: Path) -> None:
+    monitors: list[Callback] = [ActivationMonitor(), GradientMonitor(), Doctor(table=False)]
+    trainer_of(monitors, tmp_path).fit(Small(), batches())
+    assert all(callable(getattr(m, hook)) for m in monitors for hook in BATCH_HOOKS)
+    calls = Calls()
+    trainer_of(monitors[:1], tmp_path, profiler=calls).fit(Small(), batches())  # the same monitor, alone
+    assert of_batches(calls)["ActivationMonitor.on_train_batch_start"] == 20
