@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -24,6 +24,7 @@ from bnlm.data import CharacterDataModule
 from bnlm.init import report_table
 from bnlm.interruption import StopOnSignal
 from bnlm.language_model import LanguageModel
+from bnlm.models import Replicas
 from bnlm.run_summary import show
 from bnlm.sample_log import SampleLog
 
@@ -31,6 +32,8 @@ log = logging.getLogger("bnlm")
 
 #: Training examples that the initialisation may look at.
 INIT_EXAMPLES = 256
+#: Optimizers that treat every element alone, so that replicas stacked in one tensor do not meet in it.
+ELEMENTWISE = ("SGD", "Adam", "AdamW", "Adagrad", "Adamax", "NAdam", "RAdam", "RMSprop")
 
 
 def build_data(cfg: DictConfig) -> CharacterDataModule:
@@ -51,19 +54,15 @@ def build_language_model(
     Raises:
         ConfigError: For values that a model, an init, an optimizer or a scheduler refuses.
     """
-    normalization = build(cfg.normalization, "normalization")
-    model: nn.Module = build(
-        cfg.model, "model", vocab_size=data.vocab_size, context=data.context, normalization=normalization
-    )
-    initialize = build(cfg.init, "init")
-    example, _ = data.some_examples(INIT_EXAMPLES)
-    options: dict[str, Any] = {}
-    if cfg.init.get("residual") is None and getattr(model, "residual", None) is not None:
-        options["residual"] = model.residual  # a model with residual branches names them itself
-    try:
-        reports = initialize(model, example=example, generator=torch.Generator().manual_seed(cfg.seed), **options)
-    except (ValueError, TypeError) as error:
-        raise refused("init", error) from error
+    model, reports = _network(cfg, data, cfg.seed)
+    if cfg.replicas > 1:
+        _check_replicas(cfg)
+        networks = [model]
+        for seed in range(cfg.seed + 1, cfg.seed + cfg.replicas):
+            seed_everything(seed, workers=True, verbose=False)
+            networks.append(_network(cfg, data, seed)[0])
+        seed_everything(cfg.seed, workers=True, verbose=False)
+        model, data.replicas = Replicas(networks), cfg.replicas
     clip = cfg.trainer.get("gradient_clip_val")
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     if config["data"].get("path") is not None:
@@ -92,6 +91,39 @@ def build_language_model(
         configuration=configuration,
         compile=cfg.compile,
     )
+
+
+def _network(cfg: DictConfig, data: CharacterDataModule, seed: int) -> tuple[nn.Module, Any]:
+    """Return one initialised network, and what was done to it."""
+    normalization = build(cfg.normalization, "normalization")
+    model: nn.Module = build(
+        cfg.model, "model", vocab_size=data.vocab_size, context=data.context, normalization=normalization
+    )
+    initialize = build(cfg.init, "init")
+    example, _ = data.some_examples(INIT_EXAMPLES)
+    options: dict[str, Any] = {}
+    if cfg.init.get("residual") is None and getattr(model, "residual", None) is not None:
+        options["residual"] = model.residual  # a model with residual branches names them itself
+    try:
+        reports = initialize(model, example=example, generator=torch.Generator().manual_seed(seed), **options)
+    except (ValueError, TypeError) as error:
+        raise refused("init", error) from error
+    return model, reports
+
+
+def _check_replicas(cfg: DictConfig) -> None:
+    """Raise a ConfigError for what cannot be trained many at once."""
+    given = f"replicas={cfg.replicas}"
+    if needs_sequences(cfg.model):
+        raise ConfigError(f"{given}: not for models over whole words ({cfg.model._target_}); take one over windows.")
+    optimizer = str(cfg.optimizer.get("_target_")).rpartition(".")[2]
+    if optimizer not in ELEMENTWISE:
+        raise ConfigError(
+            f"{given}: {optimizer} may mix the elements of a tensor, in which all replicas lie; accepted: "
+            f"{', '.join(ELEMENTWISE)}."
+        )
+    if cfg.trainer.get("devices", 1) not in (1, "auto", "1") or cfg.trainer.get("num_nodes", 1) != 1:
+        raise ConfigError(f"{given}: on one device only; trainer.devices={cfg.trainer.get('devices')}.")
 
 
 def build_trainer(cfg: DictConfig, checkpoints: Path, stopper: StopOnSignal) -> Trainer:

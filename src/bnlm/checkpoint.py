@@ -69,6 +69,9 @@ def load_model(path: str | Path) -> tuple[nn.Module, Vocabulary, dict[str, Any]]
     checkpoint = read_checkpoint(path)
     configuration = configuration_of(checkpoint, path)
     config = OmegaConf.create(configuration["config"])
+    if config.get("replicas", 1) > 1:
+        beside = Path(path).expanduser().with_name("replica_0.ckpt")
+        raise ConfigError(f"checkpoint={path}: holds {config.replicas} networks; give one of them, such as {beside}.")
     vocabulary = Vocabulary(configuration["characters"])
     model = build_model(config, len(vocabulary), path)
     weights = {

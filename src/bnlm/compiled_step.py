@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import SGD, AdamW, Optimizer
+
+from bnlm.models.replicas import clipped
 
 LossOf = Callable[[Tensor, Tensor], Tensor]
 #: What of an optimizer's group the compiled function holds as constants; the learning rate is given each time.
@@ -33,7 +35,7 @@ class CompiledStep:
 
     Args:
         model: What is trained; its parameters are all in the optimizer's only group.
-        loss_of: Maps the model's outputs and the targets to a loss `()`.
+        loss_of: Maps the model's outputs and the targets to a loss `()`; of replicas, to the loss of each `(R,)`.
         optimizer: SGD or AdamW of torch.optim.
         clip_val: Gradients are clipped to this; None for no clipping.
         clip_algorithm: `norm` (over all parameters) or `value` (each element).
@@ -95,7 +97,7 @@ class CompiledStep:
 
     @torch.no_grad()
     def __call__(self, contexts: Tensor, targets: Tensor) -> Tensor:
-        """Take one step, and return the loss `()` before it."""
+        """Take one step, and return the loss `()` before it; of replicas `(R,)`."""
         assert self._run is not None, "begin() comes first"
         self._lr.fill_(self.optimizer.param_groups[0]["lr"])
         return self._run(contexts, targets, self._lr, *self._held)
@@ -123,8 +125,9 @@ class CompiledStep:
                 leaves = [p.detach().requires_grad_() for p in parameters]
                 own = dict(zip(names, leaves, strict=True)) | dict(zip(buffer_names, buffers, strict=True))
                 loss = self.loss_of(functional_call(self.model, own, (x,)), y)
-                gradients = torch.autograd.grad(loss, leaves)
-            gradients = self._clipped(gradients)
+                gradients: Sequence[Tensor] = torch.autograd.grad(loss.sum(), leaves)
+            if self.clip_val is not None:
+                gradients = clipped(gradients, self.clip_val, self.clip_algorithm, getattr(self.model, "replicas", 1))
             for index, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
                 update(parameter, gradient, state[index::n], lr, **constants)
             return loss.detach()
@@ -136,15 +139,6 @@ class CompiledStep:
         # see whether they are still as they were: `begin` knows, and a fifth of a step is saved.
         compiled: Callable[..., Tensor] = torch._inductor.compile(graph, [contexts, targets, self._lr, *self._held])
         return compiled
-
-    def _clipped(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if self.clip_val is None:
-            return gradients
-        if self.clip_algorithm == "value":
-            return tuple(g.clamp(-self.clip_val, self.clip_val) for g in gradients)
-        total = torch.stack([g.norm() for g in gradients]).norm()
-        factor = (self.clip_val / (total + 1e-6)).clamp(max=1.0)
-        return tuple(g * factor for g in gradients)
 
 
 def _sgd(

@@ -41,14 +41,22 @@ def check(cfg: DictConfig) -> None:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{getattr(error, 'full_key', None) or 'configuration'}: {first_line(error)}") from error
-    hints = {"seed": int, "steps_per_batch": int, "compile": bool | Literal["auto"], "threads": int | None}
+    hints = {
+        "seed": int,
+        "steps_per_batch": int,
+        "replicas": int,
+        "compile": bool | Literal["auto"],
+        "threads": int | None,
+    }
     for key, hint in (hints | {"checkpoint": str | None}).items():
         cfg[key] = _checked(cfg[key], hint, key)
     if not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed}: expected a whole number from 0 to {2**32 - 1}.")
-    for key in ("steps_per_batch", "threads"):
+    for key in ("steps_per_batch", "replicas", "threads"):
         if cfg[key] is not None and cfg[key] < 1:
             raise ConfigError(f"{key}={cfg[key]}: expected a whole number of at least 1.")
+    if cfg.seed + cfg.replicas > 2**32:
+        raise ConfigError(f"replicas={cfg.replicas}: with seed={cfg.seed} the last one's seed exceeds {2**32 - 1}.")
     _check_node(cfg, "")
 
 

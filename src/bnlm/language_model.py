@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from bnlm.callbacks.tensorboard import write_step
 from bnlm.compiled_step import CannotCompileError, CompiledStep
 from bnlm.config import first_line
-from bnlm.metrics import SplitMetrics, derived_metrics, loss_of
+from bnlm.metrics import SplitMetrics, derived_metrics, loss_of, over_replicas
+from bnlm.models.replicas import Replicas, clipped
 
 log = logging.getLogger("bnlm")
 
@@ -59,8 +60,10 @@ class LanguageModel(LightningModule):
     cost per batch is then paid once per chunk. Losses are logged straight to the loggers with the step they belong
     to: each of the first 100, then the mean over every `trainer.log_every_n_steps`.
 
+    Of `Replicas` every metric is logged as the mean over them, with `_std` and `_replica_0`, ... beside it.
+
     Args:
-        model: Maps int64 `(N, context)` to `(N, vocab_size)`, or `(N, T)` to `(N, T, vocab_size)`.
+        model: Maps int64 `(N, context)` to `(N, vocab_size)`, or `(N, T)` to `(N, T, vocab_size)`; or `Replicas`.
         vocab_size: Number of classes.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning rate's schedule, stepped once per optimizer step; None for a constant rate.
@@ -97,7 +100,11 @@ class LanguageModel(LightningModule):
         self._rng_state: Tensor | None = None
         self._direct = False
         self._compiled: CompiledStep | None = None
-        self.metrics = nn.ModuleDict({split: SplitMetrics(vocab_size) for split in ("val", "test")})
+        self.replicas = model.replicas if isinstance(model, Replicas) else 1
+        self.loss_of = model.loss_of if isinstance(model, Replicas) else loss_of
+        self.metrics = nn.ModuleDict(
+            {split: nn.ModuleList(SplitMetrics(vocab_size) for _ in range(self.replicas)) for split in ("val", "test")}
+        )
 
     def forward(self, contexts: Tensor) -> Tensor:
         """`(N, context)` -> `(N, vocab_size)` logits, or `(N, T)` -> `(N, T, vocab_size)`."""
@@ -141,15 +148,18 @@ class LanguageModel(LightningModule):
                 if scheduler is not None:
                     scheduler.step()
                 continue
-            loss = loss_of(model(contexts), targets)
+            loss = self.loss_of(model(contexts), targets)
+            total = loss if self.replicas == 1 else loss.sum()  # nothing passes from one to another
             for parameter in parameters:  # optimizer.zero_grad() takes ten times as long
                 parameter.grad = None
             direct = bool(losses) and self._direct
             if direct:
-                loss.backward()
+                total.backward()
             else:
-                self.manual_backward(loss)
-            if self.gradient_clip_val is not None:
+                self.manual_backward(total)
+            if self.gradient_clip_val is not None and self.replicas > 1:
+                self._clip_each(parameters)
+            elif self.gradient_clip_val is not None:
                 self.clip_gradients(optimizer, self.gradient_clip_val, self.gradient_clip_algorithm)
             if direct:  # LightningOptimizer.step without the hooks in between: it still counts
                 optimizer._on_before_step()
@@ -162,13 +172,26 @@ class LanguageModel(LightningModule):
             losses.append(loss.detach())
         each = torch.stack(losses)
         self._log_losses(first_step, each)
-        return each
+        return each if self.replicas == 1 else each.mean(dim=1)
+
+    def _clip_each(self, parameters: list[nn.Parameter]) -> None:
+        assert self.gradient_clip_val is not None
+        having = [p for p in parameters if p.grad is not None]
+        gradients = [p.grad for p in having if p.grad is not None]
+        each = clipped(gradients, self.gradient_clip_val, self.gradient_clip_algorithm, self.replicas)
+        for parameter, gradient in zip(having, each, strict=True):
+            parameter.grad = gradient
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._split("val").update(self(batch[0]), batch[1])
+        self._evaluate("val", batch)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._split("test").update(self(batch[0]), batch[1])
+        self._evaluate("test", batch)
+
+    def _evaluate(self, split: str, batch: tuple[Tensor, Tensor]) -> None:
+        logits = self(batch[0])
+        for metrics, of_one in zip(self._split(split), logits if self.replicas > 1 else (logits,), strict=True):
+            metrics.update(of_one, batch[1])
 
     def on_validation_epoch_end(self) -> None:
         self._log_split("val")
@@ -213,7 +236,7 @@ class LanguageModel(LightningModule):
                     "another than one device in plain precision"
                 )
             return CompiledStep(
-                self.model, loss_of, optimizer.optimizer, self.gradient_clip_val, self.gradient_clip_algorithm
+                self.model, self.loss_of, optimizer.optimizer, self.gradient_clip_val, self.gradient_clip_algorithm
             )
         except CannotCompileError as error:
             if self.trainer.is_global_zero:
@@ -231,18 +254,26 @@ class LanguageModel(LightningModule):
             self._compiled = None
         return self._compiled
 
+    def networks(self) -> list[nn.Module]:
+        """Return the model; of replicas, each by itself (a copy)."""
+        return (
+            [self.model.replica(i) for i in range(self.replicas)] if isinstance(self.model, Replicas) else [self.model]
+        )
+
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Write to every logger. `self.log` would count batches on the x axis, of which one holds many steps."""
         write_step(self.loggers, step, metrics)
 
-    def _split(self, name: str) -> SplitMetrics:
-        metrics = self.metrics[name]
-        assert isinstance(metrics, SplitMetrics)
-        return metrics
+    def _split(self, name: str) -> list[SplitMetrics]:
+        found = self.metrics[name]
+        assert isinstance(found, nn.ModuleList)
+        return [metrics for metrics in found if isinstance(metrics, SplitMetrics)]
 
     def _log_split(self, name: str) -> None:
-        metrics = {f"{name}/{metric}": value for metric, value in self._split(name).compute().items()}
-        self._split(name).reset()
+        computed = over_replicas([metrics.compute() for metrics in self._split(name)])
+        metrics = {f"{name}/{metric}": value for metric, value in computed.items()}
+        for each in self._split(name):
+            each.reset()
         if self.trainer.sanity_checking:
             return
         if name == "val":
@@ -256,21 +287,26 @@ class LanguageModel(LightningModule):
         if first_step < EVERY_STEP_UNTIL:
             early = self.trainer.strategy.reduce(losses).tolist()
             if first_step == 0:
-                self.first_loss = early[0]
+                self.first_loss = _mean(early[0])
             for step, loss in enumerate(early, start=first_step):
                 self._log_train(step, loss)
-            self.log("train/loss", early[-1], logger=False)  # for the progress bar and other callbacks
+            self.log("train/loss", _mean(early[-1]), logger=False)  # for the progress bar and other callbacks
             return
         self._losses.append(losses)
         trainer: Any = self.trainer
         if sum(map(len, self._losses)) >= trainer.log_every_n_steps:
-            mean = torch.cat([part.to(losses.device) for part in self._losses]).mean()
+            mean = torch.cat([part.to(losses.device) for part in self._losses]).mean(dim=0)
             self._losses = []
-            loss = float(self.trainer.strategy.reduce(mean))
+            loss = self.trainer.strategy.reduce(mean).tolist()
             self._log_train(first_step + len(losses) - 1, loss)
-            self.log("train/loss", loss, logger=False)
+            self.log("train/loss", _mean(loss), logger=False)
 
-    def _log_train(self, step: int, loss: float) -> None:
+    def _log_train(self, step: int, loss: float | list[float]) -> None:
         optimizer: Any = self.optimizers()
-        metrics = {f"train/{name}": value for name, value in derived_metrics(loss).items()}
+        of_each = [derived_metrics(each) for each in (loss if isinstance(loss, list) else [loss])]
+        metrics = {f"train/{name}": value for name, value in over_replicas(of_each).items()}
         self.log_metrics({**metrics, "train/lr": optimizer.param_groups[0]["lr"]}, step)
+
+
+def _mean(loss: float | list[float]) -> float:
+    return loss if isinstance(loss, float) else sum(loss) / len(loss)

@@ -1,6 +1,8 @@
 """What a model's logits are worth: the loss that is trained on, and the metrics of a split."""
 
 import math
+import statistics
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -60,3 +62,20 @@ def derived_metrics(loss: float) -> dict[str, float]:
     # A diverged loss overflows exp: its perplexity is inf, not an error.
     perplexity = math.exp(loss) if loss < 700 else (math.inf if loss >= 700 else math.nan)
     return {"loss": loss, "perplexity": perplexity, "bits_per_char": loss / math.log(2)}
+
+
+def over_replicas(of_each: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the metrics of one network, or the mean over several, with `NAME_std` and `NAME_replica_0`, ... beside it.
+
+    The standard deviation has n - 1 in its denominator.
+    """
+    if len(of_each) == 1:
+        return dict(of_each[0])
+    found: dict[str, float] = {}
+    for name in of_each[0]:
+        values = [metrics[name] for metrics in of_each]
+        finite = all(map(math.isfinite, values))
+        found[name] = sum(values) / len(values)
+        found[f"{name}_std"] = statistics.stdev(values) if finite else math.nan
+        found.update({f"{name}_replica_{index}": value for index, value in enumerate(values)})
+    return found

@@ -25,6 +25,9 @@ def check_resumable(cfg: DictConfig) -> dict[str, Any]:
                     f"{group}.{key}={now[group].get(key)!r}: the checkpoint was trained with "
                     f"{config[group].get(key)!r}; resume it with that, or start afresh without checkpoint=."
                 )
+    saved = config.get("replicas", 1)
+    if saved != cfg.replicas:
+        raise ConfigError(f"replicas={cfg.replicas}: the checkpoint is of a run with replicas={saved}.")
     for group in ("optimizer", "scheduler", "init"):
         if config[group] != now[group]:
             log.warning("%s: differs from the checkpoint's, whose state is restored and goes on.", group)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from bnlm.data import CharacterDataModule
 from bnlm.evaluate import evaluate
 from bnlm.language_model import LanguageModel
+from bnlm.metrics import over_replicas
 
 
 def summarize(
@@ -22,8 +23,10 @@ def summarize(
     """Evaluate the trained model on all splits, log what is new, and return what goes into `summary.json`."""
     model.to(trainer.strategy.root_device)  # Lightning leaves it on the processor
     results = {}
+    networks = model.networks()
     for split in ("train", "val", "test"):
-        metrics = evaluate(model.model, data.vocab_size, data.evaluation_dataloader(split))
+        batches = data.evaluation_dataloader(split)
+        metrics = over_replicas([evaluate(network, data.vocab_size, batches) for network in networks])
         results.update({f"{split}/{name}": value for name, value in metrics.items()})
     model.log_metrics({tag: value for tag, value in results.items() if tag.startswith("test/")}, trainer.global_step)
     if model.last_validation != trainer.global_step:
@@ -38,7 +41,8 @@ def summarize(
         "first_loss": model.first_loss,
         "best_val_loss": math.inf if best.best_model_score is None else float(best.best_model_score),
         "steps": trainer.global_step,
-        "parameters": sum(p.numel() for p in model.model.parameters()),
+        "parameters": sum(p.numel() for p in networks[0].parameters()),
+        "replicas": len(networks),
         "examples": {split: data.n_characters(split) for split in ("train", "val", "test")},
         "seconds": round(seconds, 3),
         "steps_per_second": round(steps / seconds, 1),
@@ -61,16 +65,20 @@ def print_summary(summary: dict[str, Any], words: list[str], run_folder: Path, t
     """Print losses, speed, some words and where everything is."""
     from rich.table import Table
 
-    table = Table("split", "loss (nats/char)", "perplexity", "bits/char", "accuracy", title="After training")
+    several = summary["replicas"] > 1
+    title = f"After training: mean of {summary['replicas']} networks" if several else "After training"
+    table = Table("split", "loss (nats/char)", "perplexity", "bits/char", "accuracy", title=title)
     for split in ("train", "val", "test"):
         loss, perplexity, bits, accuracy = (
             summary[f"{split}/{name}"] for name in ("loss", "perplexity", "bits_per_char", "accuracy")
         )
-        table.add_row(split, f"{loss:.4f}", f"{perplexity:.3f}", f"{bits:.4f}", f"{accuracy:.3f}")
+        spread = f" ± {summary[f'{split}/loss_std']:.4f}" if several else ""
+        table.add_row(split, f"{loss:.4f}{spread}", f"{perplexity:.3f}", f"{bits:.4f}", f"{accuracy:.3f}")
     show(table)
+    each = " each" if several else ""
     first = "" if summary["first_loss"] is None else f"first loss {summary['first_loss']:.4f}, "
     print(
-        f"{summary['parameters']:,} parameters, {first}{summary['steps']:,} steps, {summary['seconds']:.1f} s "
+        f"{summary['parameters']:,} parameters{each}, {first}{summary['steps']:,} steps, {summary['seconds']:.1f} s "
         f"({summary['steps_per_second']:,.0f} steps/s)"
     )
     if words:

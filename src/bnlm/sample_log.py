@@ -5,6 +5,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from bnlm.data import CharacterDataModule
+from bnlm.models import Replicas
 from bnlm.sample import sample
 
 WORDS = 10
@@ -39,6 +40,8 @@ class SampleLog(Callback):
             return
         self._last_step = trainer.global_step
         model, vocabulary = pl_module.model, data.vocabulary
+        if isinstance(model, Replicas):
+            model = model.replica(0)
         assert isinstance(model, nn.Module)
         try:
             words = sample(model, vocabulary, data.context, WORDS, seed=self.seed, start=data.start_id(vocabulary))

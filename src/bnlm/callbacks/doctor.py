@@ -299,6 +299,8 @@ class Doctor(Monitor):
             assert isinstance(module, _BatchNorm)
             assert module.running_mean is not None
             assert module.running_var is not None
+            if torch._C._functorch.is_functorch_wrapped_tensor(args[0]):  # vmapped: its values cannot be read here
+                return
             x = args[0].detach().float().movedim(getattr(module, "channel_dim", 1), -1).flatten(0, -2)
             if len(x) >= VALUES_FOR_STATISTICS:
                 log_variance, mean = running_statistics_gap(module.running_mean, module.running_var, x)

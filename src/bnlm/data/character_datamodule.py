@@ -68,6 +68,7 @@ class CharacterDataModule(LightningDataModule):
         self.steps_per_batch = check_whole_number("steps_per_batch", steps_per_batch, 1)
         self.seed = check_whole_number("seed", seed, 0)
         self.sequence = sequence
+        self.replicas = 1  # networks that are trained at once, each on minibatches of its own
         self._examples: dict[str, tuple[Tensor, Tensor]] = {}
 
     @staticmethod
@@ -141,6 +142,7 @@ class CharacterDataModule(LightningDataModule):
             max_steps=trainer.max_steps,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+            replicas=self.replicas,
         )
 
     def val_dataloader(self) -> EvaluationBatches:

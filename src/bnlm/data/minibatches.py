@@ -33,7 +33,8 @@ def minibatch_indices(n: int, batch_size: int, start: int, stop: int, seed: int,
     return torch.cat(rows)  # a copy: the cached block stays as drawn
 
 
-@lru_cache(maxsize=2)  # a run passes through one block many times, a chunk touches two where they meet
+# A run passes through one block many times, a chunk touches two where they meet; each replica has its own.
+@lru_cache(maxsize=512)
 def _draw_block(n: int, batch_size: int, seed: int, rank: int, block: int) -> Tensor:
     """Return the indices of the steps of one block, `(BLOCK, batch_size)`."""
     # a string seed goes through SHA-512, so neighbouring seeds, ranks and blocks have unrelated generators
@@ -58,6 +59,8 @@ class Minibatches:
         max_steps: Optimizer steps of the run; -1 for no end.
         rank: Of this process; each draws its own minibatches.
         world_size: Number of processes.
+        replicas: Networks that are trained at once; the i-th has the minibatches that `seed + i` has alone. With more
+            than one, batches are `(steps, replicas, batch_size, ...)`.
     Raises:
         ValueError: If there is no example, the two tensors have not the same number of them, or a number is not valid.
     """
@@ -74,6 +77,7 @@ class Minibatches:
         max_steps: int = -1,
         rank: int = 0,
         world_size: int = 1,
+        replicas: int = 1,
     ) -> None:
         if not 0 < len(contexts) == len(targets):
             raise ValueError(f"{len(contexts)} contexts, {len(targets)} targets: expected equal numbers, at least 1.")
@@ -86,6 +90,7 @@ class Minibatches:
         self.max_steps = max_steps
         self.rank = rank
         self.world_size = world_size
+        self.replicas = check_whole_number("replicas", replicas, 1)
 
     def __len__(self) -> int:
         """Return the number of chunks in an epoch."""
@@ -104,9 +109,15 @@ class Minibatches:
                 stop = min(stop, self.max_steps)
             if stop <= start:
                 return
-            indices = minibatch_indices(len(self.targets), self.batch_size, start, stop, self.seed, self.rank)
-            indices = indices.to(self.targets.device)
+            indices = self._indices(start, stop).to(self.targets.device)
             yield self.contexts[indices].long(), self.targets[indices].long()
+
+    def _indices(self, start: int, stop: int) -> Tensor:
+        drawn = [
+            minibatch_indices(len(self.targets), self.batch_size, start, stop, self.seed + index, self.rank)
+            for index in range(self.replicas)
+        ]
+        return drawn[0] if self.replicas == 1 else torch.stack(drawn, dim=1)
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the step, which Lightning keeps, is the whole state.

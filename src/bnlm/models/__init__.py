@@ -13,6 +13,7 @@ from bnlm.models.bow import BagOfWords
 from bnlm.models.cells import GRUCell, LSTMCell, RNNCell
 from bnlm.models.mlp import MLP
 from bnlm.models.recurrent import Recurrent
+from bnlm.models.replicas import Replicas
 from bnlm.models.transformer import Transformer
 from bnlm.models.wavenet import WaveNet
 
@@ -25,6 +26,7 @@ __all__ = [
     "LSTMCell",
     "RNNCell",
     "Recurrent",
+    "Replicas",
     "Transformer",
     "WaveNet",
     "activation",

@@ -198,11 +198,14 @@ class ActivationTap(TorchFunctionMode):
         if kind is None or not self.on or not self.root.training or torch._C._current_graph_task_id() != -1:
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
-        if not _has_values(x):
+        values, mapped_dim = _values_of(x)
+        if values is None:
             return func(*args, **kwargs)
         channel_dim = self._channel_dims.get(x.shape)
         if channel_dim is None or channel_dim >= x.ndim:
             channel_dim = channel_dim_of(x)
+        if mapped_dim is not None:
+            return self._see_mapped(func, args, kwargs, channel_dim)
         # Copies: the call may overwrite its input, and the model its output or its gradient.
         pre_activation = bounded(x.detach(), channel_dim).clone()
         output = func(*args, **kwargs)
@@ -212,6 +215,26 @@ class ActivationTap(TorchFunctionMode):
         if output.requires_grad:
             output.register_hook(lambda gradient: self._keep_gradient(layer, gradient, channel_dim))
         self._wait(2 * seen.numel())
+        return output
+
+    def _see_mapped(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], channel_dim: int
+    ) -> Any:
+        """Call an activation under `torch.vmap`; the networks or examples that are mapped over are pooled."""
+        kind = ACTIVATION_FUNCTIONS[func]
+        if channel_dim >= 0:
+            channel_dim += 1
+        before = _mapped_in_front(args[0] if args else kwargs["input"])
+        pre_activation = bounded(before.detach(), channel_dim).clone()
+        output = func(*args, **kwargs)
+        seen, dim = _values_of(output)
+        assert seen is not None
+        layer = self._layer(kind)
+        copied = bounded(_mapped_in_front(output).detach(), channel_dim).clone()
+        self._seen.append(_Seen(layer, kind, pre_activation, copied, channel_dim, limits_from_call(kind, args, kwargs)))
+        if seen.requires_grad:
+            seen.register_hook(lambda gradient: self._keep_gradient(layer, gradient.movedim(dim or 0, 0), channel_dim))
+        self._wait(2 * copied.numel())
         return output
 
     def _keep_gradient(self, layer: str, gradient: Tensor, channel_dim: int) -> None:
@@ -284,12 +307,26 @@ class ActivationTap(TorchFunctionMode):
                 return name
 
 
-def _has_values(x: Any) -> bool:
-    """Whether `x` is a plain tensor of real numbers; there is nothing to measure on an empty or a `vmap`ped one."""
-    return (
+def _values_of(x: Any) -> tuple[Tensor | None, int | None]:
+    """Return the plain tensor behind `x`, and the dimension that `torch.vmap` maps over, if it does.
+
+    None for what is no strided tensor of real numbers, or empty, or in a transform of another kind (or two of them).
+    """
+    dim = None
+    if isinstance(x, Tensor) and torch._C._functorch.is_batchedtensor(x):
+        dim, x = torch._C._functorch.maybe_get_bdim(x), torch._C._functorch.get_unwrapped(x)
+    usable = (
         isinstance(x, Tensor)
         and x.is_floating_point()
         and x.layout == torch.strided
         and x.numel() > 0
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
     )
+    return (x, dim) if usable else (None, None)
+
+
+def _mapped_in_front(x: Tensor) -> Tensor:
+    """Return the values of a tensor under `torch.vmap`, with the dimension that is mapped over in front."""
+    values, dim = _values_of(x)
+    assert values is not None
+    return values.movedim(dim or 0, 0)
