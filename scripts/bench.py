@@ -5,7 +5,8 @@
     python scripts/bench.py diagnostics [--pairs 5] [--threads 1] [--quick] [--json FILE]
     python scripts/bench.py models [--pairs 9] [--threads 1] [--quick] [--json FILE]
 
-Prints steps per second of each variant (median, quartiles) and, pair by pair, its ratio to the bare loop.
+Prints steps per second of each variant (median, quartiles) and, pair by pair, its ratio to the bare loop; of replicas
+the steps of all networks together count.
 The second form times every normalization layer against torch.nn's instead, the third what the callbacks cost
 others, the fourth every model against a loop in makemore.py's style.
 """
@@ -103,6 +104,13 @@ def ours(steps: int, *overrides: str) -> float:
     return seconds - compiling
 
 
+def replicas(steps: int, count: int) -> float:
+    """Seconds for `steps` steps of one network where `count` are trained at once: compiled, default diagnostics."""
+    taken = max(1, steps // 8)  # enough to be timed: each is a step of all of them
+    seconds = ours(taken, f"replicas={count}", "diagnostics.figures_every_n_steps=20000", "compile=true")
+    return seconds * steps / (taken * count)
+
+
 def measure(variants: dict[str, Callable[[], float]], pairs: int, steps: int) -> dict[str, dict[str, list[float]]]:
     """Run all variants in turns, `pairs` times; return steps/s and ratios to the first variant of the same turn."""
     results: dict[str, dict[str, list[float]]] = {name: {"steps_per_second": [], "ratio": []} for name in variants}
@@ -159,6 +167,8 @@ def main() -> None:
             steps, "diagnostics.figures_every_n_steps=20000", "compile=true"
         ),
         "bnlm, compiled, diagnostics=off": lambda: ours(steps, "diagnostics=off", "compile=true"),
+        "bnlm, compiled, default diagnostics, 16 replicas": lambda: replicas(steps, 16),
+        "bnlm, compiled, default diagnostics, 64 replicas": lambda: replicas(steps, 64),
     }
     for warm_up in (
         lambda: bare_loop(contexts, targets, data.vocab_size, 100),

@@ -163,14 +163,14 @@ def test_every_spelling_is_seen_once(observe: Observe, name: str) -> None:
 
 
 def test_what_has_no_values_is_passed_over(observe: Observe) -> None:
-    """Empty, integer, complex, sparse and vmapped inputs are computed, not measured."""
+    """Empty, integer, complex and sparse inputs, and those inside of `torch.func.grad` are computed, not measured."""
 
     def run(self: Root, x: Tensor) -> Tensor:
         torch.tanh(x[:0])
         torch.tanh(torch.arange(3))
         torch.tanh(torch.ones(2, dtype=torch.complex64))
         torch.relu(x.detach().to_sparse())
-        torch.vmap(torch.tanh)(x)
+        torch.vmap(torch.vmap(torch.tanh))(x)
         torch.func.grad(lambda v: torch.tanh(v).sum())(x)
         return torch.tanh(x)
 

@@ -62,8 +62,9 @@ def is_normalization(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
-    """Look at a model before its first step."""
+    """Look at a model before its first step; of networks that are stacked in one, at the first."""
     facts = Facts()
+    stacked = {id(p) for m in model.modules() if getattr(m, "stacks_networks", False) for p in m.parameters()}
     leaves = [
         (_plain(path), module)
         for path, module in model.named_modules()
@@ -85,7 +86,9 @@ def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
             weights.append(weight)
             if following is not None and is_normalization(following):
                 feeds.add(id(weight))
-                centred = isinstance(following, _CENTRING) and following.num_features == weight.shape[0]
+                centred = (
+                    isinstance(following, _CENTRING) and following.num_features == weight.shape[id(weight) in stacked]
+                )
                 if centred and module.bias is not None and module.bias.requires_grad:
                     facts.redundant_biases.append(path)
         elif not list(module.parameters(recurse=False)) and weights and id(weights[-1]) in names:
@@ -95,8 +98,9 @@ def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
     facts.frozen = not all(parameter.requires_grad for parameter in model.parameters())
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not isinstance(parameter, nn.parameter.UninitializedParameter):
-            role = roles.get(id(parameter), "hidden") if parameter.ndim >= 2 else "vector"
-            facts.parameters[_plain(name)] = _parameter_facts(_plain(name), parameter, role, id(parameter) in feeds)
+            network = parameter[0] if id(parameter) in stacked else parameter
+            role = roles.get(id(parameter), "hidden") if network.ndim >= 2 else "vector"
+            facts.parameters[_plain(name)] = _parameter_facts(_plain(name), network, role, id(parameter) in feeds)
     held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     if held:
         for path, module in model.named_modules():

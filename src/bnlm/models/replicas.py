@@ -24,6 +24,9 @@ class Replicas(nn.Module):
         ValueError: If the models differ in the names or shapes of their tensors.
     """
 
+    #: Tells the doctor that the first dimension of every parameter counts networks.
+    stacks_networks = True
+
     def __init__(self, models: Sequence[nn.Module]) -> None:
         super().__init__()
         self.replicas = len(models)
@@ -32,9 +35,8 @@ class Replicas(nn.Module):
         if any(shapes != every[0] for shapes in every):
             raise ValueError("replicas: the models differ in the names or shapes of their tensors.")
         tensors = [dict([*m.named_parameters(), *m.named_buffers()]) for m in models]
-        held: dict[str, Any]
         for path, module in self.network.named_modules():
-            for held in (module._parameters, module._buffers):
+            for held in _tensors(module):
                 for name, first in held.items():
                     if first is None:
                         continue
@@ -74,18 +76,26 @@ class Replicas(nn.Module):
     def replica(self, index: int) -> nn.Module:
         """Return network `index` by itself, a copy, in the same mode."""
         one = copy.deepcopy(self.network)
-        held: dict[str, Any]
+        taken: dict[int, Tensor] = {}  # a tied tensor is met twice
         for module in one.modules():
-            for held in (module._parameters, module._buffers):
+            for held in _tensors(module):
                 for name, stacked in held.items():
-                    if isinstance(stacked, nn.Parameter):
-                        held[name] = nn.Parameter(stacked[index].clone(), stacked.requires_grad)
-                    elif stacked is not None:
-                        held[name] = stacked[index].clone()
+                    if stacked is None:
+                        continue
+                    if id(stacked) not in taken:
+                        own = stacked[index].clone()
+                        is_parameter = isinstance(stacked, nn.Parameter)
+                        taken[id(stacked)] = nn.Parameter(own, stacked.requires_grad) if is_parameter else own
+                    held[name] = taken[id(stacked)]
         return one
 
     def extra_repr(self) -> str:
         return f"replicas={self.replicas}"
+
+
+def _tensors(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what holds the module's own parameters and buffers, to be changed in place."""
+    return module._parameters, module._buffers
 
 
 @torch.no_grad()
@@ -104,6 +114,10 @@ def clipped(gradients: Sequence[Tensor], value: float, algorithm: str, replicas:
         total = torch.stack([g.norm() for g in gradients]).norm()
         factor = (value / (total + 1e-6)).clamp(max=1.0)
         return [g * factor for g in gradients]
-    totals = torch.stack([g.flatten(1).norm(dim=1) if g.dim() > 1 else g.abs() for g in gradients]).norm(dim=0)
+    # Squares added one by one: torch 2.13's inductor fails (KeyError) on a stack of norms beside SGD's momentum.
+    squares = torch.zeros_like(gradients[0].flatten()[:replicas])
+    for gradient in gradients:
+        squares = squares + gradient.reshape(replicas, -1).square().sum(dim=1)
+    totals = squares.sqrt()
     factors = (value / (totals + 1e-6)).clamp(max=1.0)
     return [g * factors.view(-1, *[1] * (g.dim() - 1)) for g in gradients]

@@ -61,5 +61,5 @@ class WaveNet(nn.Module):
         x = self.embedding(idx)  # (N, 2^levels, n_embd)
         for level in self.levels:
             # The rows of an example are neighbours in memory: two positions become one row, (N * positions / 2, 2 * C).
-            x = level(x.view(-1, 2 * x.shape[-1]))
+            x = level(x.reshape(-1, 2 * x.shape[-1]))
         return self.output(x)

@@ -1,0 +1,52 @@
+"""Activations under `torch.vmap` are measured, pooled over what is mapped."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+from torch.testing import assert_close
+
+from bnlm.probe import StepRecord
+from bnlm.stats import mean_of, std_of
+
+Observe = Callable[..., StepRecord]
+
+
+class Stacked(nn.Module):
+    def __init__(self, in_dim: int) -> None:
+        super().__init__()
+        self.in_dim = in_dim
+        torch.manual_seed(0)
+        made = [nn.Sequential(nn.Linear(4, 6), nn.Tanh()).double() for _ in range(3)]
+        self.inner = made[0]
+        stacked, _ = stack_module_state(made)  # type: ignore[arg-type]
+        self.held = nn.ParameterDict({k.replace(".", "_"): v.detach() for k, v in stacked.items()})
+
+    def weights(self) -> dict[str, Tensor]:
+        return {"0.weight": self.held["0_weight"], "0.bias": self.held["0_bias"]}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.vmap(lambda w, x: functional_call(self.inner, w, (x,)), in_dims=(0, self.in_dim))(
+            self.weights(), x
+        )
+
+
+@pytest.mark.parametrize("in_dim", [0, 1])
+def test_activations_and_their_gradients(observe: Observe, in_dim: int) -> None:
+    torch.manual_seed(1)
+    model, x = Stacked(in_dim), torch.randn(3, 5, 4, dtype=torch.float64)
+    given = x if in_dim == 0 else x.transpose(0, 1)
+    record = observe(model, given, [torch.optim.SGD(model.held.parameters(), lr=0.0)])
+    (seen,) = record.activations.values()
+    before = torch.einsum("rni,roi->rno", x, model.held["0_weight"]) + model.held["0_bias"][:, None]
+    after = before.tanh()
+    assert_close(std_of(seen.input), before.std(), rtol=1e-12, atol=0.0)
+    assert_close(mean_of(seen.output), after.mean(), rtol=1e-12, atol=1e-15)
+    assert seen.gradient is not None
+    assert_close(std_of(seen.gradient), (2 * after).std(), rtol=1e-12, atol=0.0)
+    assert seen.flat is not None
+    assert seen.flat.tolist() == [float((after.abs() > 0.97).sum()), 90.0]
+    assert seen.responded is not None
+    assert seen.responded.shape == (6,)

@@ -1,0 +1,156 @@
+"""`replicas=N`: every network is what the run with its seed makes of it alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from bnlm.data import Minibatches
+from bnlm.data.minibatches import minibatch_indices
+from bnlm.evaluate import main as evaluate
+
+Run = Callable[..., Path]
+STEPS = "trainer.max_steps=60"
+SMALL = ("model.hidden_sizes=[20,20]", "trainer.val_check_interval=30", STEPS, "diagnostics.every_n_steps=10")
+
+
+def summary(folder: Path) -> dict[str, float]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def scalars(folder: Path, tag: str) -> dict[int, float]:
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {e.step: e.value for e in events.Scalars(tag)}
+
+
+CASES = {
+    "sgd": (),
+    "momentum, clipped": ("optimizer.momentum=0.9", "+trainer.gradient_clip_val=0.1"),
+    "adamw, cosine": ("optimizer=adamw", "optimizer.lr=0.01", "scheduler=cosine"),
+    "compiled": ("compile=true", "optimizer.momentum=0.9", "+trainer.gradient_clip_val=0.1"),
+    "wavenet": ("model=wavenet", "model.n_hidden=12", "data.context=8"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_replica_is_the_run_of_its_seed(run: Run, case: str) -> None:
+    """Losses after 60 steps to 1e-4, of train, validation and each of the first steps (float32)."""
+    small = [o for o in SMALL if case != "wavenet" or "hidden_sizes" not in o]
+    together = run("together", *small, *CASES[case], "seed=4", "replicas=3")
+    found = summary(together)
+    assert "eagerly" not in (together / "train.log").read_text()
+    losses = []
+    for index in range(3):
+        alone = run(f"alone{index}", *small, *CASES[case], f"seed={4 + index}")
+        expected = summary(alone)
+        for split in ("train", "val", "test"):
+            key = f"{split}/loss_replica_{index}"
+            assert found[key] == pytest.approx(expected[f"{split}/loss"], abs=1e-4)
+        losses.append(expected["val/loss"])
+        ours, theirs = scalars(together, f"train/loss_replica_{index}"), scalars(alone, "train/loss")
+        assert ours.keys() == theirs.keys()
+        assert ours == pytest.approx(theirs, abs=1e-4)
+    assert found["val/loss"] == pytest.approx(sum(losses) / 3, abs=1e-4)
+    assert found["val/loss_std"] == pytest.approx(float(torch.tensor(losses).std()), abs=1e-4)
+    assert scalars(together, "val/loss_std")[60] == pytest.approx(found["val/loss_std"], abs=1e-6)
+    assert found["parameters"] == expected["parameters"]
+
+
+def test_monitors_see_all_replicas_and_the_doctor_is_calm(run: Run) -> None:
+    folder = run("a", *SMALL, "replicas=3")
+    assert scalars(folder, "activation_std/model.network.blocks.0.activation").keys() == set(range(0, 60, 10))
+    assert 0.3 < scalars(folder, "activation_std/model.network.blocks.0.activation")[0] < 0.9
+    assert scalars(folder, "activation_gradient_std/model.network.blocks.0.activation")[0] > 0
+    findings = json.loads((folder / "findings.json").read_text())
+    found = findings["findings"] if isinstance(findings, dict) else findings
+    assert [f for f in found if f["severity"] != "note"] == []
+
+
+def test_a_sickness_of_all_replicas_is_found(run: Run) -> None:
+    folder = run("a", *SMALL, "replicas=3", "init=normal", "normalization=none")
+    findings = json.loads((folder / "findings.json").read_text())
+    found = findings["findings"] if isinstance(findings, dict) else findings
+    assert "R01" in {f["rule"] for f in found}
+
+
+def test_checkpoints_of_single_replicas(run: Run, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    folder = run("a", *SMALL, "replicas=2", "optimizer.momentum=0.9")
+    single = folder / "checkpoints" / "replica_1.ckpt"
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", ["bnlm.evaluate", f"checkpoint={single}", "--json"])
+    evaluate()
+    found = json.loads(capsys.readouterr().out)
+    assert found["val/loss"] == pytest.approx(summary(folder)["val/loss_replica_1"], abs=1e-9)
+    # It goes on as the run with its seed would.
+    resumed = run("resumed", f"checkpoint={single}", "trainer.max_steps=90")
+    straight = run("straight", *SMALL[:2], SMALL[3], "trainer.max_steps=90", "seed=1", "optimizer.momentum=0.9")
+    assert summary(resumed)["seed"] == 1
+    assert summary(resumed)["val/loss"] == pytest.approx(summary(straight)["val/loss"], abs=1e-4)
+
+
+def test_all_replicas_are_resumed_together(run: Run) -> None:
+    straight = run("straight", *SMALL, "replicas=2", "trainer.max_steps=90")
+    first = run("first", *SMALL, "replicas=2")
+    resumed = run("resumed", f"checkpoint={first}/checkpoints/last.ckpt", "trainer.max_steps=90")
+    states = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (straight, resumed)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("replicas=0",), "replicas=0: expected a whole number of at least 1"),
+        (("replicas=2", "model=rnn"), "not for models over whole words"),
+        (("replicas=2", "trainer.devices=2"), "on one device only"),
+        (("replicas=2", "seed=4294967295"), "seed exceeds"),
+        (
+            (
+                "replicas=2",
+                "optimizer=adamw",
+                "optimizer._target_=torch.optim.Adafactor",
+                "~optimizer.betas",
+                "~optimizer.fused",
+            ),
+            "Adafactor may mix",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    command: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    overrides: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(SystemExit):
+        command(*overrides, STEPS, f"hydra.run.dir={tmp_path}")
+    printed = capsys.readouterr()
+    assert message in " ".join((printed.out + printed.err).split())
+
+
+def test_other_numbers_of_replicas_do_not_resume(
+    run: Run, command: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    first = run("first", *SMALL, "replicas=2")
+    last = first / "checkpoints" / "last.ckpt"
+    with pytest.raises(SystemExit):
+        command(f"checkpoint={last}", "replicas=3", "trainer.max_steps=90", f"hydra.run.dir={tmp_path / 'x'}")
+    printed = capsys.readouterr()
+    assert "replicas=3: the checkpoint is of a run with replicas=2" in " ".join((printed.out + printed.err).split())
+
+
+def test_minibatches_are_those_of_each_seed() -> None:
+    contexts, targets = torch.arange(200).view(100, 2), torch.arange(100)
+    batches = Minibatches(
+        contexts, targets, batch_size=5, steps_per_batch=4, seed=7, current_step=lambda: 0, max_steps=4, replicas=3
+    )
+    x, y = next(iter(batches))
+    assert x.shape == (4, 3, 5, 2)
+    for index in range(3):
+        drawn = minibatch_indices(100, 5, 0, 4, seed=7 + index)
+        assert torch.equal(y[:, index], targets[drawn])
+        assert torch.equal(x[:, index], contexts[drawn])
