@@ -16,3 +16,13 @@ def test_the_quick_form_runs_and_writes_its_measurements(what: str, tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out.json").read_text())["results"]
+
+
+@pytest.mark.parametrize("replicas", ["1", "2"])
+def test_the_profile_of_a_step_runs(replicas: str) -> None:
+    script = SCRIPT.with_name("profile_step.py")
+    command = [sys.executable, "-W", "ignore", script, "--quick", "--replicas", replicas]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{replicas} network(s)" in done.stdout
+    assert "matrix products" in done.stdout
