@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import LightningDataModule
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
@@ -54,9 +55,10 @@ def build_language_model(
     Raises:
         ConfigError: For values that a model, an init, an optimizer or a scheduler refuses.
     """
+    if cfg.replicas > 1:
+        _check_replicas(cfg, data)
     model, reports = _network(cfg, data, cfg.seed)
     if cfg.replicas > 1:
-        _check_replicas(cfg)
         networks = [model]
         for seed in range(cfg.seed + 1, cfg.seed + cfg.replicas):
             seed_everything(seed, workers=True, verbose=False)
@@ -111,7 +113,7 @@ def _network(cfg: DictConfig, data: CharacterDataModule, seed: int) -> tuple[nn.
     return model, reports
 
 
-def _check_replicas(cfg: DictConfig) -> None:
+def _check_replicas(cfg: DictConfig, data: LightningDataModule) -> None:
     """Raise a ConfigError for what cannot be trained many at once."""
     given = f"replicas={cfg.replicas}"
     if needs_sequences(cfg.model):
@@ -122,8 +124,8 @@ def _check_replicas(cfg: DictConfig) -> None:
             f"{given}: {optimizer} may mix the elements of a tensor, in which all replicas lie; accepted: "
             f"{', '.join(ELEMENTWISE)}."
         )
-    if cfg.trainer.get("devices", 1) not in (1, "auto", "1") or cfg.trainer.get("num_nodes", 1) != 1:
-        raise ConfigError(f"{given}: on one device only; trainer.devices={cfg.trainer.get('devices')}.")
+    if not isinstance(data, CharacterDataModule):  # whose minibatches know of replicas
+        raise ConfigError(f"{given}: for data of bnlm.data only, not for {type(data).__name__}.")
 
 
 def build_trainer(cfg: DictConfig, checkpoints: Path, stopper: StopOnSignal) -> Trainer:
@@ -159,7 +161,13 @@ def build_trainer(cfg: DictConfig, checkpoints: Path, stopper: StopOnSignal) -> 
     if isinstance(interval, int):
         options.val_check_interval = interval // cfg.steps_per_batch
     logger = build(cfg.logger, "logger")
-    return build(options, "trainer", callbacks=callbacks, logger=logger, plugins=[AtomicCheckpointIO()])
+    trainer: Trainer = build(options, "trainer", callbacks=callbacks, logger=logger, plugins=[AtomicCheckpointIO()])
+    if cfg.replicas > 1 and trainer.world_size > 1:
+        raise ConfigError(
+            f"replicas={cfg.replicas}: on one device only; trainer.devices={cfg.trainer.get('devices')} makes "
+            f"{trainer.world_size} processes."
+        )
+    return trainer
 
 
 def fit_batches_to_cadences(cfg: DictConfig) -> None:

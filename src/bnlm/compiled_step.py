@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import SGD, AdamW, Optimizer
 
-from bnlm.models.replicas import clipped
+from bnlm.clipping import clipped
 
 LossOf = Callable[[Tensor, Tensor], Tensor]
 #: What of an optimizer's group the compiled function holds as constants; the learning rate is given each time.

@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins import Precision
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from bnlm.callbacks.tensorboard import write_step
+from bnlm.clipping import clipped
 from bnlm.compiled_step import CannotCompileError, CompiledStep
 from bnlm.config import first_line
+from bnlm.listeners import is_watched, steps_can_be_direct
 from bnlm.metrics import SplitMetrics, derived_metrics, loss_of, over_replicas
-from bnlm.models.replicas import Replicas, clipped
+from bnlm.models import Replicas
 
 log = logging.getLogger("bnlm")
 
@@ -27,26 +27,6 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler]
 EVERY_STEP_UNTIL = 100
 #: A run of fewer steps saves less than the fifteen seconds that compiling takes the first time.
 COMPILE_FROM = 30_000
-
-
-def is_watched(optimizer: Optimizer) -> bool:
-    """Return whether somebody, such as a monitor, listens to the steps of an optimizer.
-
-    Monitors do so at the first step of a batch, which then is an eager one; who always does must have eager steps.
-    """
-    return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
-
-
-def steps_can_be_direct(trainer: Trainer) -> bool:
-    """Return whether backward and optimizer step can be called without Lightning's hooks around them.
-
-    The hooks cost a fifth of a step. They do nothing on a single device in plain precision, unless a callback listens;
-    ours look at the first step of a batch alone, and say so by `needs_every_step = False`.
-    """
-    hooks = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
-    listening = (callback for callback in trainer.callbacks if getattr(callback, "needs_every_step", True))  # type: ignore[attr-defined]
-    heard = any(getattr(type(c), hook) is not getattr(Callback, hook) for c in listening for hook in hooks)
-    return type(trainer.strategy) is SingleDeviceStrategy and type(trainer.precision_plugin) is Precision and not heard
 
 
 class LanguageModel(LightningModule):
@@ -253,12 +233,6 @@ class LanguageModel(LightningModule):
             log.warning("compile=%s: %s; the run goes on eagerly.", self.compile_steps, first_line(error))
             self._compiled = None
         return self._compiled
-
-    def networks(self) -> list[nn.Module]:
-        """Return the model; of replicas, each by itself (a copy)."""
-        return (
-            [self.model.replica(i) for i in range(self.replicas)] if isinstance(self.model, Replicas) else [self.model]
-        )
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Write to every logger. `self.log` would count batches on the x axis, of which one holds many steps."""

@@ -23,6 +23,7 @@ from bnlm.data import WordsDataModule
 from bnlm.doctor import check as diagnose
 from bnlm.interruption import StopOnSignal
 from bnlm.metrics import loss_of
+from bnlm.models import first_of
 from bnlm.replica_checkpoints import write_replicas
 from bnlm.resume import check_resumable, how_to_resume
 from bnlm.run_summary import finite, print_summary, summarize
@@ -83,7 +84,7 @@ def _train(cfg: DictConfig, run_folder: Path, checkpoints: Path, overrides: Sequ
     started = time.monotonic()
     first_step = 0 if saved is None else saved["global_step"]
     if cfg.diagnostics.get("preflight") and saved is None:
-        diagnose(model.networks()[0], data.some_examples(data.batch_size), loss_of)
+        diagnose(first_of(model.model), data.some_examples(data.batch_size), loss_of)
     try:
         trainer.fit(model, data, ckpt_path=cfg.checkpoint, weights_only=True)
     except CriticalFindingError as error:
@@ -107,7 +108,7 @@ def _train(cfg: DictConfig, run_folder: Path, checkpoints: Path, overrides: Sequ
     if trainer.is_global_zero:
         try:
             start = data.start_id(data.vocabulary)
-            words = sample(model.networks()[0], data.vocabulary, data.context, n=20, seed=cfg.seed, start=start)
+            words = sample(first_of(model.model), data.vocabulary, data.context, n=20, seed=cfg.seed, start=start)
         except ValueError as error:
             log.warning("No words were sampled: %s", error)
             words = []

@@ -15,6 +15,7 @@ from bnlm.data import CharacterDataModule
 from bnlm.evaluate import evaluate
 from bnlm.language_model import LanguageModel
 from bnlm.metrics import over_replicas
+from bnlm.models import networks_of
 
 
 def summarize(
@@ -23,7 +24,7 @@ def summarize(
     """Evaluate the trained model on all splits, log what is new, and return what goes into `summary.json`."""
     model.to(trainer.strategy.root_device)  # Lightning leaves it on the processor
     results = {}
-    networks = model.networks()
+    networks = networks_of(model.model)
     for split in ("train", "val", "test"):
         batches = data.evaluation_dataloader(split)
         metrics = over_replicas([evaluate(network, data.vocab_size, batches) for network in networks])

@@ -5,7 +5,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from bnlm.data import CharacterDataModule
-from bnlm.models import Replicas
+from bnlm.models import first_of
 from bnlm.sample import sample
 
 WORDS = 10
@@ -40,11 +40,11 @@ class SampleLog(Callback):
             return
         self._last_step = trainer.global_step
         model, vocabulary = pl_module.model, data.vocabulary
-        if isinstance(model, Replicas):
-            model = model.replica(0)
         assert isinstance(model, nn.Module)
         try:
-            words = sample(model, vocabulary, data.context, WORDS, seed=self.seed, start=data.start_id(vocabulary))
+            words = sample(
+                first_of(model), vocabulary, data.context, WORDS, seed=self.seed, start=data.start_id(vocabulary)
+            )
         except ValueError:  # outputs that are not finite: the losses say so
             return
         text = "\n".join(f"    {line}" for word in words for line in word.split("\n"))  # indented: a block, as it is

@@ -167,3 +167,15 @@ def test_hooks_are_back_after_training(tmp_path: Path) -> None:
     calls = Calls()
     trainer_of(monitors[:1], tmp_path, profiler=calls).fit(Small(), batches())  # the same monitor, alone
     assert of_batches(calls)["ActivationMonitor.on_train_batch_start"] == 20
+
+
+def test_a_trainer_fits_again_without_the_callback_that_heard_for_all(tmp_path: Path) -> None:
+    monitor, doctor = GradientMonitor(every_n_steps=10), Doctor(every_n_steps=10, table=False)
+    trainer = trainer_of([monitor, doctor], tmp_path, profiler=(calls := Calls()))
+    model = Small()
+    trainer.fit(model, batches())
+    trainer.callbacks.remove(doctor)  # type: ignore[attr-defined]
+    calls.counted.clear()
+    trainer.fit_loop.epoch_loop.max_steps = 40
+    trainer.fit(model, batches())
+    assert of_batches(calls)["GradientMonitor.on_after_backward"] == 2  # of the steps 20 and 30

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from bnlm.clipping import clipped
 from bnlm.models import MLP, Bigram, Replicas, WaveNet
-from bnlm.models.replicas import clipped
 from bnlm.normalization import BatchNorm, GroupNorm, RMSNorm
 
 R, N, CONTEXT, VOCAB = 3, 16, 4, 7

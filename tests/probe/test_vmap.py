@@ -50,3 +50,27 @@ def test_activations_and_their_gradients(observe: Observe, in_dim: int) -> None:
     assert seen.flat.tolist() == [float((after.abs() > 0.97).sum()), 90.0]
     assert seen.responded is not None
     assert seen.responded.shape == (6,)
+
+
+@pytest.mark.filterwarnings("ignore:An output with one or more elements was resized:UserWarning")  # torch's own rule
+def test_a_plain_input_whose_output_is_mapped(observe: Observe) -> None:
+    """Of a PReLU with stacked weights, the input is what every network shares."""
+    torch.manual_seed(2)
+    x = torch.randn(5, 4, dtype=torch.float64)
+    model = nn.ParameterDict({"slopes": torch.rand(3, 1, dtype=torch.float64)})
+    found: list[Tensor] = []
+
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.held = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            found.append(torch.vmap(torch.nn.functional.prelu, in_dims=(None, 0))(x, self.held["slopes"]))
+            return found[0]
+
+    (seen,) = observe(Root(), x).activations.values()
+    assert_close(std_of(seen.input), x.std(), rtol=1e-12, atol=0.0)
+    assert_close(std_of(seen.output), found[0].detach().std(), rtol=1e-12, atol=0.0)
+    assert seen.gradient is not None
+    assert_close(std_of(seen.gradient), (2 * found[0].detach()).std(), rtol=1e-12, atol=0.0)

@@ -7,19 +7,19 @@ import logging
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 from bnlm.callbacks.activation_monitor import ActivationMonitor
 from bnlm.callbacks.gradient_monitor import GradientMonitor
 from bnlm.callbacks.monitor import Monitor
+from bnlm.callbacks.running_statistics_watch import RunningStatisticsWatch
 from bnlm.callbacks.shared_observation import Measured, OnHost
+from bnlm.callbacks.step_losses import StepLosses
 from bnlm.callbacks.update_monitor import UpdateMonitor
 from bnlm.doctor import (
     Diagnosis,
@@ -33,19 +33,11 @@ from bnlm.doctor import (
     findings_table,
 )
 from bnlm.probe import StepRecord, Wanted
-from bnlm.stats import running_statistics_gap
-
-if TYPE_CHECKING:
-    from torch.utils.hooks import RemovableHandle
 
 log = logging.getLogger("bnlm")
 
 #: Until this step the doctor looks more often: most of what goes wrong shows in the first hundred steps.
 EARLY_STEPS, EARLY_EVERY = 200, 10
-#: Losses that wait for the next observed step, as tensors.
-MAX_WAITING = 5000
-#: A batch in validation with fewer values per channel says too little about running statistics.
-VALUES_FOR_STATISTICS = 64
 
 
 class CriticalFindingError(RuntimeError):
@@ -86,13 +78,9 @@ class Doctor(Monitor):
         self._diagnosis = Diagnosis()
         self._history: History | None = None
         self._record: StepRecord | None = None
-        self._losses: list[Tensor] = []
-        self._backward: list[Tensor] = []  # losses of this batch, should it return none
-        self._micro: list[Tensor] = []  # losses of micro-batches whose step is still to come
-        self._step_of_micro = 0
+        self._losses = StepLosses()
         self._highest_lr: dict[int, float] = {}
-        self._handles: list[RemovableHandle] = []
-        self._gaps: dict[str, tuple[float, float]] = {}
+        self._statistics = RunningStatisticsWatch()
         self._restored = False
         self._stop = False
 
@@ -125,10 +113,9 @@ class Doctor(Monitor):
             first = record.losses[0]  # further calls are of other terms, or of other networks
             names = ("loss", "error", "reference", "logit_std")
             measured.add(f"output:{first.kind}", names, first.values)
-        if self._losses:
-            joined = torch.cat([loss.detach().reshape(-1).float() for loss in self._losses])
-            measured.add("losses", map(str, range(len(joined))), joined)
-            self._losses.clear()
+        losses = self._losses.take()
+        if losses is not None:
+            measured.add("losses", map(str, range(len(losses))), losses)
         self._record = record
         return measured
 
@@ -162,14 +149,10 @@ class Doctor(Monitor):
         self._history = History(facts_of(pl_module, trainer.optimizers), self._total_steps)
         # A scaler (fp16) looks for the largest scale that does not overflow: single steps rightly do.
         self._history.overflows_allowed = 4 if getattr(trainer.precision_plugin, "scaler", None) is not None else 0
-        for waiting in (self._losses, self._backward, self._micro):
-            waiting.clear()
-        self._step_of_micro = trainer.global_step
+        self._losses.start(trainer.global_step)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        if not pl_module.automatic_optimization and len(self._backward) < MAX_WAITING:
-            scale = getattr(getattr(trainer.precision_plugin, "scaler", None), "_scale", None)
-            self._backward.append(loss.detach() if scale is None else loss.detach() / scale)
+        self._losses.before_backward(trainer, pl_module, loss)
 
     def idle_hooks(self, trainer: Trainer, leads: bool) -> list[str]:
         idle = super().idle_hooks(trainer, leads)
@@ -189,37 +172,27 @@ class Doctor(Monitor):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if not isinstance(loss, Tensor) and self._backward:
-            loss = torch.stack(self._backward).mean()
-        self._backward.clear()
-        # The losses of networks that are trained against each other need not fall.
-        if isinstance(loss, Tensor) and len(trainer.optimizers) == 1 and len(self._losses) < MAX_WAITING:
-            self._losses += self._of_step(trainer, pl_module, loss.detach())
+        self._losses.batch_ends(trainer, pl_module, outputs)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if batch_idx == 0 and dataloader_idx == 0 and self._history is not None and not trainer.sanity_checking:
-            for path, module in pl_module.named_modules():
-                if isinstance(module, _BatchNorm) and module.running_mean is not None:
-                    self._handles.append(module.register_forward_pre_hook(self._compare_statistics(path)))
+            self._statistics.attach(pl_module)
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._statistics.detach()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._history is None or trainer.sanity_checking:
             return
-        history, self._gaps = self._history, self._gaps
-        if self._gaps:
-            layer = max(self._gaps, key=lambda name: sum(self._gaps[name]))
+        history, gaps = self._history, self._statistics.gaps
+        if gaps:
+            layer = max(gaps, key=lambda name: sum(gaps[name]))
             momentum = history.facts.batch_norms.get(layer)
-            history.gaps.append(StatisticsGap(layer, *self._gaps[layer], momentum, trainer.global_step))
-            self._gaps = {}
+            history.gaps.append(StatisticsGap(layer, *gaps[layer], momentum, trainer.global_step))
+            gaps.clear()
         watched = [
             float(value)
             for name, value in trainer.callback_metrics.items()
@@ -234,9 +207,9 @@ class Doctor(Monitor):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._history is None:
             return
-        if self._losses and self._history.recent:
-            self._history.add_losses(torch.cat([part.detach().reshape(-1).float() for part in self._losses]).tolist())
-            self._losses.clear()
+        losses = self._losses.take()
+        if losses is not None and self._history.recent:
+            self._history.add_losses(losses.tolist())
             self._conclude(trainer)
         self._write(trainer)
         if self.table and trainer.is_global_zero:
@@ -272,17 +245,6 @@ class Doctor(Monitor):
             found = critical[0]
             raise CriticalFindingError(f"{found.rule} {found.name}: {found.message} {found.suggestion}")
 
-    def _of_step(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> list[Tensor]:
-        """Return the loss of the optimizer step that this batch completes, if it does."""
-        if trainer.accumulate_grad_batches == 1 or not pl_module.automatic_optimization:
-            return [loss]
-        self._micro.append(loss * trainer.accumulate_grad_batches)  # of which Lightning has taken the mean already
-        if trainer.global_step == self._step_of_micro:
-            return []
-        of_step, self._step_of_micro = torch.stack(self._micro).mean(), trainer.global_step
-        self._micro.clear()
-        return [of_step]
-
     def _lr_share(self, trainer: Trainer) -> float:
         """Return the learning rate as a share of the highest so far, the largest over all parameter groups."""
         shares = []
@@ -292,21 +254,6 @@ class Doctor(Monitor):
             self._highest_lr[index] = max(self._highest_lr.get(index, 0.0), lr, float(group.get("initial_lr", 0.0)))
             shares.append(lr / self._highest_lr[index] if self._highest_lr[index] > 0 else 1.0)
         return max(shares, default=1.0)
-
-    def _compare_statistics(self, path: str) -> Any:
-        @torch.no_grad()
-        def compare(module: nn.Module, args: tuple[Any, ...]) -> None:
-            assert isinstance(module, _BatchNorm)
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            if torch._C._functorch.is_functorch_wrapped_tensor(args[0]):  # vmapped: its values cannot be read here
-                return
-            x = args[0].detach().float().movedim(getattr(module, "channel_dim", 1), -1).flatten(0, -2)
-            if len(x) >= VALUES_FOR_STATISTICS:
-                log_variance, mean = running_statistics_gap(module.running_mean, module.running_var, x)
-                self._gaps[path] = float(log_variance), float(mean)
-
-        return compare
 
     @rank_zero_only
     def _write(self, trainer: Trainer) -> None:

@@ -126,7 +126,6 @@ class Monitor(Callback, ABC):
             self._last_step = trainer.global_step - 1
             self.forget()
         self._total_steps = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
-
         assert self._shared is not None
         self._shared.begin(trainer)
 

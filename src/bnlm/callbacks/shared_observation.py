@@ -72,6 +72,7 @@ class SharedObservation:
     def __init__(self) -> None:
         self.members: list[Monitor] = []
         self._leader: Monitor | None = None
+        self._backward_was_silent = False
         self.step = -1
         self.measured: dict[Monitor, Measured] = {}  # of the step that is being reduced, member by member
         self._asked: dict[Monitor, Wanted] = {}
@@ -132,7 +133,8 @@ class SharedObservation:
             self._probe = StepProbe(pl_module, trainer.optimizers, wanted)
             self._steps_before = step
             self._probe.attach()
-            vars(self._leader).pop("on_after_backward", None)
+            self._backward_was_silent = "on_after_backward" in vars(monitor)
+            vars(monitor).pop("on_after_backward", None)
 
     def after_backward(self, monitor: Monitor, trainer: Trainer) -> None:
         """Let the probe read the gradients, of which a scaler (fp16) may have made a multiple."""
@@ -146,7 +148,7 @@ class SharedObservation:
             return
         if not self._probe.done and trainer.global_step == self._steps_before:
             return
-        if "on_after_backward" in monitor.idle_hooks(trainer, leads=True) and monitor in trainer.callbacks:  # type: ignore[attr-defined]
+        if self._backward_was_silent:
             vars(monitor)["on_after_backward"] = None
         self._probe.detach()
         asked, record = self._asked, self._probe.record
@@ -168,13 +170,14 @@ class SharedObservation:
             member.publish(trainer, values)
 
     def release(self) -> None:
-        """Take the probe off and forget it: training ended or failed in the middle of an observed step."""
+        """Take the probe off and forget it and the members: training ended, or failed in the middle of a step."""
         if self._probe is not None:
             self._probe.detach()
         self._probe, self._asked = None, {}
         for member in self.members:
             for hook in BATCH_HOOKS:
                 vars(member).pop(hook, None)
+        self.members.clear()  # the trainer may fit again with other callbacks
 
 
 def _pool_over_ranks(record: StepRecord, world_size: int) -> None:

@@ -15,7 +15,9 @@ from bnlm.data.checks import check_whole_number
 BLOCK = 1024  # optimizer steps whose indices are drawn at once
 
 
-def minibatch_indices(n: int, batch_size: int, start: int, stop: int, seed: int, rank: int = 0) -> Tensor:
+def minibatch_indices(
+    n: int, batch_size: int, start: int, stop: int, seed: int, rank: int = 0, replicas: int = 1
+) -> Tensor:
     """Return which of `n` examples the optimizer steps `start` to `stop - 1` train on, `(stop - start, batch_size)`.
 
     Examples are drawn with replacement, as in the lecture. The stream of indices is cut into blocks of `BLOCK` steps,
@@ -23,20 +25,27 @@ def minibatch_indices(n: int, batch_size: int, start: int, stop: int, seed: int,
     alone: not on where the run began or on how many steps are drawn together. A run resumes with the step number as
     its whole sampling state, and nothing that was drawn ahead can be lost.
 
+    With several replicas `(stop - start, replicas, batch_size)`: the i-th's are those that `seed + i` has alone.
+
     Returns:
         int64 on the CPU, whatever the device of the examples: the draws are the same everywhere.
     """
-    rows = [torch.empty((0, batch_size), dtype=torch.int64)]
+    rows = [torch.empty((0, *([replicas] if replicas > 1 else []), batch_size), dtype=torch.int64)]
     for block in range(start // BLOCK, math.ceil(stop / BLOCK)):
         first = block * BLOCK
-        rows.append(_draw_block(n, batch_size, seed, rank, block)[max(start - first, 0) : stop - first])
+        rows.append(_draw_block(n, batch_size, seed, rank, block, replicas)[max(start - first, 0) : stop - first])
     return torch.cat(rows)  # a copy: the cached block stays as drawn
 
 
-# A run passes through one block many times, a chunk touches two where they meet; each replica has its own.
-@lru_cache(maxsize=512)
-def _draw_block(n: int, batch_size: int, seed: int, rank: int, block: int) -> Tensor:
-    """Return the indices of the steps of one block, `(BLOCK, batch_size)`."""
+@lru_cache(maxsize=2)  # a run passes through one block many times, a chunk touches two where they meet
+def _draw_block(n: int, batch_size: int, seed: int, rank: int, block: int, replicas: int) -> Tensor:
+    """Return the indices of the steps of one block, `(BLOCK, batch_size)` or `(BLOCK, replicas, batch_size)`."""
+    if replicas > 1:
+        return torch.stack([_draw(n, batch_size, seed + index, rank, block) for index in range(replicas)], dim=1)
+    return _draw(n, batch_size, seed, rank, block)
+
+
+def _draw(n: int, batch_size: int, seed: int, rank: int, block: int) -> Tensor:
     # a string seed goes through SHA-512, so neighbouring seeds, ranks and blocks have unrelated generators
     generator = torch.Generator().manual_seed(random.Random(f"{seed}/{rank}/{block}").getrandbits(32))
     return torch.randint(n, (BLOCK, batch_size), generator=generator)
@@ -109,15 +118,10 @@ class Minibatches:
                 stop = min(stop, self.max_steps)
             if stop <= start:
                 return
-            indices = self._indices(start, stop).to(self.targets.device)
+            indices = minibatch_indices(
+                len(self.targets), self.batch_size, start, stop, self.seed, self.rank, self.replicas
+            ).to(self.targets.device)
             yield self.contexts[indices].long(), self.targets[indices].long()
-
-    def _indices(self, start: int, stop: int) -> Tensor:
-        drawn = [
-            minibatch_indices(len(self.targets), self.batch_size, start, stop, self.seed + index, self.rank)
-            for index in range(self.replicas)
-        ]
-        return drawn[0] if self.replicas == 1 else torch.stack(drawn, dim=1)
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the step, which Lightning keeps, is the whole state.

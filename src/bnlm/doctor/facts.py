@@ -86,9 +86,7 @@ def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
             weights.append(weight)
             if following is not None and is_normalization(following):
                 feeds.add(id(weight))
-                centred = (
-                    isinstance(following, _CENTRING) and following.num_features == weight.shape[id(weight) in stacked]
-                )
+                centred = isinstance(following, _CENTRING) and following.num_features == _one(weight, stacked).shape[0]
                 if centred and module.bias is not None and module.bias.requires_grad:
                     facts.redundant_biases.append(path)
         elif not list(module.parameters(recurse=False)) and weights and id(weights[-1]) in names:
@@ -98,9 +96,9 @@ def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
     facts.frozen = not all(parameter.requires_grad for parameter in model.parameters())
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not isinstance(parameter, nn.parameter.UninitializedParameter):
-            network = parameter[0] if id(parameter) in stacked else parameter
-            role = roles.get(id(parameter), "hidden") if network.ndim >= 2 else "vector"
-            facts.parameters[_plain(name)] = _parameter_facts(_plain(name), network, role, id(parameter) in feeds)
+            one = _one(parameter, stacked)
+            role = roles.get(id(parameter), "hidden") if one.ndim >= 2 else "vector"
+            facts.parameters[_plain(name)] = _parameter_facts(_plain(name), one, role, id(parameter) in feeds)
     held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     if held:
         for path, module in model.named_modules():
@@ -108,6 +106,11 @@ def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
             if any(id(p) in held for _, p in own):
                 facts.not_optimized += [_plain(name) for name, p in own if id(p) not in held]
     return facts
+
+
+def _one(parameter: Tensor, stacked: set[int]) -> Tensor:
+    """Return a parameter; of one that several networks are stacked in, the first network's."""
+    return parameter[0] if id(parameter) in stacked else parameter
 
 
 def _parameter_facts(name: str, parameter: Tensor, role: str, feeds_norm: bool) -> ParameterFacts:

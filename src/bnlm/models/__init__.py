@@ -13,7 +13,7 @@ from bnlm.models.bow import BagOfWords
 from bnlm.models.cells import GRUCell, LSTMCell, RNNCell
 from bnlm.models.mlp import MLP
 from bnlm.models.recurrent import Recurrent
-from bnlm.models.replicas import Replicas
+from bnlm.models.replicas import Replicas, first_of, networks_of
 from bnlm.models.transformer import Transformer
 from bnlm.models.wavenet import WaveNet
 
@@ -31,4 +31,6 @@ __all__ = [
     "WaveNet",
     "activation",
     "bigram_table",
+    "first_of",
+    "networks_of",
 ]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
@@ -14,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bnlm.probe.loss_record import LOSS_FUNCTIONS, LossRecord, loss_record
 from bnlm.probe.records import ActivationRecord
+from bnlm.probe.torch_functions import ACTIVATION_FUNCTIONS, BACKWARD, BATCH_NORMS, CHANNEL_DIMS
 from bnlm.stats import (
     BOUNDED,
     bounded,
@@ -31,47 +31,6 @@ from bnlm.stats import (
 MAP_EXAMPLES, MAP_UNITS = 64, 512
 #: Elements of copies that wait to be reduced: together they take fewer calls, but they take memory.
 MAX_WAITING = 1 << 21
-
-_NAMES = """
-    celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish prelu relu relu6 rrelu selu
-    sigmoid silu softplus softshrink softsign tanh tanhshrink threshold
-""".split()
-
-
-def _activation_functions() -> dict[Callable[..., Any], str]:
-    """Return every spelling torch has of each activation: functional, torch, Tensor method and their in-place forms."""
-    functions: dict[Callable[..., Any], str] = {}
-    for name in _NAMES:
-        for owner in (F, torch, Tensor):
-            for spelling in (name, f"{name}_"):
-                function = getattr(owner, spelling, None)
-                if function is not None:
-                    functions[function] = name
-    functions[torch.special.expit] = "sigmoid"
-    return functions
-
-
-ACTIVATION_FUNCTIONS = _activation_functions()
-
-
-def _channel_dims() -> dict[Callable[..., Any], int]:
-    """Return where the functions of layers put the channels of what they return."""
-    after_batch = "batch_norm instance_norm group_norm conv1d conv2d conv3d"
-    after_batch += " conv_transpose1d conv_transpose2d conv_transpose3d"
-    last = "linear bilinear embedding layer_norm rms_norm scaled_dot_product_attention"
-    found: dict[Callable[..., Any], int] = {}
-    for names, dim in ((after_batch, 1), (last, -1)):
-        for name in names.split():
-            for owner in (F, torch):
-                function = getattr(owner, name, None)
-                if function is not None:
-                    found[function] = dim
-    return found
-
-
-CHANNEL_DIMS = _channel_dims()
-_BATCH_NORMS = frozenset({F.batch_norm, torch.batch_norm})
-_BACKWARD = frozenset({Tensor.backward, torch.autograd.backward})
 
 #: Within it no mode sees what is called: the probe's own work would pass through the tap, call by call.
 unseen = torch._C.DisableTorchFunction
@@ -180,7 +139,7 @@ class ActivationTap(TorchFunctionMode):
                 self._record_loss(func, args, kwargs)
         channel_dim = CHANNEL_DIMS.get(func)
         if channel_dim is not None:
-            if func in _BATCH_NORMS and self._stack:
+            if func in BATCH_NORMS and self._stack:
                 x = args[0] if args else kwargs["input"]
                 if x.ndim >= 2 and x.shape[1]:
                     self.values_per_channel[self._stack[-1][0]] = x.numel() // x.shape[1]
@@ -188,7 +147,7 @@ class ActivationTap(TorchFunctionMode):
             if isinstance(output, Tensor):
                 self._channel_dims[output.shape] = channel_dim
             return output
-        if func in _BACKWARD:
+        if func in BACKWARD:
             output = func(*args, **kwargs)
             with unseen():
                 self.next_forward()
@@ -198,49 +157,31 @@ class ActivationTap(TorchFunctionMode):
         if kind is None or not self.on or not self.root.training or torch._C._current_graph_task_id() != -1:
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
-        values, mapped_dim = _values_of(x)
+        values, mapped = _values_of(x)
         if values is None:
             return func(*args, **kwargs)
         channel_dim = self._channel_dims.get(x.shape)
         if channel_dim is None or channel_dim >= x.ndim:
             channel_dim = channel_dim_of(x)
-        if mapped_dim is not None:
-            return self._see_mapped(func, args, kwargs, channel_dim)
         # Copies: the call may overwrite its input, and the model its output or its gradient.
-        pre_activation = bounded(x.detach(), channel_dim).clone()
+        pre_activation = _copied(values, mapped, channel_dim)
         output = func(*args, **kwargs)
+        values, mapped = _values_of(output)
+        if values is None:
+            return output
         layer = self._layer(kind)
-        seen = bounded(output.detach(), channel_dim).clone()
-        self._seen.append(_Seen(layer, kind, pre_activation, seen, channel_dim, limits_from_call(kind, args, kwargs)))
-        if output.requires_grad:
-            output.register_hook(lambda gradient: self._keep_gradient(layer, gradient, channel_dim))
+        seen = _copied(values, mapped, channel_dim)
+        of_units = _behind(channel_dim, mapped)
+        self._seen.append(_Seen(layer, kind, pre_activation, seen, of_units, limits_from_call(kind, args, kwargs)))
+        if values.requires_grad:
+            values.register_hook(lambda gradient: self._keep_gradient(layer, gradient, mapped, channel_dim))
         self._wait(2 * seen.numel())
         return output
 
-    def _see_mapped(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], channel_dim: int
-    ) -> Any:
-        """Call an activation under `torch.vmap`; the networks or examples that are mapped over are pooled."""
-        kind = ACTIVATION_FUNCTIONS[func]
-        if channel_dim >= 0:
-            channel_dim += 1
-        before = _mapped_in_front(args[0] if args else kwargs["input"])
-        pre_activation = bounded(before.detach(), channel_dim).clone()
-        output = func(*args, **kwargs)
-        seen, dim = _values_of(output)
-        assert seen is not None
-        layer = self._layer(kind)
-        copied = bounded(_mapped_in_front(output).detach(), channel_dim).clone()
-        self._seen.append(_Seen(layer, kind, pre_activation, copied, channel_dim, limits_from_call(kind, args, kwargs)))
-        if seen.requires_grad:
-            seen.register_hook(lambda gradient: self._keep_gradient(layer, gradient.movedim(dim or 0, 0), channel_dim))
-        self._wait(2 * copied.numel())
-        return output
-
-    def _keep_gradient(self, layer: str, gradient: Tensor, channel_dim: int) -> None:
+    def _keep_gradient(self, layer: str, gradient: Tensor, mapped: int | None, channel_dim: int) -> None:
         if self.on:
             with unseen():
-                seen = bounded(gradient.detach(), channel_dim).clone()
+                seen = _copied(gradient, mapped, channel_dim)
                 self._gradients.append((layer, seen))
                 self._wait(seen.numel())
 
@@ -325,8 +266,13 @@ def _values_of(x: Any) -> tuple[Tensor | None, int | None]:
     return (x, dim) if usable else (None, None)
 
 
-def _mapped_in_front(x: Tensor) -> Tensor:
-    """Return the values of a tensor under `torch.vmap`, with the dimension that is mapped over in front."""
-    values, dim = _values_of(x)
-    assert values is not None
-    return values.movedim(dim or 0, 0)
+def _behind(channel_dim: int, mapped: int | None) -> int:
+    """Return where the channels are once the dimension that `vmap` maps over stands in front."""
+    return channel_dim if mapped is None or channel_dim < 0 else channel_dim + 1
+
+
+def _copied(values: Tensor, mapped: int | None, channel_dim: int) -> Tensor:
+    """Return a copy of `values` (slices of large ones), with the dimension that `vmap` maps over in front."""
+    if mapped is not None:
+        values = values.movedim(mapped, 0)
+    return bounded(values.detach(), _behind(channel_dim, mapped)).clone()

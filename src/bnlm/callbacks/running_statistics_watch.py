@@ -1,0 +1,56 @@
+"""How far the running statistics of BatchNorms are from those of a batch in validation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnlm.stats import running_statistics_gap
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
+#: A batch in validation with fewer values per channel says too little about running statistics.
+VALUES_FOR_STATISTICS = 64
+
+
+class RunningStatisticsWatch:
+    """Compares them in the forward pass of one batch, between `attach` and `detach`.
+
+    Attributes:
+        gaps: By module path, what `stats.running_statistics_gap` returns.
+    """
+
+    def __init__(self) -> None:
+        self.gaps: dict[str, tuple[float, float]] = {}
+        self._handles: list[RemovableHandle] = []
+
+    def attach(self, root: nn.Module) -> None:
+        """Start to look at every BatchNorm in `root` that has running statistics."""
+        for path, module in root.named_modules():
+            if isinstance(module, _BatchNorm) and module.running_mean is not None:
+                self._handles.append(module.register_forward_pre_hook(self._compare(path)))
+
+    def detach(self) -> None:
+        """Stop looking. May be called twice."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _compare(self, path: str) -> Any:
+        @torch.no_grad()
+        def compare(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if torch._C._functorch.is_functorch_wrapped_tensor(args[0]):  # vmapped: its values cannot be read here
+                return
+            assert isinstance(module, _BatchNorm)
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            x = args[0].detach().float().movedim(getattr(module, "channel_dim", 1), -1).flatten(0, -2)
+            if len(x) >= VALUES_FOR_STATISTICS:
+                log_variance, mean = running_statistics_gap(module.running_mean, module.running_var, x)
+                self.gaps[path] = float(log_variance), float(mean)
+
+        return compare

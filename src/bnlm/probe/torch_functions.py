@@ -1,0 +1,49 @@
+"""Which functions of torch are activations, and where the functions of layers put the channels."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_NAMES = """
+    celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish prelu relu relu6 rrelu selu
+    sigmoid silu softplus softshrink softsign tanh tanhshrink threshold
+""".split()
+
+
+def _activation_functions() -> dict[Callable[..., Any], str]:
+    """Return every spelling torch has of each activation: functional, torch, Tensor method and their in-place forms."""
+    functions: dict[Callable[..., Any], str] = {}
+    for name in _NAMES:
+        for owner in (F, torch, Tensor):
+            for spelling in (name, f"{name}_"):
+                function = getattr(owner, spelling, None)
+                if function is not None:
+                    functions[function] = name
+    functions[torch.special.expit] = "sigmoid"
+    return functions
+
+
+ACTIVATION_FUNCTIONS = _activation_functions()
+
+
+def _channel_dims() -> dict[Callable[..., Any], int]:
+    """Return where the functions of layers put the channels of what they return."""
+    after_batch = "batch_norm instance_norm group_norm conv1d conv2d conv3d"
+    after_batch += " conv_transpose1d conv_transpose2d conv_transpose3d"
+    last = "linear bilinear embedding layer_norm rms_norm scaled_dot_product_attention"
+    found: dict[Callable[..., Any], int] = {}
+    for names, dim in ((after_batch, 1), (last, -1)):
+        for name in names.split():
+            for owner in (F, torch):
+                function = getattr(owner, name, None)
+                if function is not None:
+                    found[function] = dim
+    return found
+
+
+CHANNEL_DIMS = _channel_dims()
+BATCH_NORMS = frozenset({F.batch_norm, torch.batch_norm})
+BACKWARD = frozenset({Tensor.backward, torch.autograd.backward})
