@@ -74,3 +74,26 @@ def test_a_plain_input_whose_output_is_mapped(observe: Observe) -> None:
     assert_close(std_of(seen.output), found[0].detach().std(), rtol=1e-12, atol=0.0)
     assert seen.gradient is not None
     assert_close(std_of(seen.gradient), (2 * found[0].detach()).std(), rtol=1e-12, atol=0.0)
+
+
+def test_units_are_channels_behind_the_mapped_dimension(observe: Observe) -> None:
+    """After a BatchNorm, whose channels are dimension 1 of what each network sees: 5 examples, 6 units, 3 networks."""
+
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3, 6, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            def one(scale: Tensor, x: Tensor) -> Tensor:
+                normalized = nn.functional.batch_norm(x * scale, None, None, training=True)
+                return torch.tanh(1000 * normalized * (torch.arange(6) > 1))  # two units of six are never flat
+
+            return torch.vmap(one, in_dims=(0, None))(self.scale, x)
+
+    torch.manual_seed(3)
+    (seen,) = observe(Root(), torch.randn(5, 6, dtype=torch.float64)).activations.values()
+    assert seen.responded is not None
+    assert seen.responded.tolist() == [True, True, False, False, False, False]
+    assert seen.flat_map is not None
+    assert seen.flat_map.shape == (15, 6)
