@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bnlm.stats import mean_of, moment_sums, moment_sums_of, pooled, square_sum_of, std_of
 
-LARGE = (1 << 20) + 7  # the code takes another way above 2^20 elements
+LARGE = (1 << 20) + 7  # several blocks
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -35,14 +35,12 @@ CASES = {
 def test_mean_and_std_match_torch(name: str) -> None:
     x = CASES[name]
     exact = x.double()
-    # Above 2^20 elements the deviations are float32: each is off by up to 6e-8 of itself.
-    rtol = 1e-7 if x.numel() > 1 << 20 else 1e-12
     for sums in (moment_sums(x), moment_sums_of([drawn(3, 5), x])[1]):
         assert sums.dtype == torch.float64
         assert sums[0] == x.numel()
         torch.testing.assert_close(mean_of(sums), exact.mean(), rtol=1e-12, atol=1e-15)
-        torch.testing.assert_close(std_of(sums), exact.std(), rtol=rtol, atol=0)
-        torch.testing.assert_close(square_sum_of(sums), exact.square().sum(), rtol=rtol, atol=0)
+        torch.testing.assert_close(std_of(sums), exact.std(), rtol=1e-12, atol=0)
+        torch.testing.assert_close(square_sum_of(sums), exact.square().sum(), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("count", [2, 200, 33_333, LARGE])
@@ -69,6 +67,23 @@ def test_values_that_are_not_finite_show() -> None:
 def test_batched_sums_are_those_of_each_tensor() -> None:
     tensors = [drawn(4, 3), drawn(5).bfloat16(), drawn(LARGE), torch.empty(0)]
     torch.testing.assert_close(moment_sums_of(tensors), torch.stack([moment_sums(x) for x in tensors]), equal_nan=True)
+
+
+def test_differences_are_those_of_the_tensors_in_float64() -> None:
+    before = [drawn(4, 3), drawn(LARGE), drawn(5).bfloat16(), torch.full((70_000,), 0.1)]
+    after = [before[0] * 1.0001, before[1] + 1e-4 * drawn(LARGE, seed=1), before[2] * 1.5, before[3] + 0.3]
+    sums = moment_sums_of(after, minus=before)
+    exact = [a.double() - b.double() for a, b in zip(after, before, strict=True)]
+    torch.testing.assert_close(mean_of(sums), torch.stack([x.mean() for x in exact]), rtol=1e-10, atol=0)
+    torch.testing.assert_close(std_of(sums)[:3], torch.stack([x.std() for x in exact[:3]]), rtol=1e-12, atol=0)
+    assert std_of(sums)[3] == 0
+
+
+def test_blocks_that_end_within_a_tensor_lose_nothing() -> None:
+    tensors = [drawn(1 << 16), drawn(100), drawn(1 << 16, seed=1), drawn((1 << 17) - 100), drawn(3)]
+    for x, sums in zip(tensors, moment_sums_of(tensors), strict=True):
+        assert sums[0] == x.numel()
+        torch.testing.assert_close(std_of(sums), x.double().std(), rtol=1e-12, atol=0)
 
 
 def test_pooled_sums_are_those_of_everything_together() -> None:

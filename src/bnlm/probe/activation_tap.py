@@ -15,6 +15,7 @@ from bnlm.probe.loss_record import LOSS_FUNCTIONS, LossRecord, loss_record
 from bnlm.probe.records import ActivationRecord
 from bnlm.probe.torch_functions import ACTIVATION_FUNCTIONS, BACKWARD, BATCH_NORMS, CHANNEL_DIMS
 from bnlm.stats import (
+    MAX_ELEMENTS,
     BOUNDED,
     bounded,
     can_die,
@@ -24,7 +25,6 @@ from bnlm.stats import (
     limits_from_call,
     moment_sums_of,
     pooled,
-    responding_units,
 )
 
 #: The largest picture of which outputs are flat: examples x units.
@@ -46,6 +46,9 @@ class _Seen:
     output: Tensor
     channel_dim: int
     limits: tuple[float, float] | None
+
+#: Of an `ActivationRecord`: `flat`, `responded` and `flat_map`.
+_FlatAndUnits = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 class ActivationTap(TorchFunctionMode):
@@ -73,6 +76,7 @@ class ActivationTap(TorchFunctionMode):
         self.maps = maps
         self.records: dict[str, ActivationRecord] = {}
         self.on = False
+        self._entered = False
         self._handles: list[RemovableHandle] = []
         self._names: dict[int, str] = {}
         self._stack: list[tuple[str, bool]] = []
@@ -99,7 +103,7 @@ class ActivationTap(TorchFunctionMode):
             self._handles.append(register_module_forward_pre_hook(self._enter_module))
             self._handles.append(register_module_forward_hook(self._leave_module, always_call=True))
         self.on = True
-        self.__enter__()
+        self._resume()
 
     def detach(self) -> None:
         """Stop looking; leaves the stack of modes once no other mode lies on top of this one."""
@@ -108,13 +112,25 @@ class ActivationTap(TorchFunctionMode):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        stack = torch.overrides._get_current_function_mode_stack()
-        if stack and stack[-1] is self:
-            self.__exit__(None, None, None)
+        self.pause()
+
+    def pause(self) -> None:
+        """See no calls until the next forward begins: each of an optimizer's would cost as much as one of a layer's."""
+        if self._entered:
+            stack = torch.overrides._get_current_function_mode_stack()
+            if stack and stack[-1] is self:
+                self.__exit__(None, None, None)
+                self._entered = False
+
+    def _resume(self) -> None:
+        if self.on and not self._entered:
+            self.__enter__()
+            self._entered = True
 
     def next_forward(self) -> None:
         """A new forward begins: its first tanh is the layer `tanh` again, not `tanh_1`."""
         self._reduce()
+        self._resume()
         self._calls.clear()
         self._used.clear()
         self._stack.clear()
@@ -205,10 +221,19 @@ class ActivationTap(TorchFunctionMode):
         waiting = [*(s.output for s in seen), *(s.input for s in seen), *(gradient for _, gradient in gradients)]
         if not waiting:
             return
-        sums = moment_sums_of(waiting).unbind()
-        for each, output, pre_activation in zip(seen, sums, sums[len(seen) :], strict=False):
-            self._record(each, ActivationRecord(each.kind, output, pre_activation))
-        for (layer, gradient), of_gradient in zip(gradients, sums[2 * len(seen) :], strict=True):
+        sums = moment_sums_of(waiting)
+        rows = sums.unbind()
+        flat_and_units = self._flat_and_units(seen, sums)
+        for index, each in enumerate(seen):
+            record = ActivationRecord(each.kind, rows[index], rows[len(seen) + index])
+            record.flat, record.responded, record.flat_map = flat_and_units.get(index, (None, None, None))
+            if each.layer in self.records:
+                self.records[each.layer].add(record)
+            else:
+                if self.histograms:
+                    record.histogram = histogram(each.output)
+                self.records[each.layer] = record
+        for (layer, gradient), of_gradient in zip(gradients, rows[2 * len(seen) :], strict=True):
             record = self.records[layer]
             if record.gradient is None:
                 record.gradient = of_gradient
@@ -217,24 +242,35 @@ class ActivationTap(TorchFunctionMode):
             else:
                 record.gradient = pooled(record.gradient, of_gradient)
 
-    def _record(self, seen: _Seen, record: ActivationRecord) -> None:
-        kind, output, channel_dim = seen.kind, seen.output, seen.channel_dim
-        if kind in BOUNDED:
-            on_flat = flat(kind, output, seen.limits)
-            record.flat = torch.stack([on_flat.sum().to(record.output.dtype), record.output[0]])
-            if output.ndim >= 2:  # `(N,)` and `()` have no dimension of units
-                units = on_flat.movedim(channel_dim, -1).reshape(-1, output.shape[channel_dim])
-                record.responded = ~units.all(dim=0)
-                if self.maps:
-                    record.flat_map = units[:MAP_EXAMPLES, :MAP_UNITS]
-        elif can_die(kind) and output.ndim >= 2:
-            record.responded = responding_units(kind, output, channel_dim, seen.limits)
-        if seen.layer in self.records:
-            self.records[seen.layer].add(record)
-        else:
-            if self.histograms:
-                record.histogram = histogram(output)
-            self.records[seen.layer] = record
+    def _flat_and_units(self, seen: list[_Seen], sums: Tensor) -> dict[int, _FlatAndUnits]:
+        """Return `flat`, `responded` and `flat_map` of the records by index, together where layers are alike."""
+        alike: dict[Any, list[int]] = {}
+        for index, each in enumerate(seen):
+            if each.kind in BOUNDED or (can_die(each.kind) and each.output.ndim >= 2):
+                output = each.output
+                key = (each.kind, output.shape, each.channel_dim, each.limits, output.dtype, output.device)
+                alike.setdefault(key, []).append(index)
+        found: dict[int, _FlatAndUnits] = {}
+        for (kind, shape, channel_dim, limits, _, device), indices in alike.items():
+            outputs = torch.stack([seen[index].output for index in indices])
+            has_units = len(shape) >= 2  # `(N,)` and `()` have no dimension of units
+            of_units = channel_dim + 1 if channel_dim >= 0 else channel_dim
+            if kind not in BOUNDED:
+                responded = (outputs > 0).movedim(of_units, -1).reshape(len(indices), -1, shape[channel_dim]).any(dim=1)
+                found |= {index: (None, each, None) for index, each in zip(indices, responded.unbind(), strict=True)}
+                continue
+            on_flat = flat(kind, outputs, limits)
+            count = on_flat.flatten(1).sum(dim=1) if len(shape) else on_flat
+            counts = torch.stack([count.to(sums.device, sums.dtype), sums[indices, 0]], dim=1).unbind()
+            if not has_units:
+                found |= {index: (each, None, None) for index, each in zip(indices, counts, strict=True)}
+                continue
+            units = on_flat.movedim(of_units, -1).reshape(len(indices), -1, shape[channel_dim])
+            responded = ~units.all(dim=1)
+            for position, index in enumerate(indices):
+                flat_map = units[position, :MAP_EXAMPLES, :MAP_UNITS] if self.maps else None
+                found[index] = counts[position], responded[position], flat_map
+        return found
 
     def _layer(self, kind: str) -> str:
         path, is_activation_module = self._stack[-1] if self._stack else ("", False)
@@ -273,6 +309,8 @@ def _behind(channel_dim: int, mapped: int | None) -> int:
 
 def _copied(values: Tensor, mapped: int | None, channel_dim: int) -> Tensor:
     """Return a copy of `values` (slices of large ones), with the dimension that `vmap` maps over in front."""
+    if mapped is None and values.numel() <= MAX_ELEMENTS:
+        return values.detach().clone()
     if mapped is not None:
         values = values.movedim(mapped, 0)
     return bounded(values.detach(), _behind(channel_dim, mapped)).clone()

@@ -1,7 +1,7 @@
 """Observes one optimizer step of any `nn.Module`, then takes itself off."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bnlm.probe.activation_tap import ActivationTap, unseen
 from bnlm.probe.records import ParameterRecord, StepRecord
-from bnlm.stats import differences, histogram, moment_sums_of
+from bnlm.stats import histogram, moment_sums_of
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,11 @@ class StepProbe:
         if self._tap is not None:
             self._tap.next_forward()
 
+    def pause(self) -> None:
+        """The forward is over: until the next one begins no activations are looked for."""
+        if self._tap is not None:
+            self._tap.pause()
+
     @torch.no_grad()
     def after_backward(self, gradient_scale: Tensor | None = None) -> None:
         """Read the gradients as they are now: reduced over processes, not clipped.
@@ -111,12 +116,14 @@ class StepProbe:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if optimizer not in self._waiting:
             return
+        has_closure = any(callable(given) for given in (*args[1:], *kwargs.values()))  # which has yet to run
+        if not has_closure:
+            self.pause()
         with unseen():
             parameters = self._parameters([optimizer])
-            if self.wanted.gradients and not self._saw_backward:  # a plain loss.backward(), which nobody reported
+            if self.wanted.gradients and not self._saw_backward and not has_closure:  # a plain loss.backward()
                 self._read_gradients(parameters, None)
             if self.wanted.updates:
-                self._read_data(parameters)
                 self._before = [(name, parameter, parameter.detach().clone()) for name, parameter in parameters]
 
     @torch.no_grad()
@@ -124,14 +131,21 @@ class StepProbe:
         if optimizer not in self._waiting:
             return
         with unseen():
+            if self.wanted.gradients and not self._saw_backward:  # a closure's, which nobody reported
+                unread = [(n, p) for n, p in self._parameters([optimizer]) if n not in self.record.parameters]
+                if unread:
+                    self._read_gradients(unread, None, {n: before for n, _, before in self._before})
             if self.wanted.updates and self._before:
-                changes = moment_sums_of(differences([b for _, _, b in self._before], [p for _, p, _ in self._before]))
-                for (name, _, _), sums in zip(self._before, changes, strict=True):
+                self._read_data([(name, before) for name, _, before in self._before])
+                before, after = [b for _, _, b in self._before], [p for _, p, _ in self._before]
+                for (name, _, _), sums in zip(self._before, moment_sums_of(after, minus=before).unbind(), strict=True):
                     self.record.parameters[name].update = sums
                 self._before = []
         self._waiting.remove(optimizer)
         if self.done:
             self._take_off()  # the rest of this batch may hold many steps that are not sampled
+        else:
+            self.next_forward()
 
     def detach(self) -> None:
         """Take everything off, whatever state it is in. May be called twice."""
@@ -171,14 +185,20 @@ class StepProbe:
         held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
         return [named for named in self._named if id(named[1]) in held]
 
-    def _read_data(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> None:
+    def _read_data(self, parameters: Sequence[tuple[str, Tensor]]) -> None:
         """Make the parameters' records, at their first use: before the step that they are compared with."""
-        new = [(name, parameter) for name, parameter in parameters if name not in self.record.parameters]
+        new = [(name, data) for name, data in parameters if name not in self.record.parameters]
         if new:
-            for (name, parameter), sums in zip(new, moment_sums_of([p for _, p in new]), strict=True):
-                self.record.parameters[name] = ParameterRecord(parameter.shape, sums)
+            for (name, data), sums in zip(new, moment_sums_of([x for _, x in new]).unbind(), strict=True):
+                self.record.parameters[name] = ParameterRecord(data.shape, sums)
 
-    def _read_gradients(self, parameters: Sequence[tuple[str, nn.Parameter]], scale: Tensor | None) -> None:
+    def _read_gradients(
+        self,
+        parameters: Sequence[tuple[str, nn.Parameter]],
+        scale: Tensor | None,
+        before: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Read the gradients, and the parameters that they belong to, as they are or were `before`."""
         there = [(name, p, p.grad) for name, p in parameters if p.grad is not None]
         for name, parameter in parameters:  # one from another backward pass, which `zero_grad` has taken away since
             if parameter.grad is None and name in self.record.parameters:
@@ -186,11 +206,14 @@ class StepProbe:
                 record.gradient = record.gradient_histogram = None
         if not there:
             return
-        self._read_data([(name, p) for name, p, _ in there])
+        new = [(name, (before or {}).get(name, p)) for name, p, _ in there if name not in self.record.parameters]
         gradients = [g.to_dense() if g.is_sparse else g for _, _, g in there]
-        for (name, _, _), gradient, sums in zip(there, gradients, moment_sums_of(gradients), strict=True):
+        sums = moment_sums_of([*gradients, *(data for _, data in new)]).unbind()
+        for (name, data), of_data in zip(new, sums[len(there) :], strict=True):
+            self.record.parameters[name] = ParameterRecord(data.shape, of_data)
+        for (name, _, _), gradient, of_gradient in zip(there, gradients, sums, strict=False):
             record = self.record.parameters[name]
-            record.gradient = sums if scale is None else _scaled(sums, 1 / scale)
+            record.gradient = of_gradient if scale is None else _scaled(of_gradient, 1 / scale)
             if self.wanted.histograms:
                 record.gradient_histogram = histogram(gradient)
                 if scale is not None:

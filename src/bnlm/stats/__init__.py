@@ -3,7 +3,7 @@
 from bnlm.stats.dead_units import RELU_LIKE, can_die, channel_dim_of, responding_units
 from bnlm.stats.histogram import BINS, bin_edges, histogram
 from bnlm.stats.moments import accumulation_dtype, mean_of, moment_sums, moment_sums_of, pooled, square_sum_of, std_of
-from bnlm.stats.ratios import difference, differences, gradient_to_data, update_to_data
+from bnlm.stats.ratios import difference, gradient_to_data, update_to_data
 from bnlm.stats.running_statistics import running_statistics_gap
 from bnlm.stats.sampling import MAX_ELEMENTS, bounded
 from bnlm.stats.saturation import BOUNDED, flat, limits_from_call
@@ -19,7 +19,6 @@ __all__ = [
     "can_die",
     "channel_dim_of",
     "difference",
-    "differences",
     "flat",
     "gradient_to_data",
     "histogram",

@@ -6,12 +6,15 @@ give a parameter that has one value everywhere a small spread, and what is divid
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import Tensor
+
+#: Elements that are reduced at a time on the CPU: in float64 they stay in its caches.
+BLOCK = 1 << 16
 
 
 def accumulation_dtype(device: torch.device) -> torch.dtype:
@@ -21,80 +24,119 @@ def accumulation_dtype(device: torch.device) -> torch.dtype:
 
 def moment_sums(x: Tensor) -> Tensor:
     """Return `(3,)`: number of elements of `x` (any shape), sum, sum of squared deviations from the mean."""
-    dtype = accumulation_dtype(x.device)
-    x = _widened(x)
-    total = x.sum(dtype=dtype)
-    squares = torch.linalg.vector_norm(x - total / x.numel(), dtype=dtype).square()
-    return torch.stack([torch.full_like(total, x.numel()), total, squares])
+    return moment_sums_of([x])[0]
 
 
-def moment_sums_of(tensors: Sequence[Tensor]) -> Tensor:
+@torch.no_grad()
+def moment_sums_of(tensors: Sequence[Tensor], minus: Sequence[Tensor] | None = None) -> Tensor:
     """Return `(len(tensors), 3)`: `moment_sums` of each, with fewer calls than one after the other.
 
     Of tensors on several devices, the sums are on the first one's.
+
+    Args:
+        tensors: Of any shapes and real dtypes.
+        minus: If given, what is reduced are the differences `tensors[i] - minus[i]`, of equal shapes.
     """
     first, *others = {t.device: None for t in tensors}
     if others:
-        return torch.stack([moment_sums(t).to(first) for t in tensors])
-    if first.type != "cpu":
-        return _reduced_one_by_one(tensors)
-    rows: list[Tensor] = []
-    block: list[Tensor] = []
-    held = 0
-    for tensor in tensors:
-        size = tensor.numel()
-        if block and held + size > _Scratch.SIZE:
-            rows.append(_reduced_together(block))
-            block, held = [], 0
-        if 0 < size <= _Scratch.SIZE:
-            block.append(tensor)
-            held += size
-            continue
-        if block:
-            rows.append(_reduced_together(block))
-            block, held = [], 0
-        rows.append(moment_sums(tensor)[None])
-    if block:
-        rows.append(_reduced_together(block))
-    return rows[0] if len(rows) == 1 else torch.cat(rows)
+        rows = [moment_sums_of([t], None if minus is None else [minus[i]])[0] for i, t in enumerate(tensors)]
+        return torch.stack([row.to(first) for row in rows])
+    if first.type == "cpu":
+        return torch.from_numpy(_reduced_in_blocks(tensors, minus))
+    return _reduced_one_by_one(tensors, minus)
 
 
-class _Scratch(threading.local):
-    """Room for float64 copies, kept: to get and give back a megabyte each time costs more than the arithmetic in it."""
-
-    SIZE = 1 << 17
+class _Room(threading.local):
+    """Room for a block, kept: to get and give back a megabyte each time costs more than the arithmetic in it."""
 
     def __init__(self) -> None:
-        self.room: Tensor | None = None
+        self.single: Tensor | None = None
+        self.double: list[Tensor] = []
 
-    def filled(self, tensors: Sequence[Tensor], size: int) -> np.ndarray:
-        if self.room is None:
-            self.room = torch.empty(self.SIZE, dtype=torch.float64)
-        out = self.room[:size]
-        torch.cat([t.detach().reshape(-1) for t in tensors], out=out)
+    def filled(self, pieces: Sequence[Tensor], size: int, which: int) -> np.ndarray:
+        """Return the pieces, flat and of `size` elements together, in float64; `which` of two rooms they are put in."""
+        if self.single is None:
+            self.single = torch.empty(BLOCK)
+            self.double = [torch.empty(BLOCK, dtype=torch.float64) for _ in range(2)]
+        out = self.double[which][:size]
+        if len(pieces) == 1:
+            out.copy_(pieces[0])
+        elif all(piece.dtype == torch.float32 for piece in pieces):
+            joined = self.single[:size]
+            torch.cat(pieces, out=joined)  # which takes twice as long if it has to convert
+            out.copy_(joined)
+        else:
+            torch.cat(pieces, out=out)
         return out.numpy()
 
 
-_scratch = _Scratch()
+_room = _Room()
 
 
-def _reduced_together(tensors: Sequence[Tensor]) -> Tensor:
-    """Return `(len(tensors), 3)` of small tensors on the CPU, none of them empty, joined in one array."""
-    counted = [t.numel() for t in tensors]
-    starts = [0, *accumulate(counted)]
-    with np.errstate(all="ignore"):  # nan and inf are what is to be reported
-        joined = _scratch.filled(tensors, starts.pop())
-        totals = np.add.reduceat(joined, starts)
-        for start, count, mean in zip(starts, counted, (totals / counted).tolist(), strict=True):
-            joined[start : start + count] -= mean
-        np.multiply(joined, joined, out=joined)
-        return torch.from_numpy(np.stack([counted, totals, np.add.reduceat(joined, starts)], axis=1))
+def _blocks(tensors: Sequence[Tensor]) -> Iterator[list[tuple[int, int, int]]]:
+    """Yield what fits into a block: parts `(index of a tensor, start, end)`, none of them empty."""
+    block: list[tuple[int, int, int]] = []
+    held = 0
+    for index, tensor in enumerate(tensors):
+        start, size = 0, tensor.numel()
+        while start < size:
+            end = min(size, start + BLOCK - held)
+            block.append((index, start, end))
+            held += end - start
+            start = end
+            if held == BLOCK:
+                yield block
+                block, held = [], 0
+    if block:
+        yield block
 
 
-def _reduced_one_by_one(tensors: Sequence[Tensor]) -> Tensor:
+def _reduced_in_blocks(tensors: Sequence[Tensor], minus: Sequence[Tensor] | None) -> np.ndarray:
+    flat = [t.detach().reshape(-1) for t in tensors]
+    flat_minus = None if minus is None else [t.detach().reshape(-1) for t in minus]
+    result = np.zeros((len(flat), 3))
+    elements = sum(t.numel() for t in flat)
+    for block in _blocks(flat):
+        counted = [end - start for _, start, end in block]
+        size = sum(counted)
+        x = _room.filled(_cut(flat, block), size, 0)
+        with np.errstate(all="ignore"):  # nan and inf are what is to be reported
+            if flat_minus is not None:
+                x -= _room.filled(_cut(flat_minus, block), size, 1)
+            starts = [0, *accumulate(counted[:-1])]
+            totals = np.add.reduceat(x, starts)
+            means = totals / counted
+            x -= np.repeat(means, counted) if len(counted) > 1 else means
+            np.multiply(x, x, out=x)
+            squares = np.add.reduceat(x, starts)
+        sums = np.stack([counted, totals, squares], axis=1)
+        if size == elements and len(block) == len(flat):
+            return sums
+        for (index, start, _), row in zip(block, sums, strict=True):
+            result[index] = _pooled(result[index], row) if start else row
+    return result
+
+
+def _cut(flat: Sequence[Tensor], block: Sequence[tuple[int, int, int]]) -> list[Tensor]:
+    return [
+        flat[index] if start == 0 and end == flat[index].numel() else flat[index][start:end]
+        for index, start, end in block
+    ]
+
+
+def _pooled(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    # As `pooled`, but from the difference of the means, which is exactly 0 between parts of a constant.
+    (n, total, squares), (m, other_total, other_squares) = a, b
+    between = n * m / (n + m) * (total / n - other_total / m) ** 2
+    return np.array([n + m, total + other_total, squares + other_squares + between])
+
+
+def _reduced_one_by_one(tensors: Sequence[Tensor], minus: Sequence[Tensor] | None) -> Tensor:
     dtype = accumulation_dtype(tensors[0].device)
     counted = [t.numel() for t in tensors]
     wide = [_widened(t) for t in tensors]
+    if minus is not None:
+        wide = list(torch._foreach_sub(wide, [_widened(t) for t in minus]))
     totals = torch.stack([t.sum(dtype=dtype) for t in wide])
     counts = torch.tensor(counted, dtype=dtype, device=totals.device)
     deviations = torch._foreach_sub(wide, (totals / counts).unbind())

@@ -1,7 +1,5 @@
 """How large a gradient and a step are beside the parameter they act on."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -39,13 +37,6 @@ def difference(before: Tensor, after: Tensor) -> Tensor:
     """Return after - before, in float32 at least: bfloat16 would round a small step away."""
     dtype = torch.promote_types(before.dtype, torch.float32)
     return after.detach().to(dtype) - before.detach().to(dtype)
-
-
-def differences(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
-    """Return `difference` of each pair, in one call where all are float32."""
-    if all(t.dtype == torch.float32 for pair in (before, after) for t in pair):
-        return list(torch._foreach_sub([t.detach() for t in after], list(before)))
-    return [difference(b, a) for b, a in zip(before, after, strict=True)]
 
 
 def _same_shape(a: Tensor, b: Tensor) -> None:
