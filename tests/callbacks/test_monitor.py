@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from bnlm.callbacks import ActivationMonitor, GradientMonitor, UpdateMonitor
 from bnlm.callbacks.monitor import Monitor
-from bnlm.callbacks.shared_observation import OnHost, SharedObservation
+from bnlm.callbacks.observed_step import ObservedStep
+from bnlm.callbacks.shared_observation import SharedObservation
 from bnlm.callbacks.update_monitor import MAX_POINTS
 
 MONITORS = [ActivationMonitor, GradientMonitor, UpdateMonitor]
@@ -78,9 +79,8 @@ def test_other_stages_need_nothing(make_trainer: Callable[..., Trainer]) -> None
 def test_the_history_is_bounded_and_even(every: int, observed_every: int) -> None:
     """Also where batches of many steps make every observed step a multiple of 32, or an odd multiple of the cadence."""
     monitor = UpdateMonitor(every)
-    monitor._weights = ["w"]
     for step in range(0, observed_every * 10 * MAX_POINTS, observed_every):
-        monitor.remember(OnHost(step, {"update_to_data/w": -3.0}, {}, {}))
+        monitor.remember(step, {"w": -3.0})
         assert len(monitor._history["w"]) <= MAX_POINTS
         assert monitor._history["w"][-1][0] == step
     points = monitor.state_dict()["history"]["w"]
@@ -92,9 +92,8 @@ def test_the_history_is_bounded_and_even(every: int, observed_every: int) -> Non
 
 def test_a_ratio_that_does_not_exist_is_not_kept() -> None:
     monitor = UpdateMonitor()
-    monitor._weights = ["w"]
     for step, value in enumerate([float("-inf"), float("nan"), -2.0]):
-        monitor.remember(OnHost(step, {"update_to_data/w": value}, {}, {}))
+        monitor.measure(ObservedStep(step, {"update_to_data": {"w": value}}, shapes={"w": torch.Size((2, 2))}))
     assert monitor.state_dict()["history"] == {"w": [[2, -2.0]]}
 
 

@@ -79,9 +79,10 @@ def test_one_callback_hears_of_the_batches_for_all(tmp_path: Path, doctor_first:
     trainer_of(callbacks, tmp_path, profiler=calls).fit(Small(), batches())
     heard = {name: n for name, n in of_batches(calls).items() if not name.startswith(("TQDM", "Model"))}
     assert heard == {
-        "Doctor.on_train_batch_start": 20,
-        "Doctor.on_train_batch_end": 20,
-        "Doctor.on_after_backward": 2,  # of the steps 0 and 10
+        "Doctor.on_train_batch_end": 20,  # it reads each loss
+        "Doctor.on_train_batch_start": 2,  # of the steps 0 and 10
+        "Doctor.on_before_zero_grad": 2,
+        "Doctor.on_after_backward": 2,
     }
     assert doctor._history is not None
     assert [o.step for o in doctor._history.recent] == [0, 10]
@@ -92,8 +93,9 @@ def test_without_a_doctor_the_last_monitor_hears(tmp_path: Path) -> None:
     callbacks: list[Callback] = [ActivationMonitor(every_n_steps=10), UpdateMonitor(every_n_steps=5)]
     trainer_of(callbacks, tmp_path, profiler=calls).fit(Small(), batches())
     assert of_batches(calls) == {
-        "UpdateMonitor.on_train_batch_start": 20,
         "UpdateMonitor.on_train_batch_end": 20,
+        "UpdateMonitor.on_train_batch_start": 4,
+        "UpdateMonitor.on_before_zero_grad": 4,
         "UpdateMonitor.on_after_backward": 4,
     }
 
@@ -166,7 +168,7 @@ def test_hooks_are_back_after_training(tmp_path: Path) -> None:
     assert all(callable(getattr(m, hook)) for m in monitors for hook in BATCH_HOOKS)
     calls = Calls()
     trainer_of(monitors[:1], tmp_path, profiler=calls).fit(Small(), batches())  # the same monitor, alone
-    assert of_batches(calls)["ActivationMonitor.on_train_batch_start"] == 20
+    assert of_batches(calls)["ActivationMonitor.on_train_batch_end"] == 20
 
 
 def test_a_trainer_fits_again_without_the_callback_that_heard_for_all(tmp_path: Path) -> None:

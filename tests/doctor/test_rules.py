@@ -17,8 +17,11 @@ def history(total: float = 1000, **parameters: ParameterFacts) -> History:
 
 
 def observation(step: int, **scalars: float) -> Observation:
-    tags = {name.replace("__", "/"): value for name, value in scalars.items()}
-    return Observation(step, tags, {"a": "tanh", "b": "relu"})
+    statistics: dict[str, dict[str, float]] = {}
+    for tag, value in scalars.items():
+        statistic, name = tag.split("__")
+        statistics.setdefault(statistic, {})[name] = value
+    return Observation(step, statistics, {"a": "tanh", "b": "relu"})
 
 
 def found(of: History) -> dict[str, Finding]:
@@ -248,8 +251,8 @@ def test_a_zero_matrix_in_the_middle(before: float, frozen: bool, expected: bool
 def test_the_gradient_at_the_start(layers: int, ratio: float, severity: str) -> None:
     h = history()
     names = [f"layer{i}" for i in range(layers)]
-    stds = {f"activation_gradient_std/{n}": ratio ** (1 - i / (layers - 1)) for i, n in enumerate(names)}
-    h.add(Observation(0, stds, dict.fromkeys(names, "relu")))
+    stds = {n: ratio ** (1 - i / (layers - 1)) for i, n in enumerate(names)}
+    h.add(Observation(0, {"activation_gradient_std": stds}, dict.fromkeys(names, "relu")))
     assert found(h)["R06"].severity == severity
 
 

@@ -14,13 +14,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from bnlm.callbacks.activation_monitor import ActivationMonitor
-from bnlm.callbacks.gradient_monitor import GradientMonitor
+from bnlm.callbacks.dead_units import DeadUnits
 from bnlm.callbacks.monitor import Monitor
+from bnlm.callbacks.observed_step import ObservedStep, Statistics
 from bnlm.callbacks.running_statistics_watch import RunningStatisticsWatch
-from bnlm.callbacks.shared_observation import Measured, OnHost
 from bnlm.callbacks.step_losses import StepLosses
-from bnlm.callbacks.update_monitor import UpdateMonitor
 from bnlm.doctor import (
     Diagnosis,
     Finding,
@@ -32,7 +30,7 @@ from bnlm.doctor import (
     findings_markdown,
     findings_table,
 )
-from bnlm.probe import StepRecord, Wanted
+from bnlm.probe import Wanted
 
 log = logging.getLogger("bnlm")
 
@@ -63,7 +61,6 @@ class Doctor(Monitor):
     """
 
     hears_every_batch = True
-    reads_others = True
 
     def __init__(
         self, every_n_steps: int = 100, on_critical: str = "continue", folder: str | None = None, table: bool = True
@@ -74,10 +71,9 @@ class Doctor(Monitor):
         self.on_critical = on_critical
         self.folder = folder
         self.table = table
-        self._parts: list[Monitor] = []
+        self._dead_units = DeadUnits()
         self._diagnosis = Diagnosis()
         self._history: History | None = None
-        self._record: StepRecord | None = None
         self._losses = StepLosses()
         self._highest_lr: dict[int, float] = {}
         self._statistics = RunningStatisticsWatch()
@@ -92,52 +88,24 @@ class Doctor(Monitor):
     def wanted(self, histograms: bool, figures: bool) -> Wanted:
         return Wanted(activations=True, gradients=True, updates=True, losses=True)
 
-    def due(self, step: int) -> bool:
-        cadence = min(EARLY_EVERY, self.every_n_steps) if step <= EARLY_STEPS else self.every_n_steps
-        return self._crosses(cadence, step)
+    @property
+    def next_due(self) -> int:
+        early = self._multiple_after_last(min(EARLY_EVERY, self.every_n_steps))
+        return early if early <= EARLY_STEPS else self._multiple_after_last(self.every_n_steps)
 
-    def measure(self, record: StepRecord) -> Measured:
-        measured = Measured()
-        assert self._shared is not None
-        others = {type(m): done for m, done in self._shared.measured.items() if m.include is None and not m.exclude}
-        for part in self._parts:
-            done = others.get(type(part))
-            if done is None:
-                measured.scalars += part.measure(record).scalars
-                continue
-            # Of dead units, which are counted over several steps, the monitor sees fewer than the doctor.
-            measured.scalars += [(t, v) for t, v in done.scalars if not t[0].startswith("dead_units/")]
-            if isinstance(part, ActivationMonitor):
-                part.add_dead_units(measured, record.activations)
-        if record.losses:
-            first = record.losses[0]  # further calls are of other terms, or of other networks
-            names = ("loss", "error", "reference", "logit_std")
-            measured.add(f"output:{first.kind}", names, first.values)
+    def measure(self, seen: ObservedStep) -> Statistics:
+        return {**seen.statistics, "dead_units": self._dead_units.shares(seen.responded)}
+
+    def publish(self, trainer: Trainer, seen: ObservedStep) -> None:
+        assert self._history is not None
         losses = self._losses.take()
         if losses is not None:
-            measured.add("losses", map(str, range(len(losses))), losses)
-        self._record = record
-        return measured
-
-    def publish(self, trainer: Trainer, values: OnHost) -> None:
-        assert self._history is not None
-        assert self._record is not None
-        record, self._record = self._record, None
-        losses = [value for tag, value in values.scalars.items() if tag.startswith("losses/")]
-        self._history.add_losses(losses)
-        self._history.add(
-            Observation(
-                values.step,
-                {tag: v for tag, v in values.scalars.items() if not tag.startswith(("losses/", "output:"))},
-                {layer: activation.kind for layer, activation in record.activations.items()},
-                _output(values.scalars),
-                self._lr_share(trainer),
-                record.values_per_channel,
-            )
-        )
+            self._history.add_losses(losses.tolist())
+        share, channels = self._lr_share(trainer), seen.values_per_channel
+        self._history.add(Observation(seen.step, self.measure(seen), seen.kinds, _output(seen), share, channels))
         self._conclude(trainer)
 
-    def draw(self, trainer: Trainer, values: OnHost) -> None:
+    def draw(self, trainer: Trainer, seen: ObservedStep, statistics: Statistics) -> None:
         raise AssertionError("the doctor draws nothing")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -145,7 +113,7 @@ class Doctor(Monitor):
         if not self._restored:
             self._diagnosis = Diagnosis()
         self._restored = False
-        self._parts = [ActivationMonitor(), GradientMonitor(), UpdateMonitor()]
+        self._dead_units = DeadUnits()
         self._history = History(facts_of(pl_module, trainer.optimizers), self._total_steps)
         # A scaler (fp16) looks for the largest scale that does not overflow: single steps rightly do.
         self._history.overflows_allowed = 4 if getattr(trainer.precision_plugin, "scaler", None) is not None else 0
@@ -154,8 +122,8 @@ class Doctor(Monitor):
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         self._losses.before_backward(trainer, pl_module, loss)
 
-    def idle_hooks(self, trainer: Trainer, leads: bool) -> list[str]:
-        idle = super().idle_hooks(trainer, leads)
+    def idle_hooks(self, trainer: Trainer) -> list[str]:
+        idle = super().idle_hooks(trainer)
         if (
             trainer.lightning_module.automatic_optimization
             and type(self).on_before_backward is Doctor.on_before_backward
@@ -172,7 +140,8 @@ class Doctor(Monitor):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._losses.batch_ends(trainer, pl_module, outputs)
+        if trainer.is_global_zero:
+            self._losses.batch_ends(trainer, pl_module, outputs)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_batch_start(
@@ -271,13 +240,11 @@ class Doctor(Monitor):
             os.replace(partial, path)
 
 
-def _output(scalars: dict[str, float]) -> Output | None:
-    found = {tag.partition("/")[2]: value for tag, value in scalars.items() if tag.startswith("output:")}
-    if not found:
+def _output(seen: ObservedStep) -> Output | None:
+    if seen.loss is None:
         return None
-    kind = next(tag for tag in scalars if tag.startswith("output:")).partition("/")[0].removeprefix("output:")
-    kind = kind.removesuffix("_with_logits")
-    return Output(kind, found["reference"], found["loss"], found["error"], found["logit_std"])
+    kind, (loss, error, reference, logit_std) = seen.loss
+    return Output(kind.removesuffix("_with_logits"), reference, loss, error, logit_std)
 
 
 @rank_zero_only

@@ -2,15 +2,14 @@
 
 from typing import Any, ClassVar
 
-import torch
+import numpy as np
 from lightning.pytorch import Trainer
 
 from bnlm.callbacks import figures
 from bnlm.callbacks.monitor import Monitor, at_least_one, finite_or_left_out
-from bnlm.callbacks.shared_observation import Measured, OnHost
+from bnlm.callbacks.observed_step import ObservedStep, Statistics
 from bnlm.callbacks.tensorboard import WEIGHTS, write_image
-from bnlm.probe import StepRecord, Wanted
-from bnlm.stats import std_of
+from bnlm.probe import Wanted
 
 
 class GradientMonitor(Monitor):
@@ -41,42 +40,30 @@ class GradientMonitor(Monitor):
     def __init__(self, *args: Any, min_elements: int = 2, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.min_elements = max(at_least_one("min_elements", min_elements), 2)
-        self._weights: dict[str, torch.Size] = {}
 
     def wanted(self, histograms: bool, figures: bool) -> Wanted:
         return Wanted(gradients=True, histograms=histograms or figures)
 
-    def measure(self, record: StepRecord) -> Measured:
-        measured = Measured()
-        seen = self.selected(record.parameters)
-        self._weights = {name: p.shape for name, p in seen.items() if len(p.shape) >= 2}
-        for name, parameter in seen.items():
-            if parameter.gradient is not None and parameter.gradient_histogram is not None:
-                measured.histograms[f"gradients/{name}"] = parameter.gradient_histogram
-        several = {n: p for n, p in seen.items() if p.gradient is not None and p.shape.numel() >= self.min_elements}
-        if several:
-            gradient = std_of(torch.stack([p.gradient for p in several.values() if p.gradient is not None]))
-            data = std_of(torch.stack([p.data for p in several.values()]))
-            measured.add("gradient_std", several, gradient)
-            measured.add("grad_to_data", several, gradient / data)
-        norm = record.gradient_norm()
-        if norm is not None:
-            measured.add("gradient_norm", ["total"], norm.reshape(1))
-        return measured
+    def measure(self, seen: ObservedStep) -> Statistics:
+        written: Statistics = {}
+        for statistic in ("gradient_std", "grad_to_data"):
+            of = self.selected(seen.statistics.get(statistic, {}))
+            if self.min_elements > 2:
+                of = {name: value for name, value in of.items() if seen.shapes[name].numel() >= self.min_elements}
+            written[statistic] = of
+        written["grad_to_data"] = finite_or_left_out(written["grad_to_data"])
+        written["gradient_norm"] = seen.statistics.get("gradient_norm", {})
+        return written
 
-    def publish(self, trainer: Trainer, values: OnHost) -> None:
-        ratios = {tag: value for tag, value in values.scalars.items() if tag.startswith("grad_to_data/")}
-        rest = {tag: value for tag, value in values.scalars.items() if tag not in ratios}
-        values.scalars = rest | finite_or_left_out(ratios)
-        super().publish(trainer, values)
+    def histograms(self, seen: ObservedStep) -> dict[str, dict[str, np.ndarray]]:
+        return {"gradients": self.selected(seen.histograms["gradients"])}
 
-    def draw(self, trainer: Trainer, values: OnHost) -> None:
+    def draw(self, trainer: Trainer, seen: ObservedStep, statistics: Statistics) -> None:
         curves = {}
-        for name, shape in self._weights.items():
-            counted = values.histograms.get(f"gradients/{name}")
-            if counted is not None:
-                ratio = values.scalars.get(f"grad_to_data/{name}", float("nan"))
+        for name, counted in self.selected(seen.histograms["gradients"]).items():
+            if len(shape := seen.shapes[name]) >= 2:
+                ratio = statistics["grad_to_data"].get(name, float("nan"))
                 curves[f"{name} {'x'.join(map(str, shape))}, grad:data {ratio:.1e}"] = counted
         if curves:
-            image = figures.distributions(curves, f"Gradients of the weights, step {values.step}")
-            write_image(trainer.loggers, "figures/weight_gradients", image, values.step)
+            image = figures.distributions(curves, f"Gradients of the weights, step {seen.step}")
+            write_image(trainer.loggers, "figures/weight_gradients", image, seen.step)

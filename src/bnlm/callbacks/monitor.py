@@ -5,9 +5,12 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
 
-from bnlm.callbacks.shared_observation import BATCH_HOOKS, Measured, OnHost, SharedObservation
+from bnlm.callbacks.observed_step import ObservedStep, Statistics
+from bnlm.callbacks.shared_observation import BATCH_HOOKS, WHEN_DUE, SharedObservation
 from bnlm.callbacks.tensorboard import has_tensorboard, write_step
 from bnlm.probe import StepRecord, Wanted
 
@@ -35,8 +38,6 @@ class Monitor(Callback, ABC):
     needs_every_step: ClassVar[bool] = False
     #: Whether each batch is heard of, not only those whose step is observed.
     hears_every_batch: ClassVar[bool] = False
-    #: Whether what the other monitors measured is read, so that these have to come first.
-    reads_others: ClassVar[bool] = False
     #: Title -> regular expressions of tags, for TensorBoard's custom scalars.
     charts: ClassVar[dict[str, list[str]]] = {}
 
@@ -64,6 +65,7 @@ class Monitor(Callback, ABC):
         self.include = _patterns("include", include)
         self.exclude = _patterns("exclude", exclude) or ()
         self._selected: dict[str, bool] = {}
+        self._patterns_checked = False
         self._total_steps = float("inf")
         self._last_step: int | None = None
         self._with_histograms = False
@@ -75,32 +77,44 @@ class Monitor(Callback, ABC):
         """Return what the probe shall look at."""
 
     @abstractmethod
-    def measure(self, record: StepRecord) -> Measured:
-        """Reduce an observed step to what is to be written, still on the device."""
+    def measure(self, seen: ObservedStep) -> Statistics:
+        """Return what is to be written of an observed step."""
 
     @abstractmethod
-    def draw(self, trainer: Trainer, values: OnHost) -> None:
+    def draw(self, trainer: Trainer, seen: ObservedStep, statistics: Statistics) -> None:
         """Draw the figures of this step."""
 
-    def publish(self, trainer: Trainer, values: OnHost) -> None:
+    def publish(self, trainer: Trainer, seen: ObservedStep) -> None:
         """Write an observed step to the loggers."""
-        self.remember(values)
-        histograms = values.histograms if self._with_histograms else None
-        write_step(trainer.loggers, values.step, values.scalars, histograms)
+        statistics = self.measure(seen)
+        histograms = self.histograms(seen) if self._with_histograms else {}
+        write_step(trainer.loggers, seen.step, _by_tag(statistics), _by_tag(histograms))
         if self._with_figures:
-            self.draw(trainer, values)
+            self.draw(trainer, seen, statistics)
+
+    def histograms(self, seen: ObservedStep) -> dict[str, dict[str, np.ndarray]]:
+        """Return the histograms to be written, by statistic and name."""
+        return {}
 
     def selected(self, seen: dict[str, Seen]) -> dict[str, Seen]:
         """Return what of `seen`, by name, is to be watched."""
         if self.include is None and not self.exclude:
             return seen
-        if not self._selected:
-            self._require_matches(seen)
         for name in seen:
             if name not in self._selected:
                 wanted = self.include is None or any(fnmatchcase(name, pattern) for pattern in self.include)
                 self._selected[name] = wanted and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
         return {name: value for name, value in seen.items() if self._selected[name]}
+
+    def check_patterns(self, record: StepRecord, wanted: Wanted) -> None:
+        """See at the first observed step that every pattern matches something.
+
+        Raises:
+            ValueError: If one does not.
+        """
+        if not self._patterns_checked:
+            self._patterns_checked = True
+            self._require_matches(record.activations if wanted.activations else record.parameters)
 
     def _require_matches(self, names: Iterable[str]) -> None:
         for option, patterns in (("include", self.include or ()), ("exclude", self.exclude)):
@@ -110,9 +124,6 @@ class Monitor(Callback, ABC):
                         f"{type(self).__name__}({option}={list(patterns)!r}): {pattern!r} matches nothing. "
                         f"There are: {', '.join(names) or 'none'}."
                     )
-
-    def remember(self, values: OnHost) -> None:
-        """Keep what later figures need."""
 
     def forget(self) -> None:
         """Drop what was kept: another run begins."""
@@ -129,23 +140,21 @@ class Monitor(Callback, ABC):
         assert self._shared is not None
         self._shared.begin(trainer)
 
-    def idle_hooks(self, trainer: Trainer, leads: bool) -> list[str]:
-        """Return the hooks of a batch in which there is nothing to do while no step is observed.
+    def idle_hooks(self, trainer: Trainer) -> list[str]:
+        """Return the hooks of a batch in which this monitor has nothing to do unless it hears for all.
 
-        Args:
-            leads: Whether this monitor hears of the batches for all. What a subclass adds to a hook stays.
+        What a subclass adds to a hook stays.
         """
-        idle = []
-        for hook in BATCH_HOOKS:
-            mine = getattr(type(self), hook)
-            forwards = mine is getattr(Monitor, hook) and (not leads or hook == "on_after_backward")
-            if forwards or mine is getattr(Callback, hook):
-                idle.append(hook)
-        return idle
+        unused = (Monitor.on_train_batch_end, *(getattr(Monitor, hook) for hook in WHEN_DUE))
+        return [
+            hook
+            for hook in BATCH_HOOKS
+            if (mine := getattr(type(self), hook)) in unused or mine is getattr(Callback, hook)
+        ]
 
     def step_begins(self, trainer: Trainer, step: int) -> None:
         """Ask for the optimizer step that begins now, if it is due."""
-        if not self.due(step):
+        if step < self.next_due:
             return
         assert self._shared is not None
         tensorboard = has_tensorboard(trainer.loggers)
@@ -157,6 +166,10 @@ class Monitor(Callback, ABC):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert self._shared is not None
         self._shared.batch_starts(self, trainer, pl_module)
+
+    def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        assert self._shared is not None
+        self._shared.before_zero_grad(self)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._shared is not None
@@ -184,9 +197,14 @@ class Monitor(Callback, ABC):
         if self._shared is not None:
             self._shared.release()
 
-    def due(self, step: int) -> bool:
-        """Return whether the optimizer step that begins now is to be observed."""
-        return self._crosses(self.every_n_steps, step)
+    @property
+    def next_due(self) -> int:
+        """The optimizer step from which on the next one is to be observed."""
+        return self._multiple_after_last(self.every_n_steps)
+
+    def _multiple_after_last(self, cadence: int) -> int:
+        assert self._last_step is not None
+        return (self._last_step // cadence + 1) * cadence
 
     def _crosses(self, cadence: int | None, step: int) -> bool:
         """Whether a multiple of `cadence` lies after the last observed step, up to and including `step`."""
@@ -221,6 +239,10 @@ def at_least_one(option: str, given: int) -> int:
     return given
 
 
+def _by_tag(values: dict[str, dict[str, Seen]]) -> dict[str, Seen]:
+    return {f"{statistic}/{name}": value for statistic, of in values.items() for name, value in of.items()}
+
+
 def finite_or_left_out(scalars: dict[str, float]) -> dict[str, float]:
     """Drop ratios that do not exist: a parameter that does not vary has no scale to compare with."""
-    return {tag: value for tag, value in scalars.items() if abs(value) < float("inf")}
+    return {name: value for name, value in scalars.items() if abs(value) < float("inf")}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
+from bnlm.callbacks.observed_step import observed_step
 from bnlm.callbacks.tensorboard import write_layout
 from bnlm.probe import ActivationRecord, StepProbe, StepRecord, Wanted
 
@@ -29,39 +28,8 @@ BATCH_HOOKS = (
     "on_before_optimizer_step",
     "on_train_batch_end",
 )
-
-
-@dataclass
-class Measured:
-    """What a monitor makes of a `StepRecord`, still on the device.
-
-    Attributes:
-        scalars: Tags and their values `(len(tags),)`: on a small network, the number of operations is what an observed
-            step costs, so a statistic is computed and moved for all layers at once.
-        histograms: By tag, as `stats.histogram` gives them.
-        maps: By layer, `(examples, units)` booleans.
-    """
-
-    scalars: list[tuple[list[str], Tensor]] = field(default_factory=list)
-    histograms: dict[str, Tensor] = field(default_factory=dict)
-    maps: dict[str, Tensor] = field(default_factory=dict)
-
-    def add(self, statistic: str, names: Iterable[str], values: Tensor) -> None:
-        """Add the scalars `statistic/name`."""
-        self.scalars.append(([f"{statistic}/{name}" for name in names], values))
-
-    def tensors(self) -> list[Tensor]:
-        return [*(values for _, values in self.scalars), *self.histograms.values(), *self.maps.values()]
-
-
-@dataclass
-class OnHost:
-    """`Measured` after the transfer."""
-
-    step: int
-    scalars: dict[str, float]
-    histograms: dict[str, np.ndarray]
-    maps: dict[str, np.ndarray]
+#: Those that matter on the batches that are observed alone.
+WHEN_DUE = ("on_train_batch_start", "on_before_zero_grad", "on_after_backward")
 
 
 class SharedObservation:
@@ -72,9 +40,9 @@ class SharedObservation:
     def __init__(self) -> None:
         self.members: list[Monitor] = []
         self._leader: Monitor | None = None
-        self._backward_was_silent = False
-        self.step = -1
-        self.measured: dict[Monitor, Measured] = {}  # of the step that is being reduced, member by member
+        self._listens_when_due: list[str] = []  # hooks of the leader
+        self._due = 0
+        self._step = -1
         self._asked: dict[Monitor, Wanted] = {}
         self._probe: StepProbe | None = None
         self._steps_before = 0
@@ -105,17 +73,32 @@ class SharedObservation:
         nothing take a twentieth of it.
         """
         self._leader = ([m for m in self.members if m.hears_every_batch] or self.members)[-1]
+        self._listens_when_due = []
         for member in self.members:
             if member not in trainer.callbacks:  # type: ignore[attr-defined]  # somebody else calls its hooks
                 continue
-            for hook in member.idle_hooks(trainer, leads=member is self._leader):
+            idle = member.idle_hooks(trainer)
+            if member is self._leader:
+                self._listens_when_due = [hook for hook in idle if hook in WHEN_DUE]
+                idle = [hook for hook in idle if hook not in (*WHEN_DUE, "on_train_batch_end")]
+            for hook in idle:
                 vars(member)[hook] = None
+        self._listen_if_due(trainer)
+
+    def _listen_if_due(self, trainer: Trainer) -> None:
+        """Have the leader hear of the next batch's parts if its step is to be observed, and else not."""
+        listens = self._probe is not None or trainer.global_step >= self._due
+        for hook in self._listens_when_due:
+            if listens:
+                vars(self._leader).pop(hook, None)
+            else:
+                vars(self._leader)[hook] = None
 
     def ask(self, monitor: Monitor, wanted: Wanted, step: int) -> None:
         """`monitor` wants to see the step that begins now."""
         if self._probe is None:
             self._asked[monitor] = wanted
-            self.step = step
+            self._step = step
 
     def batch_starts(self, monitor: Monitor, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give every member its turn to ask, then attach the probe."""
@@ -124,6 +107,7 @@ class SharedObservation:
         step = trainer.global_step
         for member in self.members:
             member.step_begins(trainer, step)
+        self._due = min(member.next_due for member in self.members)
         if self._probe is not None:  # the step observed is still to come: gradients are being accumulated
             self._probe.next_forward()
         elif self._asked:
@@ -133,41 +117,46 @@ class SharedObservation:
             self._probe = StepProbe(pl_module, trainer.optimizers, wanted)
             self._steps_before = step
             self._probe.attach()
-            self._backward_was_silent = "on_after_backward" in vars(monitor)
-            vars(monitor).pop("on_after_backward", None)
+
+    def before_zero_grad(self, monitor: Monitor) -> None:
+        """The forward of automatic optimization is over."""
+        if self._probe is not None and monitor is self._leader:
+            self._probe.pause()
 
     def after_backward(self, monitor: Monitor, trainer: Trainer) -> None:
         """Let the probe read the gradients, of which a scaler (fp16) may have made a multiple."""
         if self._probe is not None and monitor is self._leader:
             scaler = getattr(trainer.precision_plugin, "scaler", None)
             self._probe.after_backward(None if scaler is None else scaler._scale)
+            if trainer.lightning_module.automatic_optimization:
+                self._probe.pause()
 
     def batch_ends(self, monitor: Monitor, trainer: Trainer) -> None:
         """Publish what was seen, if the batch brought an optimizer step."""
-        if self._probe is None or monitor is not self._leader:
+        if monitor is not self._leader:
+            return
+        if self._probe is None:
+            if trainer.global_step >= self._due:
+                self._listen_if_due(trainer)
             return
         if not self._probe.done and trainer.global_step == self._steps_before:
             return
-        if self._backward_was_silent:
-            vars(monitor)["on_after_backward"] = None
         self._probe.detach()
         asked, record = self._asked, self._probe.record
         self._probe, self._asked = None, {}
+        self._listen_if_due(trainer)
         if trainer.world_size > 1:
             _pool_over_ranks(record, trainer.world_size)
-        self.measured = {}
-        with torch.no_grad():
-            for member in sorted(asked, key=lambda member: member.reads_others):
-                self.measured[member] = member.measure(record)
-        on_host = _to_host(self.measured, self.step)
-        self.measured = {}
+        for member, wanted in asked.items():
+            member.check_patterns(record, wanted)
         if not trainer.is_global_zero:
             return
         if not self._layout_written:
             self._layout_written = True
             write_layout(trainer.loggers, {title: tags for m in self.members for title, tags in m.charts.items()})
-        for member, values in on_host.items():
-            member.publish(trainer, values)
+        seen = observed_step(record, self._step)
+        for member in asked:
+            member.publish(trainer, seen)
 
     def release(self) -> None:
         """Take the probe off and forget it and the members: training ended, or failed in the middle of a step."""
@@ -213,25 +202,3 @@ def _keep_what_all_have(record: StepRecord, world_size: int) -> None:
 def _poolable(activation: ActivationRecord) -> dict[str, Tensor]:
     names = ("output", "input", "gradient", "flat", "responded")
     return {name: value for name in names if (value := getattr(activation, name)) is not None}
-
-
-def _to_host(measured: dict[Monitor, Measured], step: int) -> dict[Monitor, OnHost]:
-    """Move everything in one transfer."""
-    tensors = [t for each in measured.values() for t in each.tensors()]
-    if not tensors:
-        return {}
-    flat = torch.cat([t.reshape(-1).to(tensors[0].dtype) for t in tensors]).cpu().numpy()
-    parts = iter(np.split(flat, np.cumsum([t.numel() for t in tensors])[:-1]))
-
-    def arrays(source: dict[str, Tensor]) -> dict[str, np.ndarray]:
-        return {key: next(parts).reshape(tensor.shape) for key, tensor in source.items()}
-
-    return {
-        member: OnHost(
-            step,
-            {tag: value for tags, _ in each.scalars for tag, value in zip(tags, next(parts).tolist(), strict=True)},
-            arrays(each.histograms),
-            {layer: value > 0.5 for layer, value in arrays(each.maps).items()},
-        )
-        for member, each in measured.items()
-    }

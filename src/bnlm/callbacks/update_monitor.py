@@ -1,16 +1,15 @@
 """The size of the optimizer's real steps beside the parameters they change."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from lightning.pytorch import Trainer
 
 from bnlm.callbacks import figures
 from bnlm.callbacks.monitor import Monitor, at_least_one, finite_or_left_out
-from bnlm.callbacks.shared_observation import Measured, OnHost
+from bnlm.callbacks.observed_step import ObservedStep, Statistics
 from bnlm.callbacks.tensorboard import WEIGHTS, write_image
-from bnlm.probe import StepRecord, Wanted
-from bnlm.stats import std_of
+from bnlm.probe import Wanted
 
 #: Points a curve of the figure keeps; of more, only every second, fourth, ... observed step stays, and the newest.
 MAX_POINTS = 512
@@ -40,34 +39,26 @@ class UpdateMonitor(Monitor):
     def __init__(self, *args: Any, min_elements: int = 2, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.min_elements = max(at_least_one("min_elements", min_elements), 2)
-        self._weights: list[str] = []
         self._history: dict[str, list[tuple[int, float]]] = {}
         self._stride = 1
 
     def wanted(self, histograms: bool, figures: bool) -> Wanted:
         return Wanted(updates=True)
 
-    def measure(self, record: StepRecord) -> Measured:
-        seen = self.selected(record.parameters)
-        moved = {n: p for n, p in seen.items() if p.update is not None and p.shape.numel() >= self.min_elements}
-        self._weights = [name for name, p in moved.items() if len(p.shape) >= 2]
-        measured = Measured()
-        if not moved:
-            return measured
-        update = std_of(torch.stack([p.update for p in moved.values() if p.update is not None]))
-        ratios = torch.log10(update / std_of(torch.stack([p.data for p in moved.values()])))
-        measured.add("update_to_data", moved, ratios)
-        return measured
+    def measure(self, seen: ObservedStep) -> Statistics:
+        ratios = finite_or_left_out(self.selected(seen.statistics.get("update_to_data", {})))
+        if self.min_elements > 2:
+            ratios = {name: value for name, value in ratios.items() if seen.shapes[name].numel() >= self.min_elements}
+        self.remember(seen.step, {name: value for name, value in ratios.items() if len(seen.shapes[name]) >= 2})
+        return {"update_to_data": ratios}
 
-    def remember(self, values: OnHost) -> None:
-        values.scalars = finite_or_left_out(values.scalars)
-        for name in self._weights:
-            value = values.scalars.get(f"update_to_data/{name}")
-            if value is not None:
-                points = self._history.setdefault(name, [])
-                if points and not self._kept(points[-1][0]):
-                    points.pop()  # was there as the newest
-                points.append((values.step, value))
+    def remember(self, step: int, ratios: Mapping[str, float]) -> None:
+        """Keep the weights' ratios for the figure."""
+        for name, value in ratios.items():
+            points = self._history.setdefault(name, [])
+            if points and not self._kept(points[-1][0]):
+                points.pop()  # was there as the newest
+            points.append((step, value))
         while any(len(points) > MAX_POINTS for points in self._history.values()):
             self._stride *= 2
             for points in self._history.values():
@@ -81,9 +72,9 @@ class UpdateMonitor(Monitor):
         self._history.clear()
         self._stride = 1
 
-    def draw(self, trainer: Trainer, values: OnHost) -> None:
+    def draw(self, trainer: Trainer, seen: ObservedStep, statistics: Statistics) -> None:
         if self._history:
-            write_image(trainer.loggers, "figures/update_to_data", figures.updates(self._history), values.step)
+            write_image(trainer.loggers, "figures/update_to_data", figures.updates(self._history), seen.step)
 
     def state_dict(self) -> dict[str, Any]:
         history = {name: [list(point) for point in points] for name, points in self._history.items()}

@@ -50,7 +50,7 @@ def check(
             loss.backward()
         finally:
             tap.detach()
-        scalars = _scalars(model, tap)
+        statistics = _statistics(model, tap)
     finally:
         torch.set_rng_state(random)
         for name, parameter in model.named_parameters():
@@ -68,7 +68,7 @@ def check(
         first = tap.outputs[0]
         mean, error, reference, spread = first.values.tolist()
         output = Output(first.kind.removesuffix("_with_logits"), reference, mean, error, spread)
-    history.add(Observation(0, scalars, kinds, output, values_per_channel=tap.values_per_channel))
+    history.add(Observation(0, statistics, kinds, output, values_per_channel=tap.values_per_channel))
     diagnosis = Diagnosis()
     diagnosis.update(history)
     if table:
@@ -80,20 +80,24 @@ def check(
     return diagnosis.findings
 
 
-def _scalars(model: nn.Module, tap: ActivationTap) -> dict[str, float]:
-    scalars: dict[str, float] = {}
+def _statistics(model: nn.Module, tap: ActivationTap) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+
+    def add(statistic: str, name: str, value: Tensor) -> None:
+        found.setdefault(statistic, {})[name] = float(value)
+
     for layer, record in tap.records.items():
-        scalars[f"activation_std/{layer}"] = float(std_of(record.output))
+        add("activation_std", layer, std_of(record.output))
         if record.gradient is not None:
-            scalars[f"activation_gradient_std/{layer}"] = float(std_of(record.gradient))
+            add("activation_gradient_std", layer, std_of(record.gradient))
         if record.responded is not None:
-            scalars[f"dead_units/{layer}"] = 1 - float(record.responded.double().mean())
+            add("dead_units", layer, 1 - record.responded.double().mean())
         if record.flat is not None:
-            scalars[f"saturation/{layer}"] = float(record.flat[0] / record.flat[1])
+            add("saturation", layer, record.flat[0] / record.flat[1])
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and parameter.numel() > 1:
-            scalars[f"gradient_std/{name}"] = float(std_of(moment_sums(parameter.grad)))
+            add("gradient_std", name, std_of(moment_sums(parameter.grad)))
     norms = [p.grad.float().norm() for p in model.parameters() if p.grad is not None]
     if norms:
-        scalars["gradient_norm/total"] = float(torch.stack(norms).norm())
-    return scalars
+        add("gradient_norm", "total", torch.stack(norms).norm())
+    return found

@@ -41,24 +41,23 @@ class Output:
 
 @dataclass
 class Observation:
-    """One observed step: scalars by their tag (`saturation/{layer}`, ...), and what fed the loss."""
+    """One observed step: statistics by name and layer or parameter, and what fed the loss."""
 
     step: int
-    scalars: dict[str, float]
+    statistics: dict[str, dict[str, float]]
     kinds: dict[str, str]
     output: Output | None = None
     lr_share: float = 1.0
     values_per_channel: dict[str, int] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self._by_statistic: dict[str, dict[str, float]] = {}
-        for tag, value in self.scalars.items():
-            statistic, _, name = tag.partition("/")
-            self._by_statistic.setdefault(statistic, {})[name] = value
-
     def of(self, statistic: str) -> dict[str, float]:
         """Return one statistic by layer or parameter."""
-        return self._by_statistic.get(statistic, {})
+        return self.statistics.get(statistic, {})
+
+    @property
+    def gradient_norm(self) -> float | None:
+        """L2 norm over all gradients, before clipping."""
+        return self.of("gradient_norm").get("total")
 
 
 @dataclass
@@ -145,8 +144,8 @@ class History:
         # The targets' mean square in one batch strays far from the true one; of classes it is the same each time.
         if output is not None and math.isfinite(output.reference) and len(self.references) < WINDOW:
             self.references.append(output.reference)
-        norm = observation.scalars.get("gradient_norm/total", math.nan)
-        if math.isfinite(norm) and len(self.early_norms) < EARLY_OBSERVED:
+        norm = observation.gradient_norm
+        if norm is not None and math.isfinite(norm) and len(self.early_norms) < EARLY_OBSERVED:
             self.early_norms.append(norm)
         graded = {name for name, value in observation.of("gradient_std").items() if value != 0}
         self.ever_graded |= graded
@@ -191,12 +190,8 @@ class History:
     def median(self, statistic: str, least: int = 4) -> dict[str, float]:
         """Return the median over the window of each layer's or parameter's statistic, where seen often enough."""
         if (statistic, least) not in self._medians:  # several rules ask
-            seen: dict[str, list[float]] = {}
-            for observation in self.recent:
-                if observation.step >= 10:
-                    for name, value in observation.of(statistic).items():
-                        seen.setdefault(name, []).append(value)
-            medians = {name: statistics.median(values) for name, values in seen.items() if len(values) >= least}
+            seen = [of for o in self.recent if o.step >= 10 and (of := o.of(statistic))]
+            medians = _medians(seen, least)
             self._medians[statistic, least] = medians
         return self._medians[statistic, least]
 
@@ -237,3 +232,22 @@ class History:
         slope = float(times @ around / (times @ times))
         r2 = slope * slope * float(times @ times / (around @ around))
         return -slope * len(last) > 0.02 * abs(float(last.mean())) and r2 * (len(last) - 2) > 16 * (1 - r2)
+
+
+def _medians(seen: Sequence[dict[str, float]], least: int) -> dict[str, float]:
+    """Return each name's median over the dictionaries, where it is in `least` of them."""
+    if not seen:
+        return {}
+    if all(of.keys() == seen[0].keys() for of in seen):  # as almost always
+        if len(seen) < least:
+            return {}
+        names = list(seen[0])
+        values = np.array([list(of.values()) if list(of) == names else [of[name] for name in names] for of in seen])
+        values.sort(axis=0)
+        middle = values[(len(seen) - 1) // 2] / 2 + values[len(seen) // 2] / 2
+        return dict(zip(names, middle.tolist(), strict=True))
+    by_name: dict[str, list[float]] = {}
+    for of in seen:
+        for name, value in of.items():
+            by_name.setdefault(name, []).append(value)
+    return {name: statistics.median(values) for name, values in by_name.items() if len(values) >= least}

@@ -28,7 +28,7 @@ def loss_findings(history: History) -> Iterator[Finding]:
 
 
 def _non_finite(history: History) -> Iterator[Finding]:
-    norms = [observation.scalars.get("gradient_norm/total", 0.0) for observation in history.recent]
+    norms = [0.0 if o.gradient_norm is None else o.gradient_norm for o in history.recent]
     last = norms[-history.overflows_allowed - 1 :]
     overflows = len(last) > history.overflows_allowed and not any(map(math.isfinite, last))
     if history.non_finite_losses or overflows:

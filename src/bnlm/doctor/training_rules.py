@@ -108,7 +108,7 @@ def _gradient(history: History) -> Iterator[Finding]:
 
 def _spikes(history: History) -> Iterator[Finding]:
     recent = [step for step in history.spikes if step > history.steps_with_loss - 500]
-    norms = [o.scalars["gradient_norm/total"] for o in history.recent if "gradient_norm/total" in o.scalars]
+    norms = [norm for o in history.recent if (norm := o.gradient_norm) is not None]
     # A gradient that vanishes with the loss makes every other one look large.
     start = statistics.median(history.early_norms) if history.early_norms else 0.0
     high = [index for index in range(3, len(norms)) if norms[index] > max(10 * _around(norms, index), 3 * start) > 0]

@@ -15,8 +15,8 @@ from bnlm.probe.loss_record import LOSS_FUNCTIONS, LossRecord, loss_record
 from bnlm.probe.records import ActivationRecord
 from bnlm.probe.torch_functions import ACTIVATION_FUNCTIONS, BACKWARD, BATCH_NORMS, CHANNEL_DIMS
 from bnlm.stats import (
-    MAX_ELEMENTS,
     BOUNDED,
+    MAX_ELEMENTS,
     bounded,
     can_die,
     channel_dim_of,
@@ -46,6 +46,7 @@ class _Seen:
     output: Tensor
     channel_dim: int
     limits: tuple[float, float] | None
+
 
 #: Of an `ActivationRecord`: `flat`, `responded` and `flat_map`.
 _FlatAndUnits = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -251,7 +252,7 @@ class ActivationTap(TorchFunctionMode):
                 key = (each.kind, output.shape, each.channel_dim, each.limits, output.dtype, output.device)
                 alike.setdefault(key, []).append(index)
         found: dict[int, _FlatAndUnits] = {}
-        for (kind, shape, channel_dim, limits, _, device), indices in alike.items():
+        for (kind, shape, channel_dim, limits, *_), indices in alike.items():
             outputs = torch.stack([seen[index].output for index in indices])
             has_units = len(shape) >= 2  # `(N,)` and `()` have no dimension of units
             of_units = channel_dim + 1 if channel_dim >= 0 else channel_dim

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bnlm.probe.loss_record import LossRecord
-from bnlm.stats import pooled, square_sum_of, std_of
+from bnlm.stats import pooled
 
 
 @dataclass
@@ -58,16 +58,6 @@ class ParameterRecord:
     update: Tensor | None = None
     gradient_histogram: Tensor | None = None
 
-    def gradient_to_data(self) -> Tensor:
-        """std(gradient) / std(parameter)."""
-        assert self.gradient is not None
-        return std_of(self.gradient) / std_of(self.data)
-
-    def update_to_data(self) -> Tensor:
-        """log10(std(after - before) / std(before))."""
-        assert self.update is not None
-        return torch.log10(std_of(self.update) / std_of(self.data))
-
 
 @dataclass
 class StepRecord:
@@ -83,8 +73,3 @@ class StepRecord:
     parameters: dict[str, ParameterRecord] = field(default_factory=dict)
     losses: list[LossRecord] = field(default_factory=list)
     values_per_channel: dict[str, int] = field(default_factory=dict)
-
-    def gradient_norm(self) -> Tensor | None:
-        """L2 norm over the gradients of all parameters, before clipping; None if there were no gradients."""
-        gradients = [p.gradient for p in self.parameters.values() if p.gradient is not None]
-        return square_sum_of(torch.stack(gradients)).sum().sqrt() if gradients else None

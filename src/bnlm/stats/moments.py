@@ -63,10 +63,10 @@ class _Room(threading.local):
             out.copy_(pieces[0])
         elif all(piece.dtype == torch.float32 for piece in pieces):
             joined = self.single[:size]
-            torch.cat(pieces, out=joined)  # which takes twice as long if it has to convert
+            torch.cat(list(pieces), out=joined)  # which takes twice as long if it has to convert
             out.copy_(joined)
         else:
-            torch.cat(pieces, out=out)
+            torch.cat(list(pieces), out=out)
         return out.numpy()
 
 
