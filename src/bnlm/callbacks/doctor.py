@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -96,7 +97,7 @@ class Doctor(Monitor):
     def measure(self, seen: ObservedStep) -> Statistics:
         return {**seen.statistics, "dead_units": self._dead_units.shares(seen.responded)}
 
-    def publish(self, trainer: Trainer, seen: ObservedStep) -> None:
+    def publish(self, trainer: Trainer, seen: ObservedStep) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         assert self._history is not None
         losses = self._losses.take()
         if losses is not None:
@@ -104,6 +105,7 @@ class Doctor(Monitor):
         share, channels = self._lr_share(trainer), seen.values_per_channel
         self._history.add(Observation(seen.step, self.measure(seen), seen.kinds, _output(seen), share, channels))
         self._conclude(trainer)
+        return {}, {}
 
     def draw(self, trainer: Trainer, seen: ObservedStep, statistics: Statistics) -> None:
         raise AssertionError("the doctor draws nothing")

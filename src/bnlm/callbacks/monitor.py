@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
 from bnlm.callbacks.shared_observation import BATCH_HOOKS, WHEN_DUE, SharedObservation
-from bnlm.callbacks.tensorboard import has_tensorboard, write_step
+from bnlm.callbacks.tensorboard import has_tensorboard
 from bnlm.probe import StepRecord, Wanted
 
 Seen = TypeVar("Seen")
@@ -84,13 +84,12 @@ class Monitor(Callback, ABC):
     def draw(self, trainer: Trainer, seen: ObservedStep, statistics: Statistics) -> None:
         """Draw the figures of this step."""
 
-    def publish(self, trainer: Trainer, seen: ObservedStep) -> None:
-        """Write an observed step to the loggers."""
+    def publish(self, trainer: Trainer, seen: ObservedStep) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Draw the figures that are due; return the scalars and histograms to be written, by tag."""
         statistics = self.measure(seen)
-        histograms = self.histograms(seen) if self._with_histograms else {}
-        write_step(trainer.loggers, seen.step, _by_tag(statistics), _by_tag(histograms))
         if self._with_figures:
             self.draw(trainer, seen, statistics)
+        return _by_tag(statistics), _by_tag(self.histograms(seen)) if self._with_histograms else {}
 
     def histograms(self, seen: ObservedStep) -> dict[str, dict[str, np.ndarray]]:
         """Return the histograms to be written, by statistic and name."""

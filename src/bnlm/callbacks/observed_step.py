@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -67,11 +68,11 @@ def observed_step(record: StepRecord, step: int) -> ObservedStep:
     host = dict(zip(tensors, _on_host(list(tensors.values())), strict=True))
 
     def by_name(group: str) -> dict[str, np.ndarray]:
-        shapes = [t.shape for t in tensors[group]]
-        if not shapes:
-            return {}
-        parts = np.split(host[group], np.cumsum([shape.numel() for shape in shapes])[:-1])
-        return {name: part.reshape(shape) for name, part, shape in zip(names[group], parts, shapes, strict=True)}
+        ends = accumulate((t.numel() for t in tensors[group]), initial=0)
+        return {
+            name: host[group][start:end].reshape(t.shape)
+            for name, t, (start, end) in zip(names[group], tensors[group], pairwise(ends), strict=True)
+        }
 
     seen = ObservedStep(
         step,
@@ -100,11 +101,12 @@ _Sums = Mapping[str, tuple[list[str], np.ndarray]]
 
 def _on_host(groups: Sequence[Sequence[Tensor]]) -> list[np.ndarray]:
     """Return each group's elements `(n,)`."""
-    tensors = [t.reshape(-1) for group in groups for t in group]
+    tensors = [t if t.ndim == 1 else t.reshape(-1) for group in groups for t in group]
     if not tensors:
         return [np.empty(0) for _ in groups]
-    counts = [sum(t.numel() for t in group) for group in groups]
-    return np.split(torch.cat(tensors).cpu().numpy(), np.cumsum(counts)[:-1])
+    joined = torch.cat(tensors).cpu().numpy()
+    ends = list(accumulate((sum(t.numel() for t in group) for group in groups), initial=0))
+    return [joined[start:end] for start, end in pairwise(ends)]
 
 
 def _add_activations(statistics: Statistics, sums: _Sums) -> None:

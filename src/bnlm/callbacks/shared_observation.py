@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
 from bnlm.callbacks.observed_step import observed_step
-from bnlm.callbacks.tensorboard import write_layout
+from bnlm.callbacks.tensorboard import write_layout, write_step
 from bnlm.probe import ActivationRecord, StepProbe, StepRecord, Wanted
 
 if TYPE_CHECKING:
@@ -155,8 +156,15 @@ class SharedObservation:
             self._layout_written = True
             write_layout(trainer.loggers, {title: tags for m in self.members for title, tags in m.charts.items()})
         seen = observed_step(record, self._step)
-        for member in asked:
-            member.publish(trainer, seen)
+        scalars: dict[str, float] = {}
+        histograms: dict[str, np.ndarray] = {}
+        try:
+            for member in asked:
+                more_scalars, more_histograms = member.publish(trainer, seen)
+                scalars |= more_scalars
+                histograms |= more_histograms
+        finally:  # a doctor may end the run
+            write_step(trainer.loggers, self._step, scalars, histograms)
 
     def release(self) -> None:
         """Take the probe off and forget it and the members: training ended, or failed in the middle of a step."""

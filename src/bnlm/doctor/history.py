@@ -190,7 +190,7 @@ class History:
     def median(self, statistic: str, least: int = 4) -> dict[str, float]:
         """Return the median over the window of each layer's or parameter's statistic, where seen often enough."""
         if (statistic, least) not in self._medians:  # several rules ask
-            seen = [of for o in self.recent if o.step >= 10 and (of := o.of(statistic))]
+            seen = [of for o in self.recent if o.step >= 10 and (of := o.statistics.get(statistic))]
             medians = _medians(seen, least)
             self._medians[statistic, least] = medians
         return self._medians[statistic, least]
@@ -238,11 +238,11 @@ def _medians(seen: Sequence[dict[str, float]], least: int) -> dict[str, float]:
     """Return each name's median over the dictionaries, where it is in `least` of them."""
     if not seen:
         return {}
-    if all(of.keys() == seen[0].keys() for of in seen):  # as almost always
+    names = list(seen[0])
+    if all(list(of) == names for of in seen):  # as almost always
         if len(seen) < least:
             return {}
-        names = list(seen[0])
-        values = np.array([list(of.values()) if list(of) == names else [of[name] for name in names] for of in seen])
+        values = np.array([list(of.values()) for of in seen])
         values.sort(axis=0)
         middle = values[(len(seen) - 1) // 2] / 2 + values[len(seen) // 2] / 2
         return dict(zip(names, middle.tolist(), strict=True))

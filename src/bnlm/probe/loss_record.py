@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnlm.stats import accumulation_dtype
+
 #: The loss functions that are understood, and what they are called here.
 LOSS_FUNCTIONS: dict[Callable[..., Any], str] = {
     F.cross_entropy: "cross_entropy",
@@ -62,12 +64,12 @@ def loss_record(kind: str, x: Tensor, target: Any, ignore_index: int = -100) -> 
 def _of_classes(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     """Return the values of a `LossRecord` from `(N, classes)` logits and `(N,)` targets."""
     target = target.reshape(-1)
-    stride = -(-len(logits) // MAX_EXAMPLES)
-    logits, target = logits[::stride], target[::stride]
-    counted = (target != ignore_index).to(logits.dtype)
-    n = counted.sum()
+    if (stride := -(-len(logits) // MAX_EXAMPLES)) > 1:
+        logits, target = logits[::stride], target[::stride]
     losses = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
-    mean = losses.sum() / n
-    error = (((losses - mean).square() * counted).sum() / (n - 1) / n).sqrt()
-    spread = (logits.std(dim=1) * counted).sum() / n
-    return torch.stack([mean, error, torch.full_like(mean, math.log(logits.shape[1])), spread])
+    counted = (target != ignore_index).to(losses.dtype)
+    each = torch.stack([counted, losses, logits.std(dim=1) * counted]).to(accumulation_dtype(logits.device))
+    (n, total, spread), (_, squares, _) = (each[:2] @ each.T).unbind()  # the losses of what is ignored are 0
+    mean = total / n
+    error = ((squares - total * mean).clamp_min(0) / (n - 1) / n).sqrt()
+    return torch.stack([mean, error, torch.full_like(mean, math.log(logits.shape[1])), spread / n])

@@ -66,6 +66,7 @@ class StepProbe:
         self._gradient_scale: Tensor | None = None
         self._saw_backward = False
         self._named: list[tuple[str, nn.Parameter]] | None = None  # to walk through all modules takes its time
+        self._held: tuple[Optimizer, list[tuple[str, nn.Parameter]]] | None = None  # those of one optimizer
 
     @property
     def done(self) -> bool:
@@ -182,8 +183,12 @@ class StepProbe:
         """Return the named parameters of `root` that these optimizers train."""
         if self._named is None:
             self._named = [(_plain(name), p) for name, p in self.root.named_parameters()]
+        if len(optimizers) == 1 and self._held is not None and self._held[0] is optimizers[0]:
+            return self._held[1]
         held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-        return [named for named in self._named if id(named[1]) in held]
+        found = [named for named in self._named if id(named[1]) in held]
+        self._held = (optimizers[0], found) if len(optimizers) == 1 else None
+        return found
 
     def _read_data(self, parameters: Sequence[tuple[str, Tensor]]) -> None:
         """Make the parameters' records, at their first use: before the step that they are compared with."""
