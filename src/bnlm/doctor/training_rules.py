@@ -111,7 +111,11 @@ def _spikes(history: History) -> Iterator[Finding]:
     norms = [norm for o in history.recent if (norm := o.gradient_norm) is not None]
     # A gradient that vanishes with the loss makes every other one look large.
     start = statistics.median(history.early_norms) if history.early_norms else 0.0
-    high = [index for index in range(3, len(norms)) if norms[index] > max(10 * _around(norms, index), 3 * start) > 0]
+    high = [
+        index
+        for index in range(3, len(norms))
+        if norms[index] > 3 * start >= 0 and norms[index] > 10 * _around(norms, index) > 0
+    ]
     if len(recent) >= 3 or len(high) >= 3:
         count = max(len(recent), len(high))
         yield Finding(

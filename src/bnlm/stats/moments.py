@@ -77,12 +77,12 @@ class _Room(threading.local):
 _room = _Room()
 
 
-def _blocks(tensors: Sequence[Tensor]) -> Iterator[list[tuple[int, int, int]]]:
+def _blocks(counted: Sequence[int]) -> Iterator[list[tuple[int, int, int]]]:
     """Yield what fits into a block: parts `(index of a tensor, start, end)`, none of them empty."""
     block: list[tuple[int, int, int]] = []
     held = 0
-    for index, tensor in enumerate(tensors):
-        start, size = 0, tensor.numel()
+    for index, size in enumerate(counted):
+        start = 0
         while start < size:
             end = min(size, start + BLOCK - held)
             block.append((index, start, end))
@@ -98,20 +98,22 @@ def _blocks(tensors: Sequence[Tensor]) -> Iterator[list[tuple[int, int, int]]]:
 def _reduced_in_blocks(tensors: Sequence[Tensor], minus: Sequence[Tensor] | None) -> np.ndarray:
     flat = [t.reshape(-1) for t in tensors]
     flat_minus = None if minus is None else [t.reshape(-1) for t in minus]
+    counted = [t.numel() for t in flat]
+    if sum(counted) <= BLOCK and all(counted):
+        return _reduced(flat, counted, flat_minus)
     result = np.zeros((len(flat), 3))
-    for block in _blocks(flat):
-        sums = _reduced(_cut(flat, block), None if flat_minus is None else _cut(flat_minus, block))
-        if len(block) == len(flat) and block[-1][2] == len(flat[-1]) and block[0][1] == 0:  # one block holds all
-            return sums
+    for block in _blocks(counted):
+        pieces = [flat[index][start:end] for index, start, end in block]
+        others = None if flat_minus is None else [flat_minus[index][start:end] for index, start, end in block]
+        sums = _reduced(pieces, [end - start for _, start, end in block], others)
         for (index, start, _), row in zip(block, sums, strict=True):
             result[index] = _pooled(result[index], row) if start else row
     return result
 
 
 @np.errstate(all="ignore")  # nan and inf are what is to be reported
-def _reduced(pieces: list[Tensor], minus: list[Tensor] | None) -> np.ndarray:
-    """Return `(len(pieces), 3)`: the moment sums of flat tensors that fill a block at most."""
-    counted = [len(piece) for piece in pieces]
+def _reduced(pieces: list[Tensor], counted: list[int], minus: list[Tensor] | None) -> np.ndarray:
+    """Return `(len(pieces), 3)`: the moment sums of flat tensors, none empty, that fill a block at most."""
     starts = [0, *accumulate(counted)]
     x = _room.filled(pieces, starts.pop(), minus)
     sums = np.empty((len(counted), 3))
@@ -120,18 +122,11 @@ def _reduced(pieces: list[Tensor], minus: list[Tensor] | None) -> np.ndarray:
     np.multiply(x, x, out=x)
     squares = np.add.reduceat(x, starts)
     np.subtract(squares, sums[:, 1] ** 2 / sums[:, 0], out=sums[:, 2])
-    for index in np.flatnonzero(~(sums[:, 2] > 1e-4 * squares)):  # all but constant, or nan
+    for index in np.flatnonzero(~(sums[:, 2] > 1e-4 * squares) & (squares != 0)):  # all but constant, or nan
         x = _room.filled([pieces[index]], counted[index], None if minus is None else [minus[index]])
         x -= sums[index, 1] / counted[index]
         sums[index, 2] = x @ x
     return sums
-
-
-def _cut(flat: Sequence[Tensor], block: Sequence[tuple[int, int, int]]) -> list[Tensor]:
-    return [
-        flat[index] if start == 0 and end == flat[index].numel() else flat[index][start:end]
-        for index, start, end in block
-    ]
 
 
 def _pooled(a: np.ndarray, b: np.ndarray) -> np.ndarray:
