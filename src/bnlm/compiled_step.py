@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +13,10 @@ from torch.func import functional_call
 from torch.optim import SGD, AdamW, Optimizer
 
 from bnlm.clipping import clipped
+from bnlm.normalization.batch_norm_formula import written_out
 
+#: Replicas that are computed together: the weights and gradients of more would not stay in a core's caches.
+CHUNK = 16
 LossOf = Callable[[Tensor, Tensor], Tensor]
 #: What of an optimizer's group the compiled function holds as constants; the learning rate is given each time.
 CONSTANTS = {SGD: ("momentum", "dampening", "weight_decay", "nesterov"), AdamW: ("betas", "eps", "weight_decay")}
@@ -66,7 +70,9 @@ class CompiledStep:
         self.clip_algorithm = clip_algorithm
         self._compiled: dict[Any, Callable[..., Tensor]] = {}
         self._lr = torch.zeros((), dtype=torch.float64)  # as Python counts it; it does not widen what it multiplies
-        self._held: list[Tensor] = []
+        self._replicas: int = getattr(model, "replicas", 1)
+        self._chunk = _chunk_of(self._replicas)
+        self._held: list[list[Tensor]] = []  # of each chunk
         self._run: Callable[..., Tensor] | None = None
         self.seconds = 0.0  # spent on compiling
 
@@ -84,10 +90,12 @@ class CompiledStep:
         """
         parameters, buffers = self._parameters(), list(self.model.buffers())
         states = [[self.optimizer.state[p][name] for p in parameters] for name in self._state_names()]
-        self._held = [t.detach() for t in (*parameters, *buffers, *(t for each in states for t in each))]
+        held = [t.detach() for t in (*parameters, *buffers, *(t for each in states for t in each))]
+        self._held = [[self._part(t, start) for t in held] for start in range(0, self._replicas, self._chunk)]
+        contexts, targets = self._minibatch(contexts, 0), self._minibatch(targets, 0)
         group = self.optimizer.param_groups[0]
         constants = {name: group[name] for name in CONSTANTS[type(self.optimizer)]}
-        layout = tuple((t.shape, t.stride(), t.dtype, t.device) for t in (contexts, targets, *self._held))
+        layout = tuple((t.shape, t.stride(), t.dtype, t.device) for t in (contexts, targets, *self._held[0]))
         key = (layout, tuple(constants.values()))
         if key not in self._compiled:
             started = time.perf_counter()
@@ -100,7 +108,24 @@ class CompiledStep:
         """Take one step, and return the loss `()` before it; of replicas `(R,)`."""
         assert self._run is not None, "begin() comes first"
         self._lr.fill_(self.optimizer.param_groups[0]["lr"])
-        return self._run(contexts, targets, self._lr, *self._held)
+        if len(self._held) == 1:
+            return self._run(contexts, targets, self._lr, *self._held[0])
+        losses = [
+            self._run(self._minibatch(contexts, start), self._minibatch(targets, start), self._lr, *held)
+            for start, held in zip(range(0, self._replicas, self._chunk), self._held, strict=True)
+        ]
+        return torch.cat(losses)
+
+    def _part(self, tensor: Tensor, start: int) -> Tensor:
+        """Return what a chunk of the replicas, from `start` on, has of a tensor that is held."""
+        if self._chunk == self._replicas:
+            return tensor
+        if tensor.dim() == 0:  # AdamW's count of steps, which all share: each chunk counts for itself
+            return tensor.clone() if start else tensor
+        return tensor[start : start + self._chunk]
+
+    def _minibatch(self, tensor: Tensor, start: int) -> Tensor:
+        return tensor if self._chunk == self._replicas else tensor[start : start + self._chunk]
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
@@ -127,18 +152,25 @@ class CompiledStep:
                 loss = self.loss_of(functional_call(self.model, own, (x,)), y)
                 gradients: Sequence[Tensor] = torch.autograd.grad(loss.sum(), leaves)
             if self.clip_val is not None:
-                gradients = clipped(gradients, self.clip_val, self.clip_algorithm, getattr(self.model, "replicas", 1))
+                gradients = clipped(gradients, self.clip_val, self.clip_algorithm, self._chunk)
             for index, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
                 update(parameter, gradient, state[index::n], lr, **constants)
             return loss.detach()
 
-        with torch.no_grad():
+        held = self._held[0]
+        with torch.no_grad(), written_out() if self._replicas > 1 else nullcontext():
             # Fake tensors: the trace computes nothing, and changes nothing.
-            graph = make_fx(step, tracing_mode="fake")(contexts, targets, self._lr, *self._held)
+            graph = make_fx(step, tracing_mode="fake")(contexts, targets, self._lr, *held)
         # Inductor itself rather than torch.compile, which would look at the graph's sixty tensors before every call, to
         # see whether they are still as they were: `begin` knows, and a fifth of a step is saved.
-        compiled: Callable[..., Tensor] = torch._inductor.compile(graph, [contexts, targets, self._lr, *self._held])
+        compiled: Callable[..., Tensor] = torch._inductor.compile(graph, [contexts, targets, self._lr, *held])
         return compiled
+
+
+def _chunk_of(replicas: int) -> int:
+    """Return into how large parts, all of the same size, the replicas are cut."""
+    largest = max(size for size in range(1, min(CHUNK, replicas) + 1) if replicas % size == 0)
+    return largest if 2 * largest > CHUNK else replicas
 
 
 def _sgd(

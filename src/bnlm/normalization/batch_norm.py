@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnlm.normalization.across_ranks import group_to_join
-from bnlm.normalization.batch_norm_formula import batch_norm_formula
+from bnlm.normalization.batch_norm_formula import batch_norm_formula, is_written_out
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -217,6 +217,15 @@ class BatchNorm(_BatchNorm):
         return self._by_kernel(x, n, mean, var, self.momentum or 0.0)
 
     def _by_kernel(self, x: Tensor, n: int, mean: Tensor | None, var: Tensor | None, momentum: float) -> Tensor:
+        if is_written_out() and n > 1:
+            y, batch_mean, squares, _ = batch_norm_formula(
+                x, self.weight, self.bias, eps=self.eps, unbiased=self.unbiased
+            )
+            if mean is not None and var is not None:
+                with torch.no_grad():
+                    mean.add_((batch_mean - mean) * momentum)
+                    var.add_((squares / (n - 1) - var) * momentum)
+            return y
         if self.unbiased and n > 1:
             return unbiased_batch_norm(x, self.weight, self.bias, mean, var, momentum=momentum, eps=self.eps)
         return batch_norm(x, self.weight, self.bias, mean, var, training=True, momentum=momentum, eps=self.eps)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,6 +60,32 @@ def batch_norm_formula(
         y shaped and typed like ``x``; mean ``(C,)``; squares ``(C,)``; n ``()``. The last three carry no gradient.
     """
     return BatchNormFormula.apply(x, weight, bias, eps, int(unbiased), group)
+
+
+class _Tracing(threading.local):
+    on = False
+
+
+_tracing = _Tracing()
+
+
+@contextmanager
+def written_out() -> Iterator[None]:
+    """Within it, a BatchNorm that `torch.vmap` maps over several networks is traced as this module's formula.
+
+    A compiler fuses the formula with what is around it; vmap's own rule for torch's kernel moves the dimension of the
+    networks behind that of the batch and back, which costs more than all else in the layer.
+    """
+    before, _tracing.on = _tracing.on, True
+    try:
+        yield
+    finally:
+        _tracing.on = before
+
+
+def is_written_out() -> bool:
+    """Return whether `written_out` is in effect."""
+    return _tracing.on
 
 
 def statistics(x: Tensor, group: ProcessGroup | None = None) -> tuple[Tensor, Tensor, Tensor]:
