@@ -15,11 +15,12 @@ from lightning import Callback, Trainer
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from bnlm import language_model
+from bnlm import compiled_step, language_model
 from bnlm.callbacks import ActivationMonitor, UpdateMonitor
+from bnlm.clipping import clipped
 from bnlm.compiled_step import CannotCompileError, CompiledStep
 from bnlm.language_model import LanguageModel
-from bnlm.models import MLP
+from bnlm.models import MLP, Replicas
 from bnlm.normalization import BatchNorm, BatchRenorm
 
 # Lightning's, of the small runs below; none of torch's compiler and none of ours.
@@ -124,6 +125,49 @@ def fit(module: LanguageModel, callbacks: list[Any] | None = None) -> Trainer:
     )  # fmt: skip
     trainer.fit(module, torch.utils.data.DataLoader(Data(5), batch_size=None))
     return trainer
+
+
+@pytest.mark.parametrize(
+    ("make", "clip"),
+    [
+        (partial(torch.optim.SGD, lr=0.05, momentum=0.9), {"clip_val": 0.3}),
+        (partial(torch.optim.AdamW, lr=3e-3, weight_decay=0.1), {}),
+    ],
+    ids=["sgd-clipped", "adamw"],
+)
+@pytest.mark.parametrize("chunk", [2, 4, 16])
+def test_replicas_computed_in_chunks_are_the_networks_alone(
+    monkeypatch: pytest.MonkeyPatch, make: Any, clip: dict[str, Any], chunk: int
+) -> None:
+    """To 1e-9 in float64; eager steps in between, of which AdamW's count has to be known to every chunk."""
+    monkeypatch.setattr(compiled_step, "CHUNK", chunk)
+    alone = [MLP(11, 3, 5, [20, 15], normalization=BatchNorm).double() for _ in range(4)]
+    together = Replicas(copy.deepcopy(alone))
+    optimizers, optimizer = [make(network.parameters()) for network in alone], make(together.parameters())
+    step = CompiledStep(together, together.loss_of, optimizer, **clip)
+    generator = torch.Generator().manual_seed(2)
+    for index in range(40):
+        x, y = (torch.randint(11, shape, generator=generator) for shape in ((4, 16, 3), (4, 16)))
+        each = zip(alone, optimizers, x, y, strict=True)
+        expected = torch.stack([eager_step(network, o, a, b, clip) for network, o, a, b in each])
+        if index % 10:
+            if index % 10 == 1:
+                step.begin(x, y)
+            found = step(x, y)
+        else:
+            losses = together.loss_of(together(x), y)
+            gradients = torch.autograd.grad(losses.sum(), list(together.parameters()))
+            kept = clipped(gradients, clip["clip_val"], "norm", 4) if clip else gradients
+            for parameter, gradient in zip(together.parameters(), kept, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+            found = losses.detach()
+        assert_close(found, expected, rtol=0, atol=1e-9)
+    for index, network in enumerate(alone):
+        for (name, a), b in zip(
+            network.state_dict().items(), together.replica(index).state_dict().values(), strict=True
+        ):
+            assert_close(b, a, rtol=1e-7, atol=1e-9, msg=name)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
