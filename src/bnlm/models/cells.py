@@ -38,8 +38,9 @@ class RNNCell(nn.RNNCell):
         """
         states = []
         h = x.new_zeros(steps[0], self.hidden_size)
-        for z in _inputs(self, x).split(steps):
-            h = torch.tanh(z + F.linear(h[: len(z)], self.weight_hh, self.bias_hh))
+        weight = self.weight_hh.t()
+        for z in (_inputs(self, x) + self.bias_hh).split(steps):
+            h = torch.tanh(torch.addmm(z, _first(h, len(z)), weight))
             states.append(h)
         return torch.cat(states)
 
@@ -62,7 +63,7 @@ class GRUCell(nn.GRUCell):
         states, size = [], self.hidden_size
         h = x.new_zeros(steps[0], size)
         for z in _inputs(self, x).split(steps):
-            h = h[: len(z)]
+            h = _first(h, len(z))
             from_state = F.linear(h, self.weight_hh, self.bias_hh)
             z_gates, z_new = z.split((2 * size, size), dim=1)
             state_gates, state_new = from_state.split((2 * size, size), dim=1)
@@ -89,11 +90,12 @@ class LSTMCell(nn.LSTMCell):
         """Return the state h after each step; see `RNNCell.forward`."""
         states, size = [], self.hidden_size
         h = c = x.new_zeros(steps[0], size)
-        for z in _inputs(self, x).split(steps):
-            gates = z + F.linear(h[: len(z)], self.weight_hh, self.bias_hh)
+        weight = self.weight_hh.t()
+        for z in (_inputs(self, x) + self.bias_hh).split(steps):
+            gates = torch.addmm(z, _first(h, len(z)), weight)
             z_in_forget, z_new, z_out = gates.split((2 * size, size, size), dim=1)
             into, keep = torch.sigmoid(z_in_forget).chunk(2, dim=1)
-            c = torch.addcmul(keep * c[: len(z)], into, torch.tanh(z_new))
+            c = torch.addcmul(keep * _first(c, len(z)), into, torch.tanh(z_new))
             h = torch.sigmoid(z_out) * torch.tanh(c)
             states.append(h)
         return torch.cat(states)
@@ -104,6 +106,11 @@ def _add_normalization(cell: nn.RNNCellBase, normalization: NormalizationFactory
     cell.register_module("normalization", layer)
     if layer is not None and makes_bias_redundant(layer):
         cell.bias_ih = None  # type: ignore[assignment]
+
+
+def _first(state: Tensor, n: int) -> Tensor:
+    """Return the state of those words that take a further step; mostly all do, and a slice has its backward too."""
+    return state if len(state) == n else state[:n]
 
 
 def _inputs(cell: nn.RNNCellBase, x: Tensor) -> Tensor:
