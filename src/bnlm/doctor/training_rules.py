@@ -114,7 +114,7 @@ def _spikes(history: History) -> Iterator[Finding]:
     high = [
         index
         for index in range(3, len(norms))
-        if norms[index] > 3 * start >= 0 and norms[index] > 10 * _around(norms, index) > 0
+        if norms[index] > 3 * start and norms[index] > max(10 * _around(norms, index), 3 * start) > 0
     ]
     if len(recent) >= 3 or len(high) >= 3:
         count = max(len(recent), len(high))
