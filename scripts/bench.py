@@ -106,7 +106,7 @@ def ours(steps: int, *overrides: str) -> float:
 
 def replicas(steps: int, count: int) -> float:
     """Seconds for `steps` steps of one network where `count` are trained at once: compiled, default diagnostics."""
-    taken = max(1, steps // 8)  # enough to be timed: each is a step of all of them
+    taken = max(1, steps // 4)  # enough to be timed: each is a step of all of them
     seconds = ours(taken, f"replicas={count}", "diagnostics.figures_every_n_steps=20000", "compile=true")
     return seconds * steps / (taken * count)
 
