@@ -102,3 +102,9 @@ def test_no_graph_is_kept() -> None:
     x = torch.randn(4, 3, requires_grad=True)
     assert not moment_sums(x * 2).requires_grad
     assert not moment_sums_of([x * 2]).requires_grad
+
+
+@pytest.mark.parametrize("value", [0.1, -1 / 3, 1e4])
+def test_parts_of_a_constant_pool_to_exactly_no_spread(value: float) -> None:
+    sums = [moment_sums(torch.full((count,), value)) for count in (33_333, 70_001, 3)]
+    assert std_of(pooled(pooled(sums[0], sums[1]), sums[2])) == 0

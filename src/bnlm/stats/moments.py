@@ -101,14 +101,25 @@ def _reduced_in_blocks(tensors: Sequence[Tensor], minus: Sequence[Tensor] | None
     counted = [t.numel() for t in flat]
     if sum(counted) <= BLOCK and all(counted):
         return _reduced(flat, counted, flat_minus)
-    result = np.zeros((len(flat), 3))
+    parts: list[np.ndarray] = [np.empty((0, 3))]
+    owners: list[int] = []  # of each part, which tensor it is of
     for block in _blocks(counted):
         pieces = [flat[index][start:end] for index, start, end in block]
         others = None if flat_minus is None else [flat_minus[index][start:end] for index, start, end in block]
-        sums = _reduced(pieces, [end - start for _, start, end in block], others)
-        for (index, start, _), row in zip(block, sums, strict=True):
-            result[index] = _pooled(result[index], row) if start else row
-    return result
+        parts.append(_reduced(pieces, [end - start for _, start, end in block], others))
+        owners += [index for index, _, _ in block]
+    return _joined(np.concatenate(parts), np.array(owners, dtype=int), len(flat))
+
+
+@np.errstate(all="ignore")
+def _joined(parts: np.ndarray, owners: np.ndarray, tensors: int) -> np.ndarray:
+    """Return `(tensors, 3)` from the moment sums `(parts, 3)` of their parts: `pooled`, of many at once."""
+    sums = np.zeros((tensors, 3))
+    np.add.at(sums, owners, parts)
+    means = sums[:, 1] / sums[:, 0]
+    between = parts[:, 0] * (parts[:, 1] / parts[:, 0] - means[owners]) ** 2
+    np.add.at(sums[:, 2], owners, between)
+    return sums
 
 
 @np.errstate(all="ignore")  # nan and inf are what is to be reported
@@ -127,13 +138,6 @@ def _reduced(pieces: list[Tensor], counted: list[int], minus: list[Tensor] | Non
         x -= sums[index, 1] / counted[index]
         sums[index, 2] = x @ x
     return sums
-
-
-def _pooled(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    # As `pooled`, but from the difference of the means, which is exactly 0 between parts of a constant.
-    (n, total, squares), (m, other_total, other_squares) = a, b
-    between = n * m / (n + m) * (total / n - other_total / m) ** 2
-    return np.array([n + m, total + other_total, squares + other_squares + between])
 
 
 def _reduced_one_by_one(tensors: Sequence[Tensor], minus: Sequence[Tensor] | None) -> Tensor:
