@@ -251,6 +251,33 @@ def test_a_second_step_of_one_optimizer_is_not_looked_at(observe: Observe) -> No
     assert record["2.weight"].update is not None
 
 
+@pytest.mark.parametrize(
+    "wanted", [Wanted(gradients=True, updates=True), Wanted(gradients=True)], ids=["updates too", "gradients"]
+)
+def test_the_gradient_of_a_closure_that_nobody_reports(observe: Observe, wanted: Wanted) -> None:
+    """Not the one that an earlier backward pass has left; and beside the parameters before the step."""
+    model, x = two_layers(), drawn(6, 5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    model(x).sum().backward()  # an earlier one
+    before = copies(model)
+    gradients = dict(zip(before, torch.autograd.grad(model(x).square().sum(), list(model.parameters())), strict=True))
+
+    def step(probe: StepProbe) -> None:
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = model(x).square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+
+    record = observe(model, x, [optimizer], step, wanted)
+    assert list(record.parameters) == list(before)
+    for name, seen in record.parameters.items():
+        assert_close(std_of(seen.gradient), gradients[name].std(), rtol=1e-10, atol=0)
+        assert_close(std_of(seen.data), before[name].std(), rtol=1e-10, atol=0)
+
+
 def test_lbfgs_calls_its_closure_in_the_step(observe: Observe) -> None:
     model, x = two_layers(), drawn(6, 5)
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)

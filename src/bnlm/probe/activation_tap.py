@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,43 +12,15 @@ from torch.utils.hooks import RemovableHandle
 
 from bnlm.probe.loss_record import LOSS_FUNCTIONS, LossRecord, loss_record
 from bnlm.probe.records import ActivationRecord
+from bnlm.probe.reduction import Seen, add_to_records
 from bnlm.probe.torch_functions import ACTIVATION_FUNCTIONS, BACKWARD, BATCH_NORMS, CHANNEL_DIMS
-from bnlm.stats import (
-    BOUNDED,
-    MAX_ELEMENTS,
-    bounded,
-    can_die,
-    channel_dim_of,
-    flat,
-    histogram,
-    limits_from_call,
-    moment_sums_of,
-    pooled,
-)
+from bnlm.stats import bounded, channel_dim_of, limits_from_call
 
-#: The largest picture of which outputs are flat: examples x units.
-MAP_EXAMPLES, MAP_UNITS = 64, 512
 #: Elements of copies that wait to be reduced: together they take fewer calls, but they take memory.
 MAX_WAITING = 1 << 21
 
 #: Within it no mode sees what is called: the probe's own work would pass through the tap, call by call.
 unseen = torch._C.DisableTorchFunction
-
-
-@dataclass
-class _Seen:
-    """Copies of one call's input and output (slices of large ones), not yet reduced."""
-
-    layer: str
-    kind: str
-    input: Tensor
-    output: Tensor
-    channel_dim: int
-    limits: tuple[float, float] | None
-
-
-#: Of an `ActivationRecord`: `flat`, `responded` and `flat_map`.
-_FlatAndUnits = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 class ActivationTap(TorchFunctionMode):
@@ -84,7 +55,7 @@ class ActivationTap(TorchFunctionMode):
         self._calls: Counter[str] = Counter()
         self._used: set[str] = set()
         self._channel_dims: dict[torch.Size, int] = {}
-        self._seen: list[_Seen] = []
+        self._seen: list[Seen] = []
         self._gradients: list[tuple[str, Tensor]] = []
         self._waiting = 0  # elements in these two
 
@@ -189,7 +160,7 @@ class ActivationTap(TorchFunctionMode):
         layer = self._layer(kind)
         seen = _copied(values, mapped, channel_dim)
         of_units = _behind(channel_dim, mapped)
-        self._seen.append(_Seen(layer, kind, pre_activation, seen, of_units, limits_from_call(kind, args, kwargs)))
+        self._seen.append(Seen(layer, kind, pre_activation, seen, of_units, limits_from_call(kind, args, kwargs)))
         if values.requires_grad:
             values.register_hook(lambda gradient: self._keep_gradient(layer, gradient, mapped, channel_dim))
         self._wait(2 * seen.numel())
@@ -214,64 +185,12 @@ class ActivationTap(TorchFunctionMode):
         if self._waiting > MAX_WAITING:
             self._reduce()
 
-    @torch.no_grad()
     def _reduce(self) -> None:
         """Pool into the records what was seen since the last time."""
         seen, gradients = self._seen, self._gradients
         self._seen, self._gradients, self._waiting = [], [], 0
-        waiting = [*(s.output for s in seen), *(s.input for s in seen), *(gradient for _, gradient in gradients)]
-        if not waiting:
-            return
-        sums = moment_sums_of(waiting)
-        rows = sums.unbind()
-        flat_and_units = self._flat_and_units(seen, sums)
-        for index, each in enumerate(seen):
-            record = ActivationRecord(each.kind, rows[index], rows[len(seen) + index])
-            record.flat, record.responded, record.flat_map = flat_and_units.get(index, (None, None, None))
-            if each.layer in self.records:
-                self.records[each.layer].add(record)
-            else:
-                if self.histograms:
-                    record.histogram = histogram(each.output)
-                self.records[each.layer] = record
-        for (layer, gradient), of_gradient in zip(gradients, rows[2 * len(seen) :], strict=True):
-            record = self.records[layer]
-            if record.gradient is None:
-                record.gradient = of_gradient
-                if self.histograms:
-                    record.gradient_histogram = histogram(gradient)
-            else:
-                record.gradient = pooled(record.gradient, of_gradient)
-
-    def _flat_and_units(self, seen: list[_Seen], sums: Tensor) -> dict[int, _FlatAndUnits]:
-        """Return `flat`, `responded` and `flat_map` of the records by index, together where layers are alike."""
-        alike: dict[Any, list[int]] = {}
-        for index, each in enumerate(seen):
-            if each.kind in BOUNDED or (can_die(each.kind) and each.output.ndim >= 2):
-                output = each.output
-                key = (each.kind, output.shape, each.channel_dim, each.limits, output.dtype, output.device)
-                alike.setdefault(key, []).append(index)
-        found: dict[int, _FlatAndUnits] = {}
-        for (kind, shape, channel_dim, limits, *_), indices in alike.items():
-            outputs = torch.stack([seen[index].output for index in indices])
-            has_units = len(shape) >= 2  # `(N,)` and `()` have no dimension of units
-            of_units = channel_dim + 1 if channel_dim >= 0 else channel_dim
-            if kind not in BOUNDED:
-                responded = (outputs > 0).movedim(of_units, -1).reshape(len(indices), -1, shape[channel_dim]).any(dim=1)
-                found |= {index: (None, each, None) for index, each in zip(indices, responded.unbind(), strict=True)}
-                continue
-            on_flat = flat(kind, outputs, limits)
-            count = on_flat.flatten(1).sum(dim=1) if len(shape) else on_flat
-            counts = torch.stack([count.to(sums.device, sums.dtype), sums[indices, 0]], dim=1).unbind()
-            if not has_units:
-                found |= {index: (each, None, None) for index, each in zip(indices, counts, strict=True)}
-                continue
-            units = on_flat.movedim(of_units, -1).reshape(len(indices), -1, shape[channel_dim])
-            responded = ~units.all(dim=1)
-            for position, index in enumerate(indices):
-                flat_map = units[position, :MAP_EXAMPLES, :MAP_UNITS] if self.maps else None
-                found[index] = counts[position], responded[position], flat_map
-        return found
+        if seen or gradients:
+            add_to_records(self.records, seen, gradients, self.histograms, self.maps)
 
     def _layer(self, kind: str) -> str:
         path, is_activation_module = self._stack[-1] if self._stack else ("", False)
@@ -310,8 +229,6 @@ def _behind(channel_dim: int, mapped: int | None) -> int:
 
 def _copied(values: Tensor, mapped: int | None, channel_dim: int) -> Tensor:
     """Return a copy of `values` (slices of large ones), with the dimension that `vmap` maps over in front."""
-    if mapped is None and values.numel() <= MAX_ELEMENTS:
-        return values.detach().clone()
     if mapped is not None:
         values = values.movedim(mapped, 0)
     return bounded(values.detach(), _behind(channel_dim, mapped)).clone()

@@ -1,7 +1,7 @@
 """Observes one optimizer step of any `nn.Module`, then takes itself off."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +66,6 @@ class StepProbe:
         self._gradient_scale: Tensor | None = None
         self._saw_backward = False
         self._named: list[tuple[str, nn.Parameter]] | None = None  # to walk through all modules takes its time
-        self._held: tuple[Optimizer, list[tuple[str, nn.Parameter]]] | None = None  # those of one optimizer
 
     @property
     def done(self) -> bool:
@@ -117,14 +116,14 @@ class StepProbe:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if optimizer not in self._waiting:
             return
-        has_closure = any(callable(given) for given in (*args[1:], *kwargs.values()))  # which has yet to run
+        has_closure = _has_closure(args, kwargs)  # which has yet to run
         if not has_closure:
             self.pause()
         with unseen():
             parameters = self._parameters([optimizer])
             if self.wanted.gradients and not self._saw_backward and not has_closure:  # a plain loss.backward()
                 self._read_gradients(parameters, None)
-            if self.wanted.updates:
+            if self.wanted.updates or (self.wanted.gradients and has_closure):
                 self._before = [(name, parameter, parameter.detach().clone()) for name, parameter in parameters]
 
     @torch.no_grad()
@@ -132,16 +131,14 @@ class StepProbe:
         if optimizer not in self._waiting:
             return
         with unseen():
-            if self.wanted.gradients and not self._saw_backward:  # a closure's, which nobody reported
-                unread = [(n, p) for n, p in self._parameters([optimizer]) if n not in self.record.parameters]
-                if unread:
-                    self._read_gradients(unread, None, {n: before for n, _, before in self._before})
+            self._read_data([(name, before) for name, _, before in self._before])
+            if self.wanted.gradients and not self._saw_backward and _has_closure(args, kwargs):  # nobody reported it
+                self._read_gradients(self._parameters([optimizer]), None)
             if self.wanted.updates and self._before:
-                self._read_data([(name, before) for name, _, before in self._before])
                 before, after = [b for _, _, b in self._before], [p for _, p, _ in self._before]
                 for (name, _, _), sums in zip(self._before, moment_sums_of(after, minus=before).unbind(), strict=True):
                     self.record.parameters[name].update = sums
-                self._before = []
+            self._before = []
         self._waiting.remove(optimizer)
         if self.done:
             self._take_off()  # the rest of this batch may hold many steps that are not sampled
@@ -183,12 +180,8 @@ class StepProbe:
         """Return the named parameters of `root` that these optimizers train."""
         if self._named is None:
             self._named = [(_plain(name), p) for name, p in self.root.named_parameters()]
-        if len(optimizers) == 1 and self._held is not None and self._held[0] is optimizers[0]:
-            return self._held[1]
         held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-        found = [named for named in self._named if id(named[1]) in held]
-        self._held = (optimizers[0], found) if len(optimizers) == 1 else None
-        return found
+        return [named for named in self._named if id(named[1]) in held]
 
     def _read_data(self, parameters: Sequence[tuple[str, Tensor]]) -> None:
         """Make the parameters' records, at their first use: before the step that they are compared with."""
@@ -197,13 +190,8 @@ class StepProbe:
             for (name, data), sums in zip(new, moment_sums_of([x for _, x in new]).unbind(), strict=True):
                 self.record.parameters[name] = ParameterRecord(data.shape, sums)
 
-    def _read_gradients(
-        self,
-        parameters: Sequence[tuple[str, nn.Parameter]],
-        scale: Tensor | None,
-        before: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        """Read the gradients, and the parameters that they belong to, as they are or were `before`."""
+    def _read_gradients(self, parameters: Sequence[tuple[str, nn.Parameter]], scale: Tensor | None) -> None:
+        """Read the gradients, and in the same call the parameters that they belong to where these are unread."""
         there = [(name, p, p.grad) for name, p in parameters if p.grad is not None]
         for name, parameter in parameters:  # one from another backward pass, which `zero_grad` has taken away since
             if parameter.grad is None and name in self.record.parameters:
@@ -211,7 +199,7 @@ class StepProbe:
                 record.gradient = record.gradient_histogram = None
         if not there:
             return
-        new = [(name, (before or {}).get(name, p)) for name, p, _ in there if name not in self.record.parameters]
+        new = [(name, p) for name, p, _ in there if name not in self.record.parameters]
         gradients = [g.to_dense() if g.is_sparse else g for _, _, g in there]
         sums = moment_sums_of([*gradients, *(data for _, data in new)]).unbind()
         for (name, data), of_data in zip(new, sums[len(there) :], strict=True):
@@ -223,6 +211,11 @@ class StepProbe:
                 record.gradient_histogram = histogram(gradient)
                 if scale is not None:
                     record.gradient_histogram[:2] /= scale
+
+
+def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether `optimizer.step` was called, as hooks are told, with a closure that does forward and backward."""
+    return any(callable(given) for given in (*args[1:], *kwargs.values()))
 
 
 def _scaled(sums: Tensor, factor: Tensor) -> Tensor:
