@@ -92,7 +92,7 @@ class CompiledStep:
         states = [[self.optimizer.state[p][name] for p in parameters] for name in self._state_names()]
         held = [t.detach() for t in (*parameters, *buffers, *(t for each in states for t in each))]
         self._held = [[self._part(t, start) for t in held] for start in range(0, self._replicas, self._chunk)]
-        contexts, targets = self._minibatch(contexts, 0), self._minibatch(targets, 0)
+        contexts, targets = self._part(contexts, 0), self._part(targets, 0)
         group = self.optimizer.param_groups[0]
         constants = {name: group[name] for name in CONSTANTS[type(self.optimizer)]}
         layout = tuple((t.shape, t.stride(), t.dtype, t.device) for t in (contexts, targets, *self._held[0]))
@@ -111,21 +111,18 @@ class CompiledStep:
         if len(self._held) == 1:
             return self._run(contexts, targets, self._lr, *self._held[0])
         losses = [
-            self._run(self._minibatch(contexts, start), self._minibatch(targets, start), self._lr, *held)
+            self._run(self._part(contexts, start), self._part(targets, start), self._lr, *held)
             for start, held in zip(range(0, self._replicas, self._chunk), self._held, strict=True)
         ]
         return torch.cat(losses)
 
     def _part(self, tensor: Tensor, start: int) -> Tensor:
-        """Return what a chunk of the replicas, from `start` on, has of a tensor that is held."""
+        """Return what the chunk of the replicas that begins with `start` has of a tensor."""
         if self._chunk == self._replicas:
             return tensor
         if tensor.dim() == 0:  # AdamW's count of steps, which all share: each chunk counts for itself
             return tensor.clone() if start else tensor
         return tensor[start : start + self._chunk]
-
-    def _minibatch(self, tensor: Tensor, start: int) -> Tensor:
-        return tensor if self._chunk == self._replicas else tensor[start : start + self._chunk]
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]

@@ -196,10 +196,10 @@ class BatchNorm(_BatchNorm):
                 return batch_norm(x, self.weight, self.bias, mean, var, training=False, momentum=0.0, eps=self.eps)
         elif not self.track_running_stats:
             mean = var = None  # torch.nn too lets users switch tracking off on a built layer
-        if self.sync and self.training:
-            group = group_to_join(self.process_group)
-            if group is not None:
-                return self._normalize_together(x, group)
+        if self.training:
+            group = group_to_join(self.process_group) if self.sync else None
+            if group is not None or is_written_out():
+                return self._normalize_by_formula(x, group)
         n = x.numel() // self.num_features
         if n == 1:
             raise ValueError(self._explain_single_value(x.shape))
@@ -217,21 +217,12 @@ class BatchNorm(_BatchNorm):
         return self._by_kernel(x, n, mean, var, self.momentum or 0.0)
 
     def _by_kernel(self, x: Tensor, n: int, mean: Tensor | None, var: Tensor | None, momentum: float) -> Tensor:
-        if is_written_out() and n > 1:
-            y, batch_mean, squares, _ = batch_norm_formula(
-                x, self.weight, self.bias, eps=self.eps, unbiased=self.unbiased
-            )
-            if mean is not None and var is not None:
-                with torch.no_grad():
-                    mean.add_((batch_mean - mean) * momentum)
-                    var.add_((squares / (n - 1) - var) * momentum)
-            return y
         if self.unbiased and n > 1:
             return unbiased_batch_norm(x, self.weight, self.bias, mean, var, momentum=momentum, eps=self.eps)
         return batch_norm(x, self.weight, self.bias, mean, var, training=True, momentum=momentum, eps=self.eps)
 
-    def _normalize_together(self, x: Tensor, group: ProcessGroup) -> Tensor:
-        """Normalise this process's part of a batch by the statistics of all parts."""
+    def _normalize_by_formula(self, x: Tensor, group: ProcessGroup | None) -> Tensor:
+        """Normalise a batch, or this process's part of it by the statistics of all parts."""
         y, mean, squares, n = batch_norm_formula(
             x, self.weight, self.bias, eps=self.eps, unbiased=self.unbiased, group=group
         )

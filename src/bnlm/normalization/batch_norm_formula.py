@@ -62,30 +62,30 @@ def batch_norm_formula(
     return BatchNormFormula.apply(x, weight, bias, eps, int(unbiased), group)
 
 
-class _Tracing(threading.local):
+class _WrittenOut(threading.local):  # not a ContextVar, which torch.compile cannot look into
     on = False
 
 
-_tracing = _Tracing()
+_written_out = _WrittenOut()
 
 
 @contextmanager
 def written_out() -> Iterator[None]:
-    """Within it, a BatchNorm that `torch.vmap` maps over several networks is traced as this module's formula.
+    """Within it, a BatchNorm in training uses this module's formula, for a compiler to fuse with what is around it.
 
-    A compiler fuses the formula with what is around it; vmap's own rule for torch's kernel moves the dimension of the
+    Of several networks that `torch.vmap` maps over: vmap's own rule for torch's kernel moves the dimension of the
     networks behind that of the batch and back, which costs more than all else in the layer.
     """
-    before, _tracing.on = _tracing.on, True
+    before, _written_out.on = _written_out.on, True
     try:
         yield
     finally:
-        _tracing.on = before
+        _written_out.on = before
 
 
 def is_written_out() -> bool:
     """Return whether `written_out` is in effect."""
-    return _tracing.on
+    return _written_out.on
 
 
 def statistics(x: Tensor, group: ProcessGroup | None = None) -> tuple[Tensor, Tensor, Tensor]:
