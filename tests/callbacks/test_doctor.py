@@ -256,6 +256,17 @@ def test_at_a_critical_finding(make_trainer: MakeTrainer) -> None:
         Doctor(on_critical="explode")
 
 
+@pytest.mark.parametrize("doctor_first", [False, True])
+def test_what_was_seen_is_written_before_the_doctor_ends_the_run(
+    make_trainer: MakeTrainer, events: Callable[[Path], EventAccumulator], tmp_path: Path, doctor_first: bool
+) -> None:
+    callbacks = [GradientMonitor(1), Doctor(on_critical="raise")]
+    trainer = make_trainer(callbacks=callbacks[::-1] if doctor_first else callbacks)
+    with pytest.raises(CriticalFindingError):
+        trainer.fit(Classifier(sicken=output_times_thirty), data())
+    assert [event.step for event in events(tmp_path / "run").Scalars("gradient_norm/total")] == [0]
+
+
 def test_findings_survive_a_checkpoint(make_trainer: MakeTrainer) -> None:
     doctor = Doctor(table=False)
     make_trainer(callbacks=[doctor], max_steps=12).fit(Classifier(sicken=output_times_thirty), data())

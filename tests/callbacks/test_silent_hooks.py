@@ -181,3 +181,16 @@ def test_a_trainer_fits_again_without_the_callback_that_heard_for_all(tmp_path: 
     trainer.fit_loop.epoch_loop.max_steps = 40
     trainer.fit(model, batches())
     assert of_batches(calls)["GradientMonitor.on_after_backward"] == 2  # of the steps 20 and 30
+
+
+def test_a_second_fit_is_observed_at_the_cadence_of_its_own_callbacks(tmp_path: Path) -> None:
+    """What was due next in the first fit says nothing of the second."""
+    rare, often = GradientMonitor(every_n_steps=1000), Doctor(every_n_steps=10, table=False)
+    trainer = trainer_of([rare], tmp_path)
+    model = Small()
+    trainer.fit(model, batches())
+    trainer.callbacks[trainer.callbacks.index(rare)] = often  # type: ignore[attr-defined]
+    trainer.fit_loop.epoch_loop.max_steps = 40
+    trainer.fit(model, batches())
+    assert often._history is not None
+    assert [o.step for o in often._history.recent] == [20, 30]

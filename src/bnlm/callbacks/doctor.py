@@ -104,7 +104,6 @@ class Doctor(Monitor):
             self._history.add_losses(losses.tolist())
         share, channels = self._lr_share(trainer), seen.values_per_channel
         self._history.add(Observation(seen.step, self.measure(seen), seen.kinds, _output(seen), share, channels))
-        self._conclude(trainer)
         return {}, {}
 
     def draw(self, trainer: Trainer, seen: ObservedStep, statistics: Statistics) -> None:
@@ -173,7 +172,7 @@ class Doctor(Monitor):
         if len(watched) == 1 and math.isfinite(train):
             history.validations.append((watched[0], train))
         if history.recent:
-            self._conclude(trainer)
+            self.conclude(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._history is None:
@@ -181,7 +180,7 @@ class Doctor(Monitor):
         losses = self._losses.take()
         if losses is not None and self._history.recent:
             self._history.add_losses(losses.tolist())
-            self._conclude(trainer)
+            self.conclude(trainer)
         self._write(trainer)
         if self.table and trainer.is_global_zero:
             from rich.console import Console
@@ -204,7 +203,7 @@ class Doctor(Monitor):
         self._diagnosis.restore([Finding(**f) for f in numbers])
         self._restored = True
 
-    def _conclude(self, trainer: Trainer) -> None:
+    def conclude(self, trainer: Trainer) -> None:
         assert self._history is not None
         fresh = self._diagnosis.update(self._history)
         for finding in fresh:

@@ -91,6 +91,9 @@ class Monitor(Callback, ABC):
             self.draw(trainer, seen, statistics)
         return _by_tag(statistics), _by_tag(self.histograms(seen)) if self._with_histograms else {}
 
+    def conclude(self, trainer: Trainer) -> None:
+        """Judge what was seen, once all monitors' part of it is written: this may end the run."""
+
     def histograms(self, seen: ObservedStep) -> dict[str, dict[str, np.ndarray]]:
         """Return the histograms to be written, by statistic and name."""
         return {}

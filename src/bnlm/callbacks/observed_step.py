@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import compress
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bnlm.probe import StepRecord
+from bnlm.stats import mean_of, square_sum_of, std_of
 
 #: By statistic, by layer or parameter: `statistics["saturation"]["layers.0"]`.
 Statistics = dict[str, dict[str, float]]
@@ -52,10 +53,10 @@ def observed_step(record: StepRecord, step: int) -> ObservedStep:
         "output": {name: a.output for name, a in layers.items()},
         "input": {name: a.input for name, a in layers.items()},
         "output gradient": {name: a.gradient for name, a in layers.items()},
-        "flat": {name: a.flat for name, a in layers.items()},
         "data": {name: p.data for name, p in parameters.items()},
         "gradient": {name: p.gradient for name, p in parameters.items()},
         "update": {name: p.update for name, p in parameters.items()},
+        "flat": {name: a.flat for name, a in layers.items()},
         "loss": {each.kind: each.values for each in record.losses[:1]},
         "responded": {name: a.responded for name, a in layers.items()},
         "activations": {name: a.histogram for name, a in layers.items()},
@@ -63,16 +64,12 @@ def observed_step(record: StepRecord, step: int) -> ObservedStep:
         "gradients": {name: p.gradient_histogram for name, p in parameters.items()},
         "maps": {name: a.flat_map for name, a in layers.items()},
     }
-    names = {group: [name for name, t in given.items() if t is not None] for group, given in groups.items()}
-    tensors = {group: [t for t in given.values() if t is not None] for group, given in groups.items()}
-    host = dict(zip(tensors, _on_host(list(tensors.values())), strict=True))
+    there = {group: {n: t for n, t in given.items() if t is not None} for group, given in groups.items()}
+    host = dict(zip(there, _on_host([list(given.values()) for given in there.values()]), strict=True))
 
     def by_name(group: str) -> dict[str, np.ndarray]:
-        ends = accumulate((t.numel() for t in tensors[group]), initial=0)
-        return {
-            name: host[group][start:end].reshape(t.shape)
-            for name, t, (start, end) in zip(names[group], tensors[group], pairwise(ends), strict=True)
-        }
+        parts = host[group].split([t.numel() for t in there[group].values()])
+        return {n: part.reshape(t.shape).numpy() for (n, t), part in zip(there[group].items(), parts, strict=True)}
 
     seen = ObservedStep(
         step,
@@ -85,71 +82,69 @@ def observed_step(record: StepRecord, step: int) -> ObservedStep:
     )
     if record.losses:
         seen.loss = record.losses[0].kind, host["loss"].tolist()
-    sums = {group: (names[group], host[group].reshape(-1, 3)) for group in _SUMS}
-    with np.errstate(all="ignore"):
-        _add_activations(seen.statistics, sums)
-        _add_parameters(seen.statistics, sums)
-    if names["flat"]:
-        on_flat, looked_at = host["flat"].reshape(-1, 2).T
-        seen.statistics["saturation"] = _named(names["flat"], on_flat / looked_at)
+    sums = {group: _Sums(list(there[group]), host[group].view(-1, 3)) for group in _SUMS}
+    seen.statistics = {**_of_activations(sums), **_of_parameters(sums)}
+    if there["flat"]:
+        on_flat, looked_at = host["flat"].view(-1, 2).unbind(1)
+        seen.statistics["saturation"] = _named(there["flat"], on_flat / looked_at)
     return seen
 
 
 _SUMS = ("output", "input", "output gradient", "data", "gradient", "update")
-_Sums = Mapping[str, tuple[list[str], np.ndarray]]
 
 
-def _on_host(groups: Sequence[Sequence[Tensor]]) -> list[np.ndarray]:
-    """Return each group's elements `(n,)`."""
+@dataclass
+class _Sums:
+    """Moment sums `(len(names), 3)`."""
+
+    names: list[str]
+    sums: Tensor
+
+
+def _on_host(groups: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:
+    """Return each group's elements `(n,)`, moved together."""
     tensors = [t if t.ndim == 1 else t.reshape(-1) for group in groups for t in group]
     if not tensors:
-        return [np.empty(0) for _ in groups]
-    joined = torch.cat(tensors).cpu().numpy()
-    ends = list(accumulate((sum(t.numel() for t in group) for group in groups), initial=0))
-    return [joined[start:end] for start, end in pairwise(ends)]
+        return [torch.empty(0) for _ in groups]
+    return torch.cat(tensors).cpu().split([sum(t.numel() for t in group) for group in groups])
 
 
-def _add_activations(statistics: Statistics, sums: _Sums) -> None:
-    layers, output = sums["output"]
-    if not layers:
-        return
-    statistics["activation_mean"] = _named(layers, output[:, 1] / output[:, 0])
-    statistics["activation_std"] = _named(layers, _std(output))
-    statistics["preactivation_std"] = _named(layers, _std(sums["input"][1]))
-    graded, gradient = sums["output gradient"]
-    if graded:
-        statistics["activation_gradient_std"] = _named(graded, _std(gradient))
+def _of_activations(sums: Mapping[str, _Sums]) -> Statistics:
+    output, gradient = sums["output"], sums["output gradient"]
+    if not output.names:
+        return {}
+    found = {
+        "activation_mean": _named(output.names, mean_of(output.sums)),
+        "activation_std": _named(output.names, std_of(output.sums)),
+        "preactivation_std": _named(output.names, std_of(sums["input"].sums)),
+    }
+    if gradient.names:
+        found["activation_gradient_std"] = _named(gradient.names, std_of(gradient.sums))
+    return found
 
 
-def _add_parameters(statistics: Statistics, sums: _Sums) -> None:
-    names, data = sums["data"]
-    row = {name: index for index, name in enumerate(names)}
-    graded, gradient = sums["gradient"]
-    if graded:
-        # About zero again, from the squares about the mean.
-        squares = gradient[:, 2] + gradient[:, 1] ** 2 / np.maximum(gradient[:, 0], 1)
-        statistics["gradient_norm"] = {"total": float(np.sqrt(squares.sum()))}
-        names, stds, of_data = _with_spread(graded, gradient, data[[row[name] for name in graded]])
-        statistics["gradient_std"] = _named(names, stds)
-        statistics["grad_to_data"] = _named(names, stds / of_data)
-    moved, update = sums["update"]
-    if moved:
-        names, stds, of_data = _with_spread(moved, update, data[[row[name] for name in moved]])
-        statistics["update_to_data"] = _named(names, np.log10(stds / of_data))
+def _of_parameters(sums: Mapping[str, _Sums]) -> Statistics:
+    row = {name: index for index, name in enumerate(sums["data"].names)}
+    data = sums["data"].sums
+    found: Statistics = {}
+    if sums["gradient"].names:
+        found["gradient_norm"] = {"total": float(square_sum_of(sums["gradient"].sums).sum().sqrt())}
+        several = _of_several_elements(sums["gradient"])
+        gradient = std_of(several.sums)
+        found["gradient_std"] = _named(several.names, gradient)
+        found["grad_to_data"] = _named(several.names, gradient / std_of(data[[row[n] for n in several.names]]))
+    if sums["update"].names:
+        several = _of_several_elements(sums["update"])
+        ratios = std_of(several.sums) / std_of(data[[row[n] for n in several.names]])
+        found["update_to_data"] = _named(several.names, ratios.log10())
+    return found
 
 
-def _with_spread(names: list[str], sums: np.ndarray, data: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return the names of those with two elements at least, and the standard deviations of both."""
-    several = sums[:, 0] >= 2
-    if not several.all():
-        names = [name for name, kept in zip(names, several, strict=True) if kept]
-        sums, data = sums[several], data[several]
-    return names, _std(sums), _std(data)
+def _of_several_elements(given: _Sums) -> _Sums:
+    """Leave out parameters with a single element, which have no standard deviation."""
+    several = given.sums[:, 0] >= 2
+    return _Sums(list(compress(given.names, several.tolist())), given.sums[several])
 
 
-def _std(sums: np.ndarray) -> np.ndarray:
-    return np.sqrt(sums[:, 2] / np.maximum(sums[:, 0] - 1, 0))  # as `stats.std_of`
-
-
-def _named(names: Iterable[str], values: np.ndarray) -> dict[str, float]:
+def _named(names: Iterable[str], values: Tensor) -> dict[str, float]:
     return dict(zip(names, values.tolist(), strict=True))

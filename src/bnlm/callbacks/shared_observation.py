@@ -84,11 +84,11 @@ class SharedObservation:
                 idle = [hook for hook in idle if hook not in (*WHEN_DUE, "on_train_batch_end")]
             for hook in idle:
                 vars(member)[hook] = None
-        self._listen_if_due(trainer)
+        self._listen(True)  # the members ask when the first batch begins; what was due in an earlier fit is of others
+        self._due = 0
 
-    def _listen_if_due(self, trainer: Trainer) -> None:
-        """Have the leader hear of the next batch's parts if its step is to be observed, and else not."""
-        listens = self._probe is not None or trainer.global_step >= self._due
+    def _listen(self, listens: bool) -> None:
+        """Have the leader hear of the next batch's parts, or not."""
         for hook in self._listens_when_due:
             if listens:
                 vars(self._leader).pop(hook, None)
@@ -138,14 +138,14 @@ class SharedObservation:
             return
         if self._probe is None:
             if trainer.global_step >= self._due:
-                self._listen_if_due(trainer)
+                self._listen(True)
             return
         if not self._probe.done and trainer.global_step == self._steps_before:
             return
         self._probe.detach()
         asked, record = self._asked, self._probe.record
         self._probe, self._asked = None, {}
-        self._listen_if_due(trainer)
+        self._listen(trainer.global_step >= self._due)
         if trainer.world_size > 1:
             _pool_over_ranks(record, trainer.world_size)
         for member, wanted in asked.items():
@@ -158,13 +158,13 @@ class SharedObservation:
         seen = observed_step(record, self._step)
         scalars: dict[str, float] = {}
         histograms: dict[str, np.ndarray] = {}
-        try:
-            for member in asked:
-                more_scalars, more_histograms = member.publish(trainer, seen)
-                scalars |= more_scalars
-                histograms |= more_histograms
-        finally:  # a doctor may end the run
-            write_step(trainer.loggers, self._step, scalars, histograms)
+        for member in asked:
+            more_scalars, more_histograms = member.publish(trainer, seen)
+            scalars |= more_scalars
+            histograms |= more_histograms
+        write_step(trainer.loggers, self._step, scalars, histograms)
+        for member in asked:
+            member.conclude(trainer)
 
     def release(self) -> None:
         """Take the probe off and forget it and the members: training ended, or failed in the middle of a step."""
