@@ -39,6 +39,6 @@ def observe(leftovers: Callable[..., list[str]]) -> Callable[..., StepRecord]:
         finally:
             probe.detach()
         assert leftovers(model) == []
-        return probe.record
+        return probe.record()
 
     return run

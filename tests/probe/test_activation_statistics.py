@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bnlm.probe import ActivationRecord, StepProbe, StepRecord, Wanted
+from bnlm.probe import StepProbe, StepRecord, Wanted
 from bnlm.stats import MAX_ELEMENTS, mean_of, std_of
 
 Observe = Callable[..., StepRecord]
@@ -250,13 +250,20 @@ def test_hooks_of_an_old_graph_do_nothing_after_the_step(observe: Observe) -> No
     assert record.gradient.equal(before)
 
 
-def test_records_of_different_units_drop_them() -> None:
-    sums, flags = torch.tensor([2.0, 0.0, 2.0]), torch.tensor([True, False])
-    record = ActivationRecord("relu", sums, sums, responded=flags)
-    record.add(ActivationRecord("relu", sums, sums, responded=~flags))
-    assert record.responded.tolist() == [True, True]
-    record.add(ActivationRecord("relu", sums, sums, responded=torch.tensor([True])))
+def test_micro_batches_of_different_units_have_none(observe: Observe) -> None:
+    """After a width that differs they are not the same units, whatever comes then."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1)
+
+    def step(probe: StepProbe) -> None:
+        for width in (4, 6, 4):
+            model(drawn(3, width).requires_grad_()).sum().backward()
+            probe.after_backward()
+        optimizer.step()
+
+    model = nn.Sequential(nn.ReLU())
+    record = observe(model, torch.empty(0), [optimizer], step).activations["0"]
     assert record.responded is None
+    assert record.output[0] == 3 * (4 + 6 + 4)
 
 
 def test_functional_training_is_seen(observe: Observe) -> None:

@@ -346,7 +346,7 @@ def test_nothing_stays_behind_after_an_exception(where: str, compiled: bool, lef
 def test_an_error_in_attach_leaves_nothing(monkeypatch: pytest.MonkeyPatch, leftovers: Leftovers) -> None:
     model = two_layers()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    monkeypatch.setattr(model, "named_modules", lambda: 1 / 0)
+    monkeypatch.setattr(torch.compiler, "set_stance", lambda stance: 1 / 0)
     probe = StepProbe(model, [optimizer], Wanted(activations=True, updates=True))
     with pytest.raises(ZeroDivisionError):
         probe.attach()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnlm.stats import mean_of, moment_sums, moment_sums_of, pooled, square_sum_of, std_of
+from bnlm.stats import mean_of, moment_sums, moment_sums_of, moment_sums_of_flat, pooled_by_owner, square_sum_of, std_of
 
 LARGE = (1 << 20) + 7  # several blocks
 
@@ -86,16 +86,27 @@ def test_blocks_that_end_within_a_tensor_lose_nothing() -> None:
         torch.testing.assert_close(std_of(sums), x.double().std(), rtol=1e-12, atol=0)
 
 
+def test_tensors_in_blocks_of_memory_are_those_by_themselves() -> None:
+    """Small blocks are reduced together; one of them is larger than what is, one is of another type, one has holes."""
+    sizes = [[5, 70, 1], [3, 66_000, 2], [1000], [0, 4, 0], [30_000, 30_000], [20_000]]
+    blocks = [
+        3 + drawn(sum(each), seed=i).to(torch.float32 if i != 2 else torch.float64) for i, each in enumerate(sizes)
+    ]
+    parts = [part for block, each in zip(blocks, sizes, strict=True) for part in block.split(each)]
+    expected = torch.stack([moment_sums(part) for part in parts])
+    torch.testing.assert_close(moment_sums_of_flat(blocks, sizes), expected, rtol=1e-12, atol=1e-10)
+
+
 def test_pooled_sums_are_those_of_everything_together() -> None:
     parts = [1e4 + drawn(7, 3), 1e4 + 5 * drawn(50, seed=1), torch.empty(0), torch.full((9,), -1e4)]
-    sums = moment_sums(parts[2])
-    for part in parts:
-        sums = pooled(sums, moment_sums(part))
+    other = drawn(5, 5, seed=2)
+    sums = torch.stack([moment_sums(part) for part in (parts[0], other, *parts[1:])])
+    pooled = pooled_by_owner(sums, [1, 0, 1, 1, 1], 3)
     together = torch.cat([part.reshape(-1) for part in parts]).double()
-    torch.testing.assert_close(mean_of(sums), together.mean(), rtol=1e-12, atol=0)
-    torch.testing.assert_close(std_of(sums), together.std(), rtol=1e-12, atol=0)
-    both = torch.stack([moment_sums(parts[0]), moment_sums(parts[1])])  # leading dimensions are free
-    torch.testing.assert_close(pooled(both, both.flip(0))[0], pooled(both, both.flip(0))[1], rtol=1e-12, atol=0)
+    torch.testing.assert_close(mean_of(pooled[1]), together.mean(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(std_of(pooled[1]), together.std(), rtol=1e-12, atol=0)
+    assert pooled[0].equal(sums[1])
+    assert pooled[2].tolist() == [0, 0, 0]
 
 
 def test_no_graph_is_kept() -> None:
@@ -106,5 +117,6 @@ def test_no_graph_is_kept() -> None:
 
 @pytest.mark.parametrize("value", [0.1, -1 / 3, 1e4])
 def test_parts_of_a_constant_pool_to_exactly_no_spread(value: float) -> None:
-    sums = [moment_sums(torch.full((count,), value)) for count in (33_333, 70_001, 3)]
-    assert std_of(pooled(pooled(sums[0], sums[1]), sums[2])) == 0
+    sums = torch.stack([moment_sums(torch.full((count,), value)) for count in (33_333, 70_001, 3)])
+    assert std_of(pooled_by_owner(sums, [0, 0, 0], 1)) == 0
+    assert std_of(moment_sums(torch.full((500_000,), value))) == 0

@@ -116,7 +116,7 @@ class Monitor(Callback, ABC):
         """
         if not self._patterns_checked:
             self._patterns_checked = True
-            self._require_matches(record.activations if wanted.activations else record.parameters)
+            self._require_matches(record.kinds if wanted.activations else record.shapes)
 
     def _require_matches(self, names: Iterable[str]) -> None:
         for option, patterns in (("include", self.include or ()), ("exclude", self.exclude)):

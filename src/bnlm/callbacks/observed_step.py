@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import compress
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bnlm.probe import StepRecord
-from bnlm.stats import mean_of, square_sum_of, std_of
+from bnlm.probe import StepRecord, Sums
 
 #: By statistic, by layer or parameter: `statistics["saturation"]["layers.0"]`.
 Statistics = dict[str, dict[str, float]]
@@ -48,103 +47,101 @@ class ObservedStep:
 
 def observed_step(record: StepRecord, step: int) -> ObservedStep:
     """Return what `record` holds, its statistics computed in float64."""
-    layers, parameters = record.activations, record.parameters
-    groups: dict[str, dict[str, Tensor | None]] = {
-        "output": {name: a.output for name, a in layers.items()},
-        "input": {name: a.input for name, a in layers.items()},
-        "output gradient": {name: a.gradient for name, a in layers.items()},
-        "data": {name: p.data for name, p in parameters.items()},
-        "gradient": {name: p.gradient for name, p in parameters.items()},
-        "update": {name: p.update for name, p in parameters.items()},
-        "flat": {name: a.flat for name, a in layers.items()},
-        "loss": {each.kind: each.values for each in record.losses[:1]},
-        "responded": {name: a.responded for name, a in layers.items()},
-        "activations": {name: a.histogram for name, a in layers.items()},
-        "activation_gradients": {name: a.gradient_histogram for name, a in layers.items()},
-        "gradients": {name: p.gradient_histogram for name, p in parameters.items()},
-        "maps": {name: a.flat_map for name, a in layers.items()},
-    }
-    there = {group: {n: t for n, t in given.items() if t is not None} for group, given in groups.items()}
-    host = dict(zip(there, _on_host([list(given.values()) for given in there.values()]), strict=True))
-
-    def by_name(group: str) -> dict[str, np.ndarray]:
-        parts = host[group].split([t.numel() for t in there[group].values()])
-        return {n: part.reshape(t.shape).numpy() for (n, t), part in zip(there[group].items(), parts, strict=True)}
-
+    record = _on_host(record)
     seen = ObservedStep(
         step,
-        kinds={name: a.kind for name, a in layers.items()},
-        shapes={name: p.shape for name, p in parameters.items()},
-        responded={name: part > 0.5 for name, part in by_name("responded").items()},
-        histograms={group: by_name(group) for group in ("activations", "activation_gradients", "gradients")},
-        maps={name: part > 0.5 for name, part in by_name("maps").items()},
+        _statistics(record),
+        record.kinds,
+        record.shapes,
+        {layer: units.numpy() for layer, units in record.responded.items()},
+        {which: _arrays(record.histograms.get(which, {})) for which in HISTOGRAMS},
+        _arrays(record.maps),
         values_per_channel=record.values_per_channel,
     )
     if record.losses:
-        seen.loss = record.losses[0].kind, host["loss"].tolist()
-    sums = {group: _Sums(list(there[group]), host[group].view(-1, 3)) for group in _SUMS}
-    seen.statistics = {**_of_activations(sums), **_of_parameters(sums)}
-    if there["flat"]:
-        on_flat, looked_at = host["flat"].view(-1, 2).unbind(1)
-        seen.statistics["saturation"] = _named(there["flat"], on_flat / looked_at)
+        seen.loss = record.losses[0].kind, record.losses[0].values.tolist()
     return seen
 
 
-_SUMS = ("output", "input", "output gradient", "data", "gradient", "update")
+HISTOGRAMS = ("activations", "activation_gradients", "gradients")
 
 
-@dataclass
-class _Sums:
-    """Moment sums `(len(names), 3)`."""
-
-    names: list[str]
-    sums: Tensor
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: t.numpy() for name, t in tensors.items()}
 
 
-def _on_host(groups: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:
-    """Return each group's elements `(n,)`, moved together."""
-    tensors = [t if t.ndim == 1 else t.reshape(-1) for group in groups for t in group]
-    if not tensors:
-        return [torch.empty(0) for _ in groups]
-    return torch.cat(tensors).cpu().split([sum(t.numel() for t in group) for group in groups])
+def _on_host(record: StepRecord) -> StepRecord:
+    """Return the record with all its tensors on the host, moved together if they are elsewhere."""
+    held: list[Tensor] = [of_group.sums for of_group in record.sums.values()]
+    held += [*record.flat.values(), *record.responded.values(), *record.maps.values()]
+    held += [t for of_which in record.histograms.values() for t in of_which.values()]
+    held += [loss.values for loss in record.losses[:1]]
+    if all(t.device.type == "cpu" for t in held):
+        return record
+    joined = torch.cat([t.reshape(-1).to(held[0].device, held[0].dtype) for t in held]).cpu()
+    parts = iter(joined.split([t.numel() for t in held]))
+
+    def moved(t: Tensor) -> Tensor:
+        return next(parts).reshape(t.shape).to(t.dtype)
+
+    return replace(
+        record,
+        sums={group: Sums(of_group.names, moved(of_group.sums)) for group, of_group in record.sums.items()},
+        flat={layer: moved(t) for layer, t in record.flat.items()},
+        responded={layer: moved(t) for layer, t in record.responded.items()},
+        maps={layer: moved(t) for layer, t in record.maps.items()},
+        histograms={w: {n: moved(t) for n, t in of_which.items()} for w, of_which in record.histograms.items()},
+        losses=[replace(loss, values=moved(loss.values)) for loss in record.losses[:1]],
+    )
 
 
-def _of_activations(sums: Mapping[str, _Sums]) -> Statistics:
-    output, gradient = sums["output"], sums["output gradient"]
-    if not output.names:
-        return {}
-    found = {
-        "activation_mean": _named(output.names, mean_of(output.sums)),
-        "activation_std": _named(output.names, std_of(output.sums)),
-        "preactivation_std": _named(output.names, std_of(sums["input"].sums)),
-    }
-    if gradient.names:
-        found["activation_gradient_std"] = _named(gradient.names, std_of(gradient.sums))
-    return found
+#: Statistics of layers that are standard deviations, and of what.
+_STDS = {"activation_std": "output", "preactivation_std": "input", "activation_gradient_std": "output gradient"}
 
 
-def _of_parameters(sums: Mapping[str, _Sums]) -> Statistics:
-    row = {name: index for index, name in enumerate(sums["data"].names)}
-    data = sums["data"].sums
+@np.errstate(all="ignore")
+def _statistics(record: StepRecord) -> Statistics:
+    sums = {group: (of_group.names, of_group.sums.numpy()) for group, of_group in record.sums.items()}
     found: Statistics = {}
-    if sums["gradient"].names:
-        found["gradient_norm"] = {"total": float(square_sum_of(sums["gradient"].sums).sum().sqrt())}
-        several = _of_several_elements(sums["gradient"])
-        gradient = std_of(several.sums)
-        found["gradient_std"] = _named(several.names, gradient)
-        found["grad_to_data"] = _named(several.names, gradient / std_of(data[[row[n] for n in several.names]]))
-    if sums["update"].names:
-        several = _of_several_elements(sums["update"])
-        ratios = std_of(several.sums) / std_of(data[[row[n] for n in several.names]])
-        found["update_to_data"] = _named(several.names, ratios.log10())
+    if "output" in sums:
+        layers, output = sums["output"]
+        found["activation_mean"] = _named(layers, output[:, 1] / output[:, 0])
+    for statistic, group in _STDS.items():
+        if group in sums:
+            found[statistic] = _named(sums[group][0], _std(sums[group][1]))
+    if "gradient" in sums:
+        rows = sums["gradient"][1]
+        squares = rows[:, 2] + rows[:, 1] ** 2 / np.maximum(rows[:, 0], 1)  # about zero again
+        found["gradient_norm"] = {"total": float(np.sqrt(squares.sum()))}
+        names, gradient, data = _beside_data(sums, "gradient")
+        found["gradient_std"] = _named(names, gradient)
+        found["grad_to_data"] = _named(names, gradient / data)
+    if "update" in sums:
+        names, update, data = _beside_data(sums, "update")
+        found["update_to_data"] = _named(names, np.log10(update / data))
+    if record.flat:
+        on_flat, looked_at = torch.stack(list(record.flat.values())).numpy().T
+        found["saturation"] = _named(record.flat, on_flat / looked_at)
     return found
 
 
-def _of_several_elements(given: _Sums) -> _Sums:
-    """Leave out parameters with a single element, which have no standard deviation."""
-    several = given.sums[:, 0] >= 2
-    return _Sums(list(compress(given.names, several.tolist())), given.sums[several])
+def _beside_data(
+    sums: Mapping[str, tuple[list[str], np.ndarray]], group: str
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return standard deviations of a group and of the data; a parameter with a single element has none."""
+    (names, rows), (data_names, data) = sums[group], sums["data"]
+    if names != data_names:
+        row = {name: index for index, name in enumerate(data_names)}
+        data = data[[row[name] for name in names]]
+    several = rows[:, 0] >= 2
+    if not several.all():
+        names, rows, data = list(compress(names, several)), rows[several], data[several]
+    return names, _std(rows), _std(data)
 
 
-def _named(names: Iterable[str], values: Tensor) -> dict[str, float]:
+def _std(rows: np.ndarray) -> np.ndarray:
+    return np.sqrt(rows[:, 2] / np.maximum(rows[:, 0] - 1, 0))  # as `stats.std_of`
+
+
+def _named(names: Iterable[str], values: np.ndarray) -> dict[str, float]:
     return dict(zip(names, values.tolist(), strict=True))

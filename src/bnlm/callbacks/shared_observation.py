@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -10,11 +9,11 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
-from torch import Tensor
 
 from bnlm.callbacks.observed_step import observed_step
 from bnlm.callbacks.tensorboard import write_layout, write_step
-from bnlm.probe import ActivationRecord, StepProbe, StepRecord, Wanted
+from bnlm.probe import Names, StepProbe, StepRecord, Sums, Wanted
+from bnlm.stats import pooled_by_owner
 
 if TYPE_CHECKING:
     from bnlm.callbacks.monitor import Monitor
@@ -46,6 +45,7 @@ class SharedObservation:
         self._step = -1
         self._asked: dict[Monitor, Wanted] = {}
         self._probe: StepProbe | None = None
+        self._names: Names | None = None
         self._steps_before = 0
         self._layout_written = False
 
@@ -115,7 +115,9 @@ class SharedObservation:
             wanted = Wanted()
             for each in self._asked.values():
                 wanted |= each
-            self._probe = StepProbe(pl_module, trainer.optimizers, wanted)
+            if self._names is None:
+                self._names = Names(pl_module)
+            self._probe = StepProbe(pl_module, trainer.optimizers, wanted, self._names)
             self._steps_before = step
             self._probe.attach()
 
@@ -143,7 +145,7 @@ class SharedObservation:
         if not self._probe.done and trainer.global_step == self._steps_before:
             return
         self._probe.detach()
-        asked, record = self._asked, self._probe.record
+        asked, record = self._asked, self._probe.record()
         self._probe, self._asked = None, {}
         self._listen(trainer.global_step >= self._due)
         if trainer.world_size > 1:
@@ -170,43 +172,51 @@ class SharedObservation:
         """Take the probe off and forget it and the members: training ended, or failed in the middle of a step."""
         if self._probe is not None:
             self._probe.detach()
-        self._probe, self._asked = None, {}
+        self._probe, self._asked, self._names = None, {}, None
         for member in self.members:
             for hook in BATCH_HOOKS:
                 vars(member).pop(hook, None)
         self.members.clear()  # the trainer may fit again with other callbacks
 
 
+#: What differs between processes; gradients (after their reduction) and parameters are equal on all of them.
+_OF_ACTIVATIONS = ("output", "input", "output gradient")
+
+
 def _pool_over_ranks(record: StepRecord, world_size: int) -> None:
-    """Pool the activation statistics over all processes; gradients and parameters are equal on all of them already."""
+    """Pool the activation statistics over all processes, of the layers that each has seen."""
     _keep_what_all_have(record, world_size)
-    parts = [(a, name, t) for a in record.activations.values() for name, t in _poolable(a).items()]
-    if not parts:
+    pooled = [record.sums[g] for g in _OF_ACTIVATIONS if g in record.sums]
+    parts = [*(p.sums for p in pooled), *record.flat.values(), *record.responded.values()]
+    if not sum(t.numel() for t in parts):
         return
-    joined = torch.cat([t.to(parts[0][2].dtype) for _, _, t in parts])
+    joined = torch.cat([t.to(parts[0].dtype).reshape(-1) for t in parts])
     of_ranks = [torch.empty_like(joined) for _ in range(world_size)]
     torch.distributed.all_gather(of_ranks, joined)
-    del of_ranks[torch.distributed.get_rank()]
-    for values in of_ranks:
-        theirs = iter(values.split([t.numel() for _, _, t in parts]))
-        for activation in record.activations.values():
-            other = {name: next(theirs).to(t.dtype) for name, t in _poolable(activation).items()}
-            activation.add(replace(activation, **other))
+    split = [iter(of_rank.split([t.numel() for t in parts])) for of_rank in of_ranks]
+    for each in pooled:
+        rows = torch.cat([next(of_rank).reshape(-1, 3) for of_rank in split])
+        each.sums = pooled_by_owner(rows, [*range(len(each.names))] * world_size, len(each.names))
+    record.flat = {layer: torch.stack([next(of_rank) for of_rank in split]).sum(0) for layer in record.flat}
+    record.responded = {layer: torch.stack([next(of_rank) for of_rank in split]).any(0) for layer in record.responded}
 
 
 def _keep_what_all_have(record: StepRecord, world_size: int) -> None:
     """Leave out what a process lacks, which may have gone another way through its batch, and put all in one order."""
-    mine = {layer: {name: len(t) for name, t in _poolable(a).items()} for layer, a in record.activations.items()}
+    mine = {group: dict.fromkeys(record.sums[group].names, 3) for group in _OF_ACTIVATIONS if group in record.sums}
+    mine |= {"flat": dict.fromkeys(record.flat, 2), "responded": {n: len(t) for n, t in record.responded.items()}}
     everyone: list[dict[str, dict[str, int]]] = [{}] * world_size
     torch.distributed.all_gather_object(everyone, mine)
-    common = [layer for layer in everyone[0] if all(layer in theirs for theirs in everyone)]
-    record.activations = {layer: record.activations[layer] for layer in common}
-    for layer, activation in record.activations.items():
-        for name in mine[layer]:
-            if any(theirs[layer].get(name) != mine[layer][name] for theirs in everyone):
-                setattr(activation, name, None)
 
+    def common(group: str) -> list[str]:
+        first = everyone[0].get(group, {})
+        return [name for name in first if all(each.get(group, {}).get(name) == first[name] for each in everyone)]
 
-def _poolable(activation: ActivationRecord) -> dict[str, Tensor]:
-    names = ("output", "input", "gradient", "flat", "responded")
-    return {name: value for name in names if (value := getattr(activation, name)) is not None}
+    for group in _OF_ACTIVATIONS:
+        if group in record.sums:
+            names = common(group)
+            row = {name: index for index, name in enumerate(record.sums[group].names)}
+            record.sums[group] = Sums(names, record.sums[group].sums[[row[name] for name in names]])
+    record.kinds = {layer: record.kinds[layer] for layer in common("output")}
+    record.flat = {layer: record.flat[layer] for layer in common("flat")}
+    record.responded = {layer: record.responded[layer] for layer in common("responded")}

@@ -13,7 +13,7 @@ from bnlm.doctor.diagnosis import Diagnosis
 from bnlm.doctor.facts import facts_of
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History, Observation, Output
-from bnlm.probe import ActivationTap
+from bnlm.probe import ActivationTap, StepRecord
 from bnlm.stats import moment_sums, std_of
 
 
@@ -50,7 +50,8 @@ def check(
             loss.backward()
         finally:
             tap.detach()
-        statistics = _statistics(model, tap)
+        record = tap.record()
+        statistics = _statistics(model, record)
     finally:
         torch.set_rng_state(random)
         for name, parameter in model.named_parameters():
@@ -62,13 +63,12 @@ def check(
             module.training = modes[name]
     history = History(facts)
     history.add_losses([float(loss.detach())])
-    kinds = {layer: record.kind for layer, record in tap.records.items()}
     output = None
-    if tap.outputs:
-        first = tap.outputs[0]
+    if record.losses:
+        first = record.losses[0]
         mean, error, reference, spread = first.values.tolist()
         output = Output(first.kind.removesuffix("_with_logits"), reference, mean, error, spread)
-    history.add(Observation(0, statistics, kinds, output, values_per_channel=tap.values_per_channel))
+    history.add(Observation(0, statistics, record.kinds, output, values_per_channel=record.values_per_channel))
     diagnosis = Diagnosis()
     diagnosis.update(history)
     if table:
@@ -80,20 +80,20 @@ def check(
     return diagnosis.findings
 
 
-def _statistics(model: nn.Module, tap: ActivationTap) -> dict[str, dict[str, float]]:
+def _statistics(model: nn.Module, record: StepRecord) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
 
     def add(statistic: str, name: str, value: Tensor) -> None:
         found.setdefault(statistic, {})[name] = float(value)
 
-    for layer, record in tap.records.items():
-        add("activation_std", layer, std_of(record.output))
-        if record.gradient is not None:
-            add("activation_gradient_std", layer, std_of(record.gradient))
-        if record.responded is not None:
-            add("dead_units", layer, 1 - record.responded.double().mean())
-        if record.flat is not None:
-            add("saturation", layer, record.flat[0] / record.flat[1])
+    for layer, seen in record.activations.items():
+        add("activation_std", layer, std_of(seen.output))
+        if seen.gradient is not None:
+            add("activation_gradient_std", layer, std_of(seen.gradient))
+        if seen.responded is not None:
+            add("dead_units", layer, 1 - seen.responded.double().mean())
+        if seen.flat is not None:
+            add("saturation", layer, seen.flat[0] / seen.flat[1])
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and parameter.numel() > 1:
             add("gradient_std", name, std_of(moment_sums(parameter.grad)))

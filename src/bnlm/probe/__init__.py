@@ -2,7 +2,19 @@
 
 from bnlm.probe.activation_tap import ActivationTap
 from bnlm.probe.loss_record import LossRecord
+from bnlm.probe.moment_table import Sums
+from bnlm.probe.names import Names
 from bnlm.probe.records import ActivationRecord, ParameterRecord, StepRecord
 from bnlm.probe.step_probe import StepProbe, Wanted
 
-__all__ = ["ActivationRecord", "ActivationTap", "LossRecord", "ParameterRecord", "StepProbe", "StepRecord", "Wanted"]
+__all__ = [
+    "ActivationRecord",
+    "ActivationTap",
+    "LossRecord",
+    "Names",
+    "ParameterRecord",
+    "StepProbe",
+    "StepRecord",
+    "Sums",
+    "Wanted",
+]

@@ -1,30 +1,29 @@
 """Sees activations wherever they are: modules (`nn.Tanh`) and calls (`torch.tanh(x)`, `F.relu(x)`, `x.sigmoid()`)."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils.hooks import RemovableHandle
 
-from bnlm.probe.loss_record import LOSS_FUNCTIONS, LossRecord, loss_record
-from bnlm.probe.records import ActivationRecord
-from bnlm.probe.reduction import Seen, add_to_records
+from bnlm.probe.loss_record import LOSS_FUNCTIONS, loss_record
+from bnlm.probe.moment_table import MAX_WAITING, Flat, MomentTable
+from bnlm.probe.names import Names, calling_modules
+from bnlm.probe.records import StepRecord
+from bnlm.probe.reduction import Seen, count
 from bnlm.probe.torch_functions import ACTIVATION_FUNCTIONS, BACKWARD, BATCH_NORMS, CHANNEL_DIMS
-from bnlm.stats import bounded, channel_dim_of, limits_from_call
-
-#: Elements of copies that wait to be reduced: together they take fewer calls, but they take memory.
-MAX_WAITING = 1 << 21
+from bnlm.stats import bounded, channel_dim_of, histogram, limits_from_call
 
 #: Within it no mode sees what is called: the probe's own work would pass through the tap, call by call.
 unseen = torch._C.DisableTorchFunction
 
 
 class ActivationTap(TorchFunctionMode):
-    """While entered, reduces each activation that `root` computes in training mode to an `ActivationRecord`.
+    """While entered, takes in each activation that `root` computes in training mode.
 
     A layer's name is its module path (`encoder.act`); for a call inside another module that path and the function's
     name (`encoder.tanh`, or `tanh` in the root itself), with `_1`, `_2`, ... for repetitions within one forward.
@@ -37,53 +36,41 @@ class ActivationTap(TorchFunctionMode):
         histograms: Also count histograms of outputs and their gradients.
         maps: Also keep which outputs of bounded activations are flat, `(examples, units)`.
         losses: Also look at what goes into the loss functions.
+        names: Of the root, if they are known already.
     """
 
-    def __init__(self, root: nn.Module, histograms: bool = False, maps: bool = False, losses: bool = False) -> None:
+    def __init__(
+        self,
+        root: nn.Module,
+        histograms: bool = False,
+        maps: bool = False,
+        losses: bool = False,
+        names: Names | None = None,
+    ) -> None:
         super().__init__()
-        self.outputs: list[LossRecord] | None = [] if losses else None
-        self.values_per_channel: dict[str, int] = {}
         self.root = root
         self.histograms = histograms
         self.maps = maps
-        self.records: dict[str, ActivationRecord] = {}
+        self.losses = losses
+        self.table = MomentTable()
         self.on = False
+        self._record = StepRecord()
         self._entered = False
-        self._handles: list[RemovableHandle] = []
-        self._names: dict[int, str] = {}
-        self._stack: list[tuple[str, bool]] = []
+        self._names = Names(root) if names is None else names
         self._calls: Counter[str] = Counter()
         self._used: set[str] = set()
         self._channel_dims: dict[torch.Size, int] = {}
         self._seen: list[Seen] = []
-        self._gradients: list[tuple[str, Tensor]] = []
-        self._waiting = 0  # elements in these two
+        self._waiting = 0  # elements of these
 
     def attach(self) -> None:
         """Start to look."""
-        compiled = False
-        for path, module in self.root.named_modules():
-            # torch.compile wraps a module under this name, which its author never wrote.
-            parts = [part for part in path.split(".") if part != "_orig_mod"]
-            self._names[id(module)] = ".".join(parts)
-            compiled = compiled or len(parts) < len(path.split("."))
-        if compiled:  # such a wrapper warns of hooks for all modules
-            for module in self.root.modules():
-                self._handles.append(module.register_forward_pre_hook(self._enter_module))
-                self._handles.append(module.register_forward_hook(self._leave_module, always_call=True))
-        else:  # two hooks for all modules of the process are cheaper than two for each module
-            self._handles.append(register_module_forward_pre_hook(self._enter_module))
-            self._handles.append(register_module_forward_hook(self._leave_module, always_call=True))
         self.on = True
         self._resume()
 
     def detach(self) -> None:
         """Stop looking; leaves the stack of modes once no other mode lies on top of this one."""
         self.on = False
-        self._reduce()
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
         self.pause()
 
     def pause(self) -> None:
@@ -101,48 +88,54 @@ class ActivationTap(TorchFunctionMode):
 
     def next_forward(self) -> None:
         """A new forward begins: its first tanh is the layer `tanh` again, not `tanh_1`."""
-        self._reduce()
         self._resume()
         self._calls.clear()
         self._used.clear()
-        self._stack.clear()
 
-    def _enter_module(self, module: nn.Module, args: Any) -> None:
-        path = self._names.get(id(module))
-        if path is None:  # not a part of root: what it calls belongs to the module around it
-            self._stack.append((self._stack[-1][0] if self._stack else "", False))
-        else:
-            self._stack.append((path, type(module).__module__ == nn.Tanh.__module__))
-
-    def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._stack:
-            self._stack.pop()
+    def record(self) -> StepRecord:
+        """Reduce what waits, and return all that was seen; to be called once, after `detach`."""
+        self._count()
+        self._record.responded = {layer: units for layer, units in self._record.responded.items() if len(units)}
+        self._record.sums = self.table.sums()
+        return self._record
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if self.outputs is not None and func in LOSS_FUNCTIONS and self.root.training:
+        watched = _WATCHED.get(func)
+        if watched is None:
+            return func(*args, **(kwargs or {}))
+        watch, what = watched
+        return watch(self, func, what, args, kwargs or {})
+
+    def _layer_called(self, func: Callable[..., Any], channel_dim: int, args: Any, kwargs: dict[str, Any]) -> Any:
+        if func in BATCH_NORMS:
+            x = args[0] if args else kwargs["input"]
+            if x.ndim >= 2 and x.shape[1]:
+                self._record.values_per_channel[self._caller()[0]] = x.numel() // x.shape[1]
+        output = func(*args, **kwargs)
+        if isinstance(output, Tensor):
+            self._channel_dims[output.shape] = channel_dim
+        return output
+
+    def _backward_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
+        output = func(*args, **kwargs)
+        with unseen():
+            self.next_forward()
+        return output
+
+    def _loss_called(self, func: Callable[..., Any], kind: str, args: Any, kwargs: dict[str, Any]) -> Any:
+        if self.losses and self.root.training:
             with unseen():
-                self._record_loss(func, args, kwargs)
-        channel_dim = CHANNEL_DIMS.get(func)
-        if channel_dim is not None:
-            if func in BATCH_NORMS and self._stack:
-                x = args[0] if args else kwargs["input"]
-                if x.ndim >= 2 and x.shape[1]:
-                    self.values_per_channel[self._stack[-1][0]] = x.numel() // x.shape[1]
-            output = func(*args, **kwargs)
-            if isinstance(output, Tensor):
-                self._channel_dims[output.shape] = channel_dim
-            return output
-        if func in BACKWARD:
-            output = func(*args, **kwargs)
-            with unseen():
-                self.next_forward()
-            return output
-        kind = ACTIVATION_FUNCTIONS.get(func)
+                given = dict(zip(("input", "target"), args, strict=False)) | kwargs
+                record = loss_record(kind, given["input"], given["target"], given.get("ignore_index", -100))
+            if record is not None:
+                self._record.losses.append(record)
+        return func(*args, **kwargs)
+
+    def _activation_called(self, func: Callable[..., Any], kind: str, args: Any, kwargs: dict[str, Any]) -> Any:
         # Inside a backward pass: activation checkpointing computes again what has been seen already.
-        if kind is None or not self.on or not self.root.training or torch._C._current_graph_task_id() != -1:
+        if not self.on or not self.root.training or torch._C._current_graph_task_id() != -1:
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
         values, mapped = _values_of(x)
@@ -159,41 +152,37 @@ class ActivationTap(TorchFunctionMode):
             return output
         layer = self._layer(kind)
         seen = _copied(values, mapped, channel_dim)
-        of_units = _behind(channel_dim, mapped)
-        self._seen.append(Seen(layer, kind, pre_activation, seen, of_units, limits_from_call(kind, args, kwargs)))
+        if self.histograms and layer not in self._record.kinds:
+            self._record.histograms.setdefault("activations", {})[layer] = histogram(seen)
+        self._record.kinds[layer] = kind
+        self.table.add("output", [layer], Flat(seen.reshape(-1), [seen.numel()]))
+        self.table.add("input", [layer], Flat(pre_activation.reshape(-1), [pre_activation.numel()]))
         if values.requires_grad:
             values.register_hook(lambda gradient: self._keep_gradient(layer, gradient, mapped, channel_dim))
-        self._wait(2 * seen.numel())
+        limits = limits_from_call(kind, args, kwargs)
+        self._seen.append(Seen(layer, kind, seen, _behind(channel_dim, mapped), limits))
+        self._waiting += seen.numel()
+        if self._waiting > MAX_WAITING:
+            self._count()
         return output
 
     def _keep_gradient(self, layer: str, gradient: Tensor, mapped: int | None, channel_dim: int) -> None:
         if self.on:
             with unseen():
                 seen = _copied(gradient, mapped, channel_dim)
-                self._gradients.append((layer, seen))
-                self._wait(seen.numel())
+                if self.histograms:
+                    of_gradients = self._record.histograms.setdefault("activation_gradients", {})
+                    if layer not in of_gradients:
+                        of_gradients[layer] = histogram(seen)
+                self.table.add("output gradient", [layer], Flat(seen.reshape(-1), [seen.numel()]))
 
-    def _record_loss(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        assert self.outputs is not None
-        given = dict(zip(("input", "target"), args, strict=False)) | kwargs
-        record = loss_record(LOSS_FUNCTIONS[func], given["input"], given["target"], given.get("ignore_index", -100))
-        if record is not None:
-            self.outputs.append(record)
-
-    def _wait(self, elements: int) -> None:
-        self._waiting += elements
-        if self._waiting > MAX_WAITING:
-            self._reduce()
-
-    def _reduce(self) -> None:
-        """Pool into the records what was seen since the last time."""
-        seen, gradients = self._seen, self._gradients
-        self._seen, self._gradients, self._waiting = [], [], 0
-        if seen or gradients:
-            add_to_records(self.records, seen, gradients, self.histograms, self.maps)
+    def _count(self) -> None:
+        seen, self._seen, self._waiting = self._seen, [], 0
+        if seen:
+            count(self._record, seen, self.maps)
 
     def _layer(self, kind: str) -> str:
-        path, is_activation_module = self._stack[-1] if self._stack else ("", False)
+        path, is_activation_module = self._caller()
         layer = path if is_activation_module else f"{path}.{kind}".lstrip(".")
         while True:
             call = self._calls[layer]
@@ -202,6 +191,26 @@ class ActivationTap(TorchFunctionMode):
             if name not in self._used:  # `act_1` may be a module of its own, beside `act` called twice
                 self._used.add(name)
                 return name
+
+    def _caller(self) -> tuple[str, bool]:
+        """Return the path of the innermost module of the root that is being called, and whether it is an activation.
+
+        What a module calls that is not a part of root, a part of root calls through it.
+        """
+        for depth, module in enumerate(calling_modules()):
+            path = self._names.path_of(module)
+            if path is not None:
+                return path, depth == 0 and type(module).__module__ == nn.Tanh.__module__
+        return "", False
+
+
+#: By function of torch: what watches its calls, and what that has to know of it.
+_WATCHED: dict[Callable[..., Any], tuple[Callable[..., Any], Any]] = {
+    **{function: (ActivationTap._activation_called, kind) for function, kind in ACTIVATION_FUNCTIONS.items()},
+    **{function: (ActivationTap._layer_called, dim) for function, dim in CHANNEL_DIMS.items()},
+    **{function: (ActivationTap._loss_called, kind) for function, kind in LOSS_FUNCTIONS.items()},
+    **dict.fromkeys(BACKWARD, (ActivationTap._backward_called, None)),
+}
 
 
 def _values_of(x: Any) -> tuple[Tensor | None, int | None]:

@@ -1,12 +1,13 @@
 """What one observed optimizer step leaves behind: sums on the device, nothing larger than a histogram or a map."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from bnlm.probe.loss_record import LossRecord
-from bnlm.stats import pooled
+from bnlm.probe.moment_table import Sums
 
 
 @dataclass
@@ -34,26 +35,13 @@ class ActivationRecord:
     gradient_histogram: Tensor | None = None
     flat_map: Tensor | None = None
 
-    def add(self, other: "ActivationRecord") -> None:
-        """Pool the same activation of a further micro-batch, or of another process, into this record."""
-        self.output = pooled(self.output, other.output)
-        self.input = pooled(self.input, other.input)
-        if self.gradient is not None and other.gradient is not None:
-            self.gradient = pooled(self.gradient, other.gradient)
-        if self.flat is not None and other.flat is not None:
-            self.flat = self.flat + other.flat
-        if self.responded is not None and other.responded is not None:
-            # Of another number (of positions in sequences of another length) they are not the same units.
-            same = self.responded.shape == other.responded.shape
-            self.responded = self.responded | other.responded if same else None
-
 
 @dataclass
 class ParameterRecord:
     """One parameter in one step: moment sums `(3,)` of its gradient (before clipping), its data and its change."""
 
     shape: torch.Size
-    data: Tensor
+    data: Tensor | None = None
     gradient: Tensor | None = None
     update: Tensor | None = None
     gradient_histogram: Tensor | None = None
@@ -64,12 +52,50 @@ class StepRecord:
     """All that was seen of one optimizer step.
 
     Attributes:
-        activations, parameters: By layer and by parameter.
+        sums: Moment sums by group: `output`, `input` and `output gradient` of layers, `data`, `gradient` and `update`
+            of parameters.
+        kinds: By layer, torch's name of the function.
+        flat, responded: By layer, see `ActivationRecord`.
+        histograms: By group (`activations`, `activation_gradients`, `gradients`) and name.
+        maps: By layer, see `ActivationRecord.flat_map`.
+        shapes: By parameter.
         losses: The calls of loss functions, in their order.
         values_per_channel: By module path of a BatchNorm, how many values its last batch had per channel.
     """
 
-    activations: dict[str, ActivationRecord] = field(default_factory=dict)
-    parameters: dict[str, ParameterRecord] = field(default_factory=dict)
+    sums: dict[str, Sums] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    flat: dict[str, Tensor] = field(default_factory=dict)
+    responded: dict[str, Tensor] = field(default_factory=dict)
+    histograms: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    shapes: dict[str, torch.Size] = field(default_factory=dict)
     losses: list[LossRecord] = field(default_factory=list)
     values_per_channel: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def activations(self) -> dict[str, ActivationRecord]:
+        """Each layer by itself."""
+        output, before, gradient = (self._rows(group) for group in ("output", "input", "output gradient"))
+        of_outputs, of_gradients = (self.histograms.get(g, {}) for g in ("activations", "activation_gradients"))
+        return {
+            name: ActivationRecord(
+                kind, output[name], before[name], gradient.get(name), self.flat.get(name), self.responded.get(name),
+                of_outputs.get(name), of_gradients.get(name), self.maps.get(name),
+            )
+            for name, kind in self.kinds.items()
+        }  # fmt: skip
+
+    @property
+    def parameters(self) -> dict[str, ParameterRecord]:
+        """Each parameter by itself."""
+        data, gradient, update = (self._rows(group) for group in ("data", "gradient", "update"))
+        histograms = self.histograms.get("gradients", {})
+        return {
+            name: ParameterRecord(shape, data.get(name), gradient.get(name), update.get(name), histograms.get(name))
+            for name, shape in self.shapes.items()
+        }
+
+    def _rows(self, group: str) -> Mapping[str, Tensor]:
+        of_group = self.sums.get(group)
+        return {} if of_group is None else dict(zip(of_group.names, of_group.sums.unbind(), strict=True))

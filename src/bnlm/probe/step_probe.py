@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from bnlm.probe.activation_tap import ActivationTap, unseen
-from bnlm.probe.records import ParameterRecord, StepRecord
+from bnlm.probe.moment_table import Flat, MomentTable, Sums, joined_copy
+from bnlm.probe.names import Names
+from bnlm.probe.records import StepRecord
 from bnlm.stats import histogram, moment_sums_of
 
 
@@ -41,31 +43,39 @@ class Wanted:
 class StepProbe:
     """Watches `root` from `attach` until each of `optimizers` has stepped once, or `detach`.
 
-    Everything before that step belongs to it: several micro-batches are pooled. Works on compiled modules: hooks put on
-    one that is compiled already would never fire, so the observed step runs eagerly (the others stay compiled).
+    Everything before that step belongs to it: several micro-batches are pooled. Works on compiled modules, whose
+    compiled code calls nothing that could be seen: the observed step runs eagerly (the others stay compiled).
 
     Args:
         root: The module; its parameter names and module paths name the results.
         optimizers: Those that train it.
         wanted: What to look at.
+        names: Of the root, if they are known already.
     """
 
-    def __init__(self, root: nn.Module, optimizers: Sequence[Optimizer], wanted: Wanted) -> None:
+    def __init__(
+        self, root: nn.Module, optimizers: Sequence[Optimizer], wanted: Wanted, names: Names | None = None
+    ) -> None:
         self.root = root
         self.wanted = wanted
-        self.record = StepRecord()
+        self._names = Names(root) if names is None else names
         self._tap = (
-            ActivationTap(root, wanted.histograms, wanted.maps, wanted.losses)
+            ActivationTap(root, wanted.histograms, wanted.maps, wanted.losses, self._names)
             if wanted.activations or wanted.losses
             else None
         )
+        self._table = MomentTable() if self._tap is None else self._tap.table
+        self._shapes: dict[str, torch.Size] = {}
+        self._histograms: dict[str, Tensor] = {}
+        self._graded: set[str] = set()  # parameters with a gradient
+        self._with_data: set[str] = set()
+        self._optimizers = list(optimizers)
         self._waiting = list(optimizers)
         self._handles: list[RemovableHandle] = []
         self._stance: AbstractContextManager[None] | None = None
-        self._before: list[tuple[str, nn.Parameter, Tensor]] = []  # of the optimizer that is stepping
+        self._before: Flat | list[Tensor] | None = None  # the parameters of the optimizer that is stepping
         self._gradient_scale: Tensor | None = None
         self._saw_backward = False
-        self._named: list[tuple[str, nn.Parameter]] | None = None  # to walk through all modules takes its time
 
     @property
     def done(self) -> bool:
@@ -106,11 +116,12 @@ class StepProbe:
         if self.done:
             return
         self._saw_backward = True
-        self._gradient_scale = gradient_scale
+        # A scaler changes its own in place.
+        self._gradient_scale = None if gradient_scale is None else gradient_scale.detach().clone()
         with unseen():
             self.next_forward()
             if self.wanted.gradients:
-                self._read_gradients(self._parameters(self._waiting), gradient_scale)
+                self._read_gradients(self._names.trained_by(self._waiting))
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -119,26 +130,35 @@ class StepProbe:
         has_closure = _has_closure(args, kwargs)  # which has yet to run
         if not has_closure:
             self.pause()
+        if not (self.wanted.gradients or self.wanted.updates):
+            return
         with unseen():
-            parameters = self._parameters([optimizer])
+            parameters = self._names.trained_by([optimizer])
             if self.wanted.gradients and not self._saw_backward and not has_closure:  # a plain loss.backward()
-                self._read_gradients(parameters, None)
-            if self.wanted.updates or (self.wanted.gradients and has_closure):
-                self._before = [(name, parameter, parameter.detach().clone()) for name, parameter in parameters]
+                self._read_gradients(parameters)
+            names, tensors = [name for name, _ in parameters], [p.detach() for _, p in parameters]
+            if not self.wanted.updates:
+                self._table.add_all("data", names, tensors)
+            elif names:
+                self._shapes |= {name: p.shape for name, p in parameters}
+                self._before = joined_copy(tensors) or [p.clone() for p in tensors]
+                if isinstance(self._before, Flat):
+                    self._table.add("data", names, self._before)
+                else:
+                    self._table.add_all("data", names, self._before)
+            self._with_data.update(names)
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if optimizer not in self._waiting:
             return
         with unseen():
-            self._read_data([(name, before) for name, _, before in self._before])
+            parameters = self._names.trained_by([optimizer])
             if self.wanted.gradients and not self._saw_backward and _has_closure(args, kwargs):  # nobody reported it
-                self._read_gradients(self._parameters([optimizer]), None)
-            if self.wanted.updates and self._before:
-                before, after = [b for _, _, b in self._before], [p for _, p, _ in self._before]
-                for (name, _, _), sums in zip(self._before, moment_sums_of(after, minus=before).unbind(), strict=True):
-                    self.record.parameters[name].update = sums
-            self._before = []
+                self._read_gradients(parameters)
+            if self._before is not None:
+                self._read_updates(parameters, self._before)
+            self._before = None
         self._waiting.remove(optimizer)
         if self.done:
             self._take_off()  # the rest of this batch may hold many steps that are not sampled
@@ -151,66 +171,61 @@ class StepProbe:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._before = []
+        self._before = None
 
     def _take_off(self) -> None:
         # The optimizers' own hooks stay until `detach`: an optimizer that is calling its hooks cannot lose one.
         if self._tap is not None:
             self._tap.detach()
-            self._unscale_activation_gradients()
-            self.record.activations = self._tap.records
-            self.record.losses = self._tap.outputs or []
-            self.record.values_per_channel = self._tap.values_per_channel
         if self._stance is not None:
             self._stance.__exit__(None, None, None)
             self._stance = None
 
-    def _unscale_activation_gradients(self) -> None:
-        assert self._tap is not None
-        if self._gradient_scale is None:
+    @torch.no_grad()
+    def record(self) -> StepRecord:
+        """Reduce what was seen, and return it; to be called once, after `detach`."""
+        self._read_data(self._graded - self._with_data)  # of an optimizer that did not step: a scaler held it back
+        record = StepRecord(sums=self._table.sums()) if self._tap is None else self._tap.record()
+        record.shapes = self._shapes
+        if self._histograms:
+            record.histograms["gradients"] = self._histograms
+        if self._gradient_scale is not None:
+            for group in ("gradient", "output gradient"):
+                if group in record.sums:
+                    record.sums[group].sums = _scaled(record.sums[group].sums, 1 / self._gradient_scale)
+            for group in ("gradients", "activation_gradients"):
+                for counted in record.histograms.get(group, {}).values():
+                    counted[:2] /= self._gradient_scale
+        return record
+
+    def _read_gradients(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> None:
+        there = {name: p.grad for name, p in parameters if p.grad is not None}
+        names = [name for name, _ in parameters]  # one without may have had one from another backward pass
+        self._table.forget("gradient", names)
+        self._graded = self._graded.difference(names).union(there)
+        self._shapes |= {name: p.shape for name, p in parameters if name in there}
+        gradients = [g.to_dense() if g.is_sparse else g for g in there.values()]
+        self._table.add_all("gradient", list(there), gradients)
+        if self.wanted.histograms:
+            for name in names:
+                self._histograms.pop(name, None)
+            self._histograms |= {name: histogram(g) for name, g in zip(there, gradients, strict=True)}
+
+    def _read_updates(self, parameters: Sequence[tuple[str, nn.Parameter]], before: Flat | list[Tensor]) -> None:
+        names, tensors = [name for name, _ in parameters], [p.detach() for _, p in parameters]
+        exact = isinstance(before, Flat) and before.values.dtype in (torch.float32, torch.float64)
+        after = joined_copy(tensors) if exact else None  # bfloat16 would round small steps away
+        if isinstance(before, Flat) and after is not None:
+            self._table.add("update", names, Flat(after.values.sub_(before.values), after.counts))
             return
-        for record in self._tap.records.values():
-            if record.gradient is not None:
-                record.gradient = _scaled(record.gradient, 1 / self._gradient_scale)
-            if record.gradient_histogram is not None:
-                record.gradient_histogram[:2] /= self._gradient_scale
-        self._gradient_scale = None
+        parts = list(before.values.split(before.counts)) if isinstance(before, Flat) else before
+        flat = [t.reshape(b.shape) for t, b in zip(tensors, parts, strict=True)]
+        self._table.add_sums("update", Sums(names, moment_sums_of(flat, minus=parts)))
 
-    def _parameters(self, optimizers: Sequence[Optimizer]) -> list[tuple[str, nn.Parameter]]:
-        """Return the named parameters of `root` that these optimizers train."""
-        if self._named is None:
-            self._named = [(_plain(name), p) for name, p in self.root.named_parameters()]
-        held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-        return [named for named in self._named if id(named[1]) in held]
-
-    def _read_data(self, parameters: Sequence[tuple[str, Tensor]]) -> None:
-        """Make the parameters' records, at their first use: before the step that they are compared with."""
-        new = [(name, data) for name, data in parameters if name not in self.record.parameters]
-        if new:
-            for (name, data), sums in zip(new, moment_sums_of([x for _, x in new]).unbind(), strict=True):
-                self.record.parameters[name] = ParameterRecord(data.shape, sums)
-
-    def _read_gradients(self, parameters: Sequence[tuple[str, nn.Parameter]], scale: Tensor | None) -> None:
-        """Read the gradients, and in the same call the parameters that they belong to where these are unread."""
-        there = [(name, p, p.grad) for name, p in parameters if p.grad is not None]
-        for name, parameter in parameters:  # one from another backward pass, which `zero_grad` has taken away since
-            if parameter.grad is None and name in self.record.parameters:
-                record = self.record.parameters[name]
-                record.gradient = record.gradient_histogram = None
-        if not there:
-            return
-        new = [(name, p) for name, p, _ in there if name not in self.record.parameters]
-        gradients = [g.to_dense() if g.is_sparse else g for _, _, g in there]
-        sums = moment_sums_of([*gradients, *(data for _, data in new)]).unbind()
-        for (name, data), of_data in zip(new, sums[len(there) :], strict=True):
-            self.record.parameters[name] = ParameterRecord(data.shape, of_data)
-        for (name, _, _), gradient, of_gradient in zip(there, gradients, sums, strict=False):
-            record = self.record.parameters[name]
-            record.gradient = of_gradient if scale is None else _scaled(of_gradient, 1 / scale)
-            if self.wanted.histograms:
-                record.gradient_histogram = histogram(gradient)
-                if scale is not None:
-                    record.gradient_histogram[:2] /= scale
+    def _read_data(self, names: set[str]) -> None:
+        if names:
+            there = {name: p.detach() for name, p in self._names.trained_by(self._optimizers) if name in names}
+            self._table.add_all("data", list(there), list(there.values()))
 
 
 def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -219,10 +234,6 @@ def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 def _scaled(sums: Tensor, factor: Tensor) -> Tensor:
-    """Return the moment sums of `factor * x` from those of x."""
-    factor = factor.to(sums.dtype)
-    return sums * torch.stack([torch.ones_like(factor), factor, factor * factor]).reshape(3)
-
-
-def _plain(name: str) -> str:
-    return name.replace("_orig_mod.", "")
+    """Return the moment sums `(n, 3)` of `factor * x` from those of x."""
+    factor = factor.to(sums.device, sums.dtype).reshape(())
+    return sums * torch.stack([torch.ones_like(factor), factor, factor * factor])

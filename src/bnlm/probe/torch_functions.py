@@ -45,5 +45,5 @@ def _channel_dims() -> dict[Callable[..., Any], int]:
 
 
 CHANNEL_DIMS = _channel_dims()
-BATCH_NORMS = frozenset({F.batch_norm, torch.batch_norm})
-BACKWARD = frozenset({Tensor.backward, torch.autograd.backward})
+BATCH_NORMS: frozenset[Callable[..., Any]] = frozenset({F.batch_norm, torch.batch_norm})
+BACKWARD: frozenset[Callable[..., Any]] = frozenset({Tensor.backward, torch.autograd.backward})

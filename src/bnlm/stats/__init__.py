@@ -2,7 +2,16 @@
 
 from bnlm.stats.dead_units import RELU_LIKE, can_die, channel_dim_of, responding_units
 from bnlm.stats.histogram import BINS, bin_edges, histogram
-from bnlm.stats.moments import accumulation_dtype, mean_of, moment_sums, moment_sums_of, pooled, square_sum_of, std_of
+from bnlm.stats.moments import (
+    accumulation_dtype,
+    mean_of,
+    moment_sums,
+    moment_sums_of,
+    moment_sums_of_flat,
+    pooled_by_owner,
+    square_sum_of,
+    std_of,
+)
 from bnlm.stats.ratios import difference, gradient_to_data, update_to_data
 from bnlm.stats.running_statistics import running_statistics_gap
 from bnlm.stats.sampling import MAX_ELEMENTS, bounded
@@ -26,7 +35,8 @@ __all__ = [
     "mean_of",
     "moment_sums",
     "moment_sums_of",
-    "pooled",
+    "moment_sums_of_flat",
+    "pooled_by_owner",
     "responding_units",
     "running_statistics_gap",
     "square_sum_of",

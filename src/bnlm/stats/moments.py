@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 #: Elements that are reduced at a time on the CPU: in float64 they stay in its caches.
-BLOCK = 1 << 17
+BLOCK = 1 << 16
+#: Share of the squares that has to be left about the mean: below it, more than four of 16 digits are lost.
+CANCELLED = 1e-4
 
 
 def accumulation_dtype(device: torch.device) -> torch.dtype:
@@ -43,8 +45,35 @@ def moment_sums_of(tensors: Sequence[Tensor], minus: Sequence[Tensor] | None = N
         rows = [moment_sums_of([t], None if minus is None else [minus[i]])[0] for i, t in enumerate(tensors)]
         return torch.stack([row.to(first) for row in rows])
     if first.type == "cpu":
-        return torch.from_numpy(_reduced_in_blocks(tensors, minus))
+        flat = [t.reshape(-1) for t in tensors]
+        flat_minus = None if minus is None else [t.reshape(-1) for t in minus]
+        return torch.from_numpy(_reduced_in_blocks(flat, [t.numel() for t in flat], flat_minus))
     return _reduced_one_by_one(tensors, minus)
+
+
+@torch.no_grad()
+def moment_sums_of_flat(blocks: Sequence[Tensor], counts: Sequence[Sequence[int]]) -> Tensor:
+    """Return `(n, 3)`: the moment sums of tensors that lie one after the other in blocks of memory.
+
+    Args:
+        blocks: `(n,)` each.
+        counts: For each block, the elements of the tensors in it.
+    """
+    found: list[Tensor] = []
+    start = size = 0
+    for end, block in enumerate((*blocks, None)):
+        if block is not None and (size == 0 or size + block.numel() <= BLOCK):
+            size += block.numel()
+            continue
+        together, sizes = blocks[start:end], [count for of_block in counts[start:end] for count in of_block]
+        if size <= BLOCK and all(sizes) and all(each.device.type == "cpu" for each in together):
+            found.append(torch.from_numpy(_reduced(together, sizes, None)))
+        else:
+            found.append(
+                moment_sums_of([t for b, c in zip(together, counts[start:end], strict=True) for t in b.split(c)])
+            )
+        start, size = end, 0 if block is None else block.numel()
+    return found[0] if len(found) == 1 else torch.cat([each.to(found[0].device) for each in found])
 
 
 class _Room(threading.local):
@@ -52,26 +81,26 @@ class _Room(threading.local):
 
     def __init__(self) -> None:
         self._single: Tensor | None = None
-        self._double: Tensor | None = None
+        self._double = np.empty(0)
 
-    def filled(self, pieces: list[Tensor], size: int, minus: list[Tensor] | None) -> np.ndarray:
+    def filled(self, pieces: Sequence[Tensor], minus: Sequence[Tensor] | None, size: int) -> np.ndarray:
         """Return the pieces, flat and of `size` elements together, less those of `minus`, in float64."""
-        if self._double is None:
-            self._double = torch.empty(BLOCK, dtype=torch.float64)
+        if not len(self._double):
+            self._double = np.empty(BLOCK)
         out = self._double[:size]
-        out.copy_(self._joined(pieces, size))
+        np.copyto(out, self._joined(pieces, size).numpy())
         if minus is not None:
-            out -= self._joined(minus, size)
-        return out.numpy()
+            out -= self._joined(minus, size).numpy()
+        return out
 
-    def _joined(self, pieces: list[Tensor], size: int) -> Tensor:
-        if len(pieces) == 1:
-            return pieces[0]
+    def _joined(self, pieces: Sequence[Tensor], size: int) -> Tensor:
         if any(piece.dtype != torch.float32 for piece in pieces):
             return torch.cat([piece.double() for piece in pieces])
+        if len(pieces) == 1:
+            return pieces[0]
         if self._single is None:
             self._single = torch.empty(BLOCK)
-        return torch.cat(pieces, out=self._single[:size])  # converted afterwards: twice as fast
+        return torch.cat(list(pieces), out=self._single[:size])  # converted afterwards: twice as fast
 
 
 _room = _Room()
@@ -95,48 +124,40 @@ def _blocks(counted: Sequence[int]) -> Iterator[list[tuple[int, int, int]]]:
         yield block
 
 
-def _reduced_in_blocks(tensors: Sequence[Tensor], minus: Sequence[Tensor] | None) -> np.ndarray:
-    flat = [t.reshape(-1) for t in tensors]
-    flat_minus = None if minus is None else [t.reshape(-1) for t in minus]
-    counted = [t.numel() for t in flat]
-    if sum(counted) <= BLOCK and all(counted):
-        return _reduced(flat, counted, flat_minus)
-    parts: list[np.ndarray] = [np.empty((0, 3))]
+def _reduced_in_blocks(flat: Sequence[Tensor], counts: Sequence[int], minus: Sequence[Tensor] | None) -> np.ndarray:
+    if sum(counts) <= BLOCK and all(counts):
+        return _reduced(flat, counts, minus)
+    parts = [np.empty((0, 3))]
     owners: list[int] = []  # of each part, which tensor it is of
-    for block in _blocks(counted):
+    for block in _blocks(counts):
         pieces = [flat[index][start:end] for index, start, end in block]
-        others = None if flat_minus is None else [flat_minus[index][start:end] for index, start, end in block]
+        others = None if minus is None else [minus[index][start:end] for index, start, end in block]
         parts.append(_reduced(pieces, [end - start for _, start, end in block], others))
         owners += [index for index, _, _ in block]
-    return _joined(np.concatenate(parts), np.array(owners, dtype=int), len(flat))
-
-
-@np.errstate(all="ignore")
-def _joined(parts: np.ndarray, owners: np.ndarray, tensors: int) -> np.ndarray:
-    """Return `(tensors, 3)` from the moment sums `(parts, 3)` of their parts: `pooled`, of many at once."""
-    sums = np.zeros((tensors, 3))
-    np.add.at(sums, owners, parts)
-    means = sums[:, 1] / sums[:, 0]
-    between = parts[:, 0] * (parts[:, 1] / parts[:, 0] - means[owners]) ** 2
-    np.add.at(sums[:, 2], owners, between)
-    return sums
+    return pooled_by_owner(torch.from_numpy(np.concatenate(parts)), owners, len(flat)).numpy()
 
 
 @np.errstate(all="ignore")  # nan and inf are what is to be reported
-def _reduced(pieces: list[Tensor], counted: list[int], minus: list[Tensor] | None) -> np.ndarray:
-    """Return `(len(pieces), 3)`: the moment sums of flat tensors, none empty, that fill a block at most."""
-    starts = [0, *accumulate(counted)]
-    x = _room.filled(pieces, starts.pop(), minus)
-    sums = np.empty((len(counted), 3))
-    sums[:, 0] = counted
+def _reduced(flat: Sequence[Tensor], counts: Sequence[int], minus: Sequence[Tensor] | None) -> np.ndarray:
+    """Return `(len(counts), 3)`: the moment sums of parts of flat tensors, none empty, that fill a block at most."""
+    starts = [0, *accumulate(counts)]
+    size = starts.pop()
+    x = _room.filled(flat, minus, size)
+    sums = np.empty((len(counts), 3))
+    sums[:, 0] = counts
     np.add.reduceat(x, starts, out=sums[:, 1])
+    means = sums[:, 1] / sums[:, 0]
     np.multiply(x, x, out=x)
     squares = np.add.reduceat(x, starts)
-    np.subtract(squares, sums[:, 1] ** 2 / sums[:, 0], out=sums[:, 2])
-    for index in np.flatnonzero(~(sums[:, 2] > 1e-4 * squares) & (squares != 0)):  # all but constant, or nan
-        x = _room.filled([pieces[index]], counted[index], None if minus is None else [minus[index]])
-        x -= sums[index, 1] / counted[index]
-        sums[index, 2] = x @ x
+    np.subtract(squares, sums[:, 1] * means, out=sums[:, 2])
+    cancelled = np.flatnonzero(
+        ~(sums[:, 2] > CANCELLED * squares) & (squares != 0)
+    ).tolist()  # all but constant, or nan
+    if cancelled:
+        x = _room.filled(flat, minus, size)
+        for index in cancelled:
+            deviations = x[starts[index] : starts[index] + counts[index]] - means[index]
+            sums[index, 2] = np.einsum("i,i->", deviations, deviations)
     return sums
 
 
@@ -153,14 +174,22 @@ def _reduced_one_by_one(tensors: Sequence[Tensor], minus: Sequence[Tensor] | Non
     return torch.stack([counts, totals, norms * norms], dim=1)
 
 
-def pooled(a: Tensor, b: Tensor) -> Tensor:
-    """Return the moment sums `(..., 3)` of two sets of elements together from those of each.
+def pooled_by_owner(parts: Tensor, owners: Sequence[int], count: int) -> Tensor:
+    """Return `(count, 3)`: the moment sums of each of `count` tensors from those of parts of them.
 
     Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
+
+    Args:
+        parts: `(P, 3)`.
+        owners: Of each part, which tensor it is a part of.
     """
-    (n, total, squares), (m, other_total, other_squares) = a.unbind(-1), b.unbind(-1)
-    between = (m * total - n * other_total).square() / (n * m * (n + m)).clamp_min(1)  # 0 if either is empty
-    return torch.stack([n + m, total + other_total, squares + other_squares + between], dim=-1)
+    index = torch.tensor(owners, dtype=torch.int64, device=parts.device)
+    sums = parts.new_zeros(count, 3).index_add_(0, index, parts)
+    means = (sums[:, 1] / sums[:, 0].clamp_min(1))[index]
+    apart = parts[:, 1] / parts[:, 0].clamp_min(1) - means
+    apart[apart.abs() <= 8 * torch.finfo(parts.dtype).eps * means.abs()] = 0  # the mean of a constant, rounded
+    sums[:, 2].index_add_(0, index, parts[:, 0] * apart.square())
+    return sums
 
 
 def mean_of(sums: Tensor) -> Tensor:

@@ -1,0 +1,108 @@
+"""Moment sums of a step's tensors, by group and name: reduced together, and as late as memory allows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bnlm.stats import moment_sums_of, moment_sums_of_flat, pooled_by_owner
+
+#: Elements of copies that wait to be reduced: together they take fewer calls, but they take memory.
+MAX_WAITING = 1 << 21
+#: Tensors with more elements than this together are reduced at once rather than copied: they have no calls to save.
+MAX_HELD = 1 << 18
+
+
+@dataclass
+class Sums:
+    """Moment sums `(len(names), 3)` (see `stats.moments`), or other numbers in such rows."""
+
+    names: list[str]
+    sums: Tensor
+
+
+@dataclass
+class Flat:
+    """Tensors one after the other in one block of memory `(n,)`, of `counts` elements each."""
+
+    values: Tensor
+    counts: list[int]
+
+
+def joined_copy(tensors: Sequence[Tensor]) -> Flat | None:
+    """Return a copy of small tensors of one kind; None of large ones, and of none."""
+    counts = [t.numel() for t in tensors]
+    if not 0 < sum(counts) <= MAX_HELD or len({(t.dtype, t.device) for t in tensors}) > 1:
+        return None
+    return Flat(torch.cat([t.reshape(-1) for t in tensors]), counts)
+
+
+class MomentTable:
+    """Collects tensors over a step, and reduces what waits in one call: on a small network calls are what costs.
+
+    What comes under one group and name several times is pooled.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[str, list[str], Flat]] = []
+        self._elements = 0
+        self._reduced: dict[str, list[Sums]] = {}
+
+    def add(self, group: str, names: list[str], copy: Flat) -> None:
+        """Take in tensors that nobody else will change."""
+        self._waiting.append((group, names, copy))
+        self._elements += copy.values.numel()
+        if self._elements > MAX_WAITING:
+            self.reduce()
+
+    def add_all(self, group: str, names: list[str], tensors: Sequence[Tensor]) -> None:
+        """Take in tensors: copied, or reduced at once if they are large."""
+        copy = joined_copy(tensors)
+        if copy is not None:
+            self.add(group, names, copy)
+        elif names:
+            self.add_sums(group, Sums(names, moment_sums_of(tensors)))
+
+    def add_sums(self, group: str, sums: Sums) -> None:
+        """Take in what is reduced already."""
+        self._reduced.setdefault(group, []).append(sums)
+
+    def forget(self, group: str, names: Sequence[str]) -> None:
+        """Drop what came in under these names."""
+        if any(waiting == group for waiting, _, _ in self._waiting):
+            self.reduce()
+        dropped = set(names)
+        for part in self._reduced.get(group, ()):
+            rows = [i for i, name in enumerate(part.names) if name not in dropped]
+            part.names, part.sums = [part.names[i] for i in rows], part.sums[rows]
+
+    def reduce(self) -> None:
+        """Reduce what waits."""
+        waiting, self._waiting, self._elements = self._waiting, [], 0
+        if not waiting:
+            return
+        rows = moment_sums_of_flat([f.values for _, _, f in waiting], [f.counts for _, _, f in waiting])
+        start = 0
+        by_group: dict[str, list[Sums]] = {}
+        for group, names, _ in waiting:
+            by_group.setdefault(group, []).append(Sums(names, rows[start : start + len(names)]))
+            start += len(names)
+        for group, parts in by_group.items():
+            self.add_sums(group, _joined(parts))
+
+    def sums(self) -> dict[str, Sums]:
+        """Reduce what waits; return all sums by group, each name once."""
+        self.reduce()
+        return {group: _joined(parts) for group, parts in self._reduced.items()}
+
+
+def _joined(parts: list[Sums]) -> Sums:
+    if len(parts) == 1:
+        return parts[0]
+    names = [name for part in parts for name in part.names]
+    sums = torch.cat([part.sums.to(parts[0].sums.device) for part in parts])
+    row = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    if len(row) == len(names):
+        return Sums(names, sums)
+    return Sums(list(row), pooled_by_owner(sums, [row[name] for name in names], len(row)))

@@ -1,0 +1,58 @@
+"""What the modules and parameters of a network are called, and which module is being called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+from torch.optim import Optimizer
+
+#: Whatever calls a module, torch.nn's `__call__` or a subclass's, runs this.
+_CALL = nn.Module._call_impl.__code__
+
+
+def calling_modules() -> Iterator[nn.Module]:
+    """Yield the modules that are being called, the innermost first.
+
+    They are read from Python's stack: hooks on all modules would slow every call of them down.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is _CALL:
+            yield frame.f_locals["self"]
+        frame = frame.f_back  # type: ignore[assignment]
+
+
+class Names:
+    """Paths of modules and names of parameters, by identity; the network is walked through when a new one turns up.
+
+    What was named stays alive as long as this object, so that no identity is given twice.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        self.root = root
+        self._paths: dict[int, tuple[nn.Module, str | None]] = {}
+        self._named: list[tuple[str, nn.Parameter]] = []
+        self._known: dict[int, nn.Parameter] = {}
+
+    def path_of(self, module: nn.Module) -> str | None:
+        """Return a module's path; None if it is no part of the network."""
+        if id(module) not in self._paths:
+            for path, each in self.root.named_modules():
+                self._paths[id(each)] = each, _plain(path)
+            self._paths.setdefault(id(module), (module, None))
+        return self._paths[id(module)][1]
+
+    def trained_by(self, optimizers: Sequence[Optimizer]) -> list[tuple[str, nn.Parameter]]:
+        """Return the network's parameters that these optimizers hold, in its order."""
+        held = {id(p): p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+        if not held.keys() <= self._known.keys():
+            self._named = [(_plain(name), p) for name, p in self.root.named_parameters()]
+            self._known = {id(p): p for _, p in self._named} | held
+        return [named for named in self._named if id(named[1]) in held]
+
+
+def _plain(path: str) -> str:
+    """Return a path without the name under which torch.compile wraps a module, which its author never wrote."""
+    return ".".join(part for part in path.split(".") if part != "_orig_mod") if "_orig_mod" in path else path
