@@ -130,6 +130,11 @@ class History:
         return self.first_loss
 
     @property
+    def wants_references(self) -> bool:
+        """Whether a further batch would make the reference more exact."""
+        return len(self.references) < WINDOW
+
+    @property
     def first_loss(self) -> float:
         return statistics.fmean(self.first_losses) if self.first_losses else math.nan
 
@@ -142,7 +147,7 @@ class History:
         self.observed += 1
         output = observation.output
         # The targets' mean square in one batch strays far from the true one; of classes it is the same each time.
-        if output is not None and math.isfinite(output.reference) and len(self.references) < WINDOW:
+        if output is not None and math.isfinite(output.reference) and self.wants_references:
             self.references.append(output.reference)
         norm = observation.gradient_norm
         if norm is not None and math.isfinite(norm) and len(self.early_norms) < EARLY_OBSERVED:

@@ -45,13 +45,15 @@ class MomentTable:
     """
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[str, list[str], Flat]] = []
+        self._waiting: dict[str, tuple[list[str], list[Flat]]] = {}
         self._elements = 0
         self._reduced: dict[str, list[Sums]] = {}
 
-    def add(self, group: str, names: list[str], copy: Flat) -> None:
+    def add(self, group: str, names: Sequence[str], copy: Flat) -> None:
         """Take in tensors that nobody else will change."""
-        self._waiting.append((group, names, copy))
+        known, copies = self._waiting.setdefault(group, ([], []))
+        known += names
+        copies.append(copy)
         self._elements += copy.values.numel()
         if self._elements > MAX_WAITING:
             self.reduce()
@@ -70,7 +72,7 @@ class MomentTable:
 
     def forget(self, group: str, names: Sequence[str]) -> None:
         """Drop what came in under these names."""
-        if any(waiting == group for waiting, _, _ in self._waiting):
+        if group in self._waiting:
             self.reduce()
         dropped = set(names)
         for part in self._reduced.get(group, ()):
@@ -79,17 +81,13 @@ class MomentTable:
 
     def reduce(self) -> None:
         """Reduce what waits."""
-        waiting, self._waiting, self._elements = self._waiting, [], 0
-        if not waiting:
-            return
-        rows = moment_sums_of_flat([f.values for _, _, f in waiting], [f.counts for _, _, f in waiting])
-        start = 0
-        by_group: dict[str, list[Sums]] = {}
-        for group, names, _ in waiting:
-            by_group.setdefault(group, []).append(Sums(names, rows[start : start + len(names)]))
-            start += len(names)
-        for group, parts in by_group.items():
-            self.add_sums(group, _joined(parts))
+        waiting, self._waiting, self._elements = self._waiting, {}, 0
+        copies = [copy for _, of_group in waiting.values() for copy in of_group]
+        if copies:
+            rows = moment_sums_of_flat([copy.values for copy in copies], [copy.counts for copy in copies])
+            parts = rows.split([len(names) for names, _ in waiting.values()])
+            for (group, (names, _)), sums in zip(waiting.items(), parts, strict=True):
+                self.add_sums(group, Sums(names, sums))
 
     def sums(self) -> dict[str, Sums]:
         """Reduce what waits; return all sums by group, each name once."""
@@ -98,11 +96,9 @@ class MomentTable:
 
 
 def _joined(parts: list[Sums]) -> Sums:
-    if len(parts) == 1:
+    if len(parts) == 1 and len(set(parts[0].names)) == len(parts[0].names):
         return parts[0]
     names = [name for part in parts for name in part.names]
     sums = torch.cat([part.sums.to(parts[0].sums.device) for part in parts])
     row = {name: index for index, name in enumerate(dict.fromkeys(names))}
-    if len(row) == len(names):
-        return Sums(names, sums)
     return Sums(list(row), pooled_by_owner(sums, [row[name] for name in names], len(row)))

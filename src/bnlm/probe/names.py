@@ -44,13 +44,14 @@ class Names:
             self._paths.setdefault(id(module), (module, None))
         return self._paths[id(module)][1]
 
-    def trained_by(self, optimizers: Sequence[Optimizer]) -> list[tuple[str, nn.Parameter]]:
-        """Return the network's parameters that these optimizers hold, in its order."""
+    def trained_by(self, optimizers: Sequence[Optimizer]) -> tuple[list[str], list[nn.Parameter]]:
+        """Return the names, and the network's parameters that these optimizers hold, in its order."""
         held = {id(p): p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
         if not held.keys() <= self._known.keys():
             self._named = [(_plain(name), p) for name, p in self.root.named_parameters()]
             self._known = {id(p): p for _, p in self._named} | held
-        return [named for named in self._named if id(named[1]) in held]
+        named = self._named if len(self._named) == len(held) else [n for n in self._named if id(n[1]) in held]
+        return [name for name, _ in named], [p for _, p in named]
 
 
 def _plain(path: str) -> str:

@@ -38,9 +38,9 @@ def count(record: StepRecord, seen: Sequence[Seen], maps: bool) -> None:
             _add_responded(record, each, responding_units(each.kind, output, each.channel_dim, each.limits))
     for (kind, shape, channel_dim, limits, _, device), of_kind in alike.items():
         on_flat = flat(kind, torch.stack([each.output for each in of_kind]), limits)
-        counts = on_flat.reshape(len(of_kind), -1).sum(dim=1).to(accumulation_dtype(device))
-        looked_at = torch.full_like(counts, shape.numel())
-        for each, of_layer in zip(of_kind, torch.stack([counts, looked_at], dim=1).unbind(), strict=True):
+        counts = torch.full((len(of_kind), 2), float(shape.numel()), dtype=accumulation_dtype(device), device=device)
+        torch.sum(on_flat.reshape(len(of_kind), -1), dim=1, out=counts[:, 0])
+        for each, of_layer in zip(of_kind, counts.unbind(), strict=True):
             known = record.flat.get(each.layer)
             record.flat[each.layer] = of_layer if known is None else known + of_layer
         if len(shape) < 2:

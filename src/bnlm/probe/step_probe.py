@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from bnlm.probe.activation_tap import ActivationTap, unseen
-from bnlm.probe.moment_table import Flat, MomentTable, Sums, joined_copy
+from bnlm.probe.moment_table import MomentTable
 from bnlm.probe.names import Names
+from bnlm.probe.parameter_tap import ParameterTap
 from bnlm.probe.records import StepRecord
-from bnlm.stats import histogram, moment_sums_of
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,10 @@ class StepProbe:
             else None
         )
         self._table = MomentTable() if self._tap is None else self._tap.table
-        self._shapes: dict[str, torch.Size] = {}
-        self._histograms: dict[str, Tensor] = {}
-        self._graded: set[str] = set()  # parameters with a gradient
-        self._with_data: set[str] = set()
-        self._optimizers = list(optimizers)
+        self._parameters = ParameterTap(self._names, self._table, wanted.histograms and wanted.gradients)
         self._waiting = list(optimizers)
         self._handles: list[RemovableHandle] = []
         self._stance: AbstractContextManager[None] | None = None
-        self._before: Flat | list[Tensor] | None = None  # the parameters of the optimizer that is stepping
         self._gradient_scale: Tensor | None = None
         self._saw_backward = False
 
@@ -106,7 +101,6 @@ class StepProbe:
         if self._tap is not None:
             self._tap.pause()
 
-    @torch.no_grad()
     def after_backward(self, gradient_scale: Tensor | None = None) -> None:
         """Read the gradients as they are now: reduced over processes, not clipped.
 
@@ -121,44 +115,27 @@ class StepProbe:
         with unseen():
             self.next_forward()
             if self.wanted.gradients:
-                self._read_gradients(self._names.trained_by(self._waiting))
+                self._parameters.read_gradients(self._waiting)
 
-    @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if optimizer not in self._waiting:
             return
         has_closure = _has_closure(args, kwargs)  # which has yet to run
         if not has_closure:
             self.pause()
-        if not (self.wanted.gradients or self.wanted.updates):
-            return
         with unseen():
-            parameters = self._names.trained_by([optimizer])
             if self.wanted.gradients and not self._saw_backward and not has_closure:  # a plain loss.backward()
-                self._read_gradients(parameters)
-            names, tensors = [name for name, _ in parameters], [p.detach() for _, p in parameters]
-            if not self.wanted.updates:
-                self._table.add_all("data", names, tensors)
-            elif names:
-                self._shapes |= {name: p.shape for name, p in parameters}
-                self._before = joined_copy(tensors) or [p.clone() for p in tensors]
-                if isinstance(self._before, Flat):
-                    self._table.add("data", names, self._before)
-                else:
-                    self._table.add_all("data", names, self._before)
-            self._with_data.update(names)
+                self._parameters.read_gradients([optimizer])
+            if self.wanted.gradients or self.wanted.updates:
+                self._parameters.read_data(optimizer, moves=self.wanted.updates)
 
-    @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if optimizer not in self._waiting:
             return
         with unseen():
-            parameters = self._names.trained_by([optimizer])
             if self.wanted.gradients and not self._saw_backward and _has_closure(args, kwargs):  # nobody reported it
-                self._read_gradients(parameters)
-            if self._before is not None:
-                self._read_updates(parameters, self._before)
-            self._before = None
+                self._parameters.read_gradients([optimizer])
+            self._parameters.read_updates()
         self._waiting.remove(optimizer)
         if self.done:
             self._take_off()  # the rest of this batch may hold many steps that are not sampled
@@ -171,7 +148,6 @@ class StepProbe:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._before = None
 
     def _take_off(self) -> None:
         # The optimizers' own hooks stay until `detach`: an optimizer that is calling its hooks cannot lose one.
@@ -184,11 +160,11 @@ class StepProbe:
     @torch.no_grad()
     def record(self) -> StepRecord:
         """Reduce what was seen, and return it; to be called once, after `detach`."""
-        self._read_data(self._graded - self._with_data)  # of an optimizer that did not step: a scaler held it back
+        self._parameters.finish()
         record = StepRecord(sums=self._table.sums()) if self._tap is None else self._tap.record()
-        record.shapes = self._shapes
-        if self._histograms:
-            record.histograms["gradients"] = self._histograms
+        record.shapes = self._parameters.shapes
+        if self._parameters.histograms:
+            record.histograms["gradients"] = self._parameters.histograms
         if self._gradient_scale is not None:
             for group in ("gradient", "output gradient"):
                 if group in record.sums:
@@ -197,35 +173,6 @@ class StepProbe:
                 for counted in record.histograms.get(group, {}).values():
                     counted[:2] /= self._gradient_scale
         return record
-
-    def _read_gradients(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> None:
-        there = {name: p.grad for name, p in parameters if p.grad is not None}
-        names = [name for name, _ in parameters]  # one without may have had one from another backward pass
-        self._table.forget("gradient", names)
-        self._graded = self._graded.difference(names).union(there)
-        self._shapes |= {name: p.shape for name, p in parameters if name in there}
-        gradients = [g.to_dense() if g.is_sparse else g for g in there.values()]
-        self._table.add_all("gradient", list(there), gradients)
-        if self.wanted.histograms:
-            for name in names:
-                self._histograms.pop(name, None)
-            self._histograms |= {name: histogram(g) for name, g in zip(there, gradients, strict=True)}
-
-    def _read_updates(self, parameters: Sequence[tuple[str, nn.Parameter]], before: Flat | list[Tensor]) -> None:
-        names, tensors = [name for name, _ in parameters], [p.detach() for _, p in parameters]
-        exact = isinstance(before, Flat) and before.values.dtype in (torch.float32, torch.float64)
-        after = joined_copy(tensors) if exact else None  # bfloat16 would round small steps away
-        if isinstance(before, Flat) and after is not None:
-            self._table.add("update", names, Flat(after.values.sub_(before.values), after.counts))
-            return
-        parts = list(before.values.split(before.counts)) if isinstance(before, Flat) else before
-        flat = [t.reshape(b.shape) for t, b in zip(tensors, parts, strict=True)]
-        self._table.add_sums("update", Sums(names, moment_sums_of(flat, minus=parts)))
-
-    def _read_data(self, names: set[str]) -> None:
-        if names:
-            there = {name: p.detach() for name, p in self._names.trained_by(self._optimizers) if name in names}
-            self._table.add_all("data", list(there), list(there.values()))
 
 
 def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

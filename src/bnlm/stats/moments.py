@@ -3,7 +3,7 @@
 The sums are float64 where the device has it: the mean of thousands of tanh outputs is close to zero, and a float32 sum
 would lose the digits that matter. The squares are of the deviations from the mean: with plain squares, rounding would
 give a parameter that has one value everywhere a small spread, and what is divided by it would be a huge number. On the
-CPU plain squares are taken first, which is faster, and deviations where those would lose more than four digits of 16.
+CPU plain squares are taken first, which is faster, and deviations where those would lose more than six digits of 16.
 """
 
 import threading
@@ -16,8 +16,8 @@ from torch import Tensor
 
 #: Elements that are reduced at a time on the CPU: in float64 they stay in its caches.
 BLOCK = 1 << 16
-#: Share of the squares that has to be left about the mean: below it, more than four of 16 digits are lost.
-CANCELLED = 1e-4
+#: Share of the squares that has to be left about the mean: below it, more than six of 16 digits are lost.
+CANCELLED = 1e-6
 
 
 def accumulation_dtype(device: torch.device) -> torch.dtype:

@@ -1,0 +1,94 @@
+"""Takes in the parameters of one step: their gradients, what they are before it, and how far it moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bnlm.probe.moment_table import Flat, MomentTable, Sums, joined_copy
+from bnlm.probe.names import Names
+from bnlm.stats import histogram, moment_sums_of
+
+
+class ParameterTap:
+    """Fills the groups `gradient`, `data` and `update` of a table.
+
+    Args:
+        names: Of the network.
+        table: Where the sums go.
+        histograms: Also count histograms of the gradients.
+    """
+
+    def __init__(self, names: Names, table: MomentTable, histograms: bool) -> None:
+        self.names = names
+        self.table = table
+        self.shapes: dict[str, torch.Size] = {}
+        self.histograms: dict[str, Tensor] | None = {} if histograms else None
+        self._graded: dict[str, nn.Parameter] = {}
+        self._with_data: set[str] = set()
+        self._before: tuple[list[str], list[nn.Parameter], Flat | list[Tensor]] | None = None
+
+    @torch.no_grad()
+    def read_gradients(self, optimizers: Sequence[Optimizer]) -> None:
+        """Take in the gradients as they are now, in place of what was read of them before."""
+        names, parameters = self.names.trained_by(optimizers)
+        if self._graded:
+            self.table.forget("gradient", names)
+            for name in names:  # one without may have had one from another backward pass
+                self._graded.pop(name, None)
+        there = {name: p for name, p in zip(names, parameters, strict=True) if p.grad is not None}
+        self._graded |= there
+        self.shapes |= {name: p.shape for name, p in there.items()}
+        gradients = [g.to_dense() if g.is_sparse else g for p in there.values() if (g := p.grad) is not None]
+        self.table.add_all("gradient", list(there), gradients)
+        if self.histograms is not None:
+            for name in names:
+                self.histograms.pop(name, None)
+            self.histograms |= {name: histogram(g) for name, g in zip(there, gradients, strict=True)}
+
+    @torch.no_grad()
+    def read_data(self, optimizer: Optimizer, moves: bool) -> None:
+        """Take in the parameters before their step; with `moves` keep a copy, to see how far the step moves them."""
+        names, parameters = self.names.trained_by([optimizer])
+        if not names:
+            return
+        self._with_data.update(names)
+        if not moves:
+            self.table.add_all("data", names, parameters)
+            return
+        self.shapes |= {name: p.shape for name, p in zip(names, parameters, strict=True)}
+        copy = joined_copy(parameters)
+        if copy is not None:
+            self.table.add("data", names, copy)
+            self._before = names, parameters, copy
+        else:
+            copies = [p.clone() for p in parameters]
+            self.table.add_sums("data", Sums(names, moment_sums_of(copies)))
+            self._before = names, parameters, copies
+
+    @torch.no_grad()
+    def read_updates(self) -> None:
+        """Take in how far the parameters are from what they were."""
+        if self._before is None:
+            return
+        names, parameters, before = self._before
+        self._before = None
+        if isinstance(before, Flat):
+            if before.values.dtype in (torch.float32, torch.float64):
+                after = joined_copy(parameters)
+                assert after is not None
+                self.table.add("update", names, Flat(after.values.sub_(before.values), after.counts))
+                return
+            before = list(before.values.split(before.counts))  # bfloat16 would round small steps away
+        after_each = [p.reshape(b.shape) for p, b in zip(parameters, before, strict=True)]
+        self.table.add_sums("update", Sums(names, moment_sums_of(after_each, minus=before)))
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Take in the parameters with a gradient whose optimizer did not step: a scaler (fp16) held it back."""
+        left = {name: p for name, p in self._graded.items() if name not in self._with_data}
+        if left:
+            self.table.add_all("data", list(left), list(left.values()))
