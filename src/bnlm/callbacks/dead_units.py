@@ -24,7 +24,9 @@ class DeadUnits:
             silent, watched = self._silent.get(layer, (alive, 0))
             if not watched or silent.shape != alive.shape:
                 silent, watched = np.zeros(alive.shape, dtype=np.int32), 0
-            silent, watched = (silent + 1) * ~alive, min(watched + 1, DEAD_WINDOW)
+            silent += 1
+            silent *= ~alive
+            watched = min(watched + 1, DEAD_WINDOW)
             self._silent[layer] = silent, watched
             found[layer] = int(np.count_nonzero(silent >= watched)) / len(silent)
         return found

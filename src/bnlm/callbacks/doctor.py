@@ -101,9 +101,7 @@ class Doctor(Monitor):
 
     def publish(self, trainer: Trainer, seen: ObservedStep) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         assert self._history is not None
-        losses = self._losses.take()
-        if losses is not None:
-            self._history.add_losses(losses.tolist())
+        self._history.add_losses(self._losses.take())
         share, channels = self._lr_share(trainer), seen.values_per_channel
         self._history.add(Observation(seen.step, self.measure(seen), seen.kinds, _output(seen), share, channels))
         return {}, {}
@@ -120,7 +118,7 @@ class Doctor(Monitor):
         self._history = History(facts_of(pl_module, trainer.optimizers), self._total_steps)
         # A scaler (fp16) looks for the largest scale that does not overflow: single steps rightly do.
         self._history.overflows_allowed = 4 if getattr(trainer.precision_plugin, "scaler", None) is not None else 0
-        self._losses.start(trainer.global_step)
+        self._losses.start(trainer)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         self._losses.before_backward(trainer, pl_module, loss)
@@ -143,8 +141,7 @@ class Doctor(Monitor):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.is_global_zero:
-            self._losses.batch_ends(trainer, pl_module, outputs)
+        self._losses.batch_ends(trainer, pl_module, outputs)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_batch_start(
@@ -174,15 +171,14 @@ class Doctor(Monitor):
         if len(watched) == 1 and math.isfinite(train):
             history.validations.append((watched[0], train))
         if history.recent:
-            self.conclude(trainer)
+            self._judge(self._diagnosis.update(history), trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._history is None:
             return
-        losses = self._losses.take()
-        if losses is not None and self._history.recent:
-            self._history.add_losses(losses.tolist())
-            self.conclude(trainer)
+        if self._history.recent:
+            self._history.add_losses(self._losses.take())
+            self._judge(self._diagnosis.update(self._history), trainer)
         self._write(trainer)
         if self.table and trainer.is_global_zero:
             from rich.console import Console
@@ -207,7 +203,10 @@ class Doctor(Monitor):
 
     def conclude(self, trainer: Trainer) -> None:
         assert self._history is not None
-        fresh = self._diagnosis.update(self._history)
+        self._judge(self._diagnosis.follow(self._history), trainer)
+
+    def _judge(self, fresh: list[Finding], trainer: Trainer) -> None:
+        """Tell of new findings, and do what is to be done at a critical one."""
         for finding in fresh:
             _say(f"doctor: {finding.severity} {finding.rule} {finding.name}, step {finding.step}: {finding.message}")
         critical = [finding for finding in fresh if finding.severity == "critical"]

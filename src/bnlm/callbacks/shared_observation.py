@@ -42,6 +42,7 @@ class SharedObservation:
         self._leader: Monitor | None = None
         self._listens_when_due: list[str] = []  # hooks of the leader
         self._due = 0
+        self._batches_left = 0  # that cannot reach the step that is due
         self._step = -1
         self._asked: dict[Monitor, Wanted] = {}
         self._probe: StepProbe | None = None
@@ -85,7 +86,7 @@ class SharedObservation:
             for hook in idle:
                 vars(member)[hook] = None
         self._listen(True)  # the members ask when the first batch begins; what was due in an earlier fit is of others
-        self._due = 0
+        self._due = self._batches_left = 0
 
     def _listen(self, listens: bool) -> None:
         """Have the leader hear of the next batch's parts, or not."""
@@ -139,7 +140,8 @@ class SharedObservation:
         if monitor is not self._leader:
             return
         if self._probe is None:
-            if trainer.global_step >= self._due:
+            self._batches_left -= 1
+            if self._batches_left <= 0 and trainer.global_step >= self._due:
                 self._listen(True)
             return
         if not self._probe.done and trainer.global_step == self._steps_before:
@@ -147,7 +149,10 @@ class SharedObservation:
         self._probe.detach()
         asked, record = self._asked, self._probe.record()
         self._probe, self._asked = None, {}
-        self._listen(trainer.global_step >= self._due)
+        left = self._due - trainer.global_step
+        self._listen(left <= 0)
+        # Counted, for to ask for the step costs as much as all else here: a batch takes one step at most.
+        self._batches_left = left if trainer.lightning_module.automatic_optimization else 0
         if trainer.world_size > 1:
             _pool_over_ranks(record, trainer.world_size)
         for member, wanted in asked.items():

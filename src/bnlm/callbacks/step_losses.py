@@ -22,12 +22,14 @@ class StepLosses:
         self._backward: list[Tensor] = []  # of this batch, should it return none
         self._micro: list[Tensor] = []  # of micro-batches whose step is still to come
         self._step_of_micro = 0
+        self._collects = True
 
-    def start(self, step: int) -> None:
-        """Forget what waited: training starts at `step`."""
+    def start(self, trainer: Trainer) -> None:
+        """Forget what waited: training starts. Only the first process collects."""
         for waiting in (self._waiting, self._backward, self._micro):
             waiting.clear()
-        self._step_of_micro = step
+        self._step_of_micro = trainer.global_step
+        self._collects = len(trainer.optimizers) == 1 and trainer.is_global_zero
 
     def before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Keep a loss of manual optimization, of which a scaler (fp16) may have made a multiple."""
@@ -38,27 +40,32 @@ class StepLosses:
     def batch_ends(self, trainer: Trainer, pl_module: LightningModule, outputs: Any) -> None:
         """Keep the loss that a batch returned: `()`, or several of any shape."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if not isinstance(loss, Tensor) and self._backward:
-            loss = torch.stack(self._backward).mean()
-        self._backward.clear()
-        if isinstance(loss, Tensor) and len(trainer.optimizers) == 1 and len(self._waiting) < MAX_WAITING:
-            self._waiting += self._of_step(trainer, pl_module, loss.detach())
-
-    def take(self) -> Tensor | None:
-        """Return what waited, `(steps,)`, and forget it; None if there was nothing."""
-        if not self._waiting:
-            return None
-        joined = torch.cat([loss.reshape(-1).float() for loss in self._waiting])
-        self._waiting.clear()
-        return joined
-
-    def _of_step(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> list[Tensor]:
-        """Return the loss of the optimizer step that this batch completes, if it does."""
+        if self._backward:
+            if not isinstance(loss, Tensor):
+                loss = torch.stack(self._backward).mean()
+            self._backward.clear()
+        if not self._collects or not isinstance(loss, Tensor) or len(self._waiting) >= MAX_WAITING:
+            return
+        if loss.requires_grad:
+            loss = loss.detach()
         if trainer.accumulate_grad_batches == 1 or not pl_module.automatic_optimization:
-            return [loss]
-        self._micro.append(loss * trainer.accumulate_grad_batches)  # of which Lightning has taken the mean already
-        if trainer.global_step == self._step_of_micro:
+            self._waiting.append(loss)
+        else:
+            self._add_micro(trainer, loss)
+
+    def take(self) -> list[float]:
+        """Return what waited, and forget it."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
             return []
-        of_step, self._step_of_micro = torch.stack(self._micro).mean(), trainer.global_step
-        self._micro.clear()
-        return [of_step]
+        scalars = all(loss.ndim == 0 for loss in waiting)
+        joined = torch.stack(waiting) if scalars else torch.cat([loss.reshape(-1) for loss in waiting])
+        return joined.float().tolist()
+
+    def _add_micro(self, trainer: Trainer, loss: Tensor) -> None:
+        """Take in the loss of a micro-batch, which may complete an optimizer step."""
+        self._micro.append(loss * trainer.accumulate_grad_batches)  # of which Lightning has taken the mean already
+        if trainer.global_step != self._step_of_micro:
+            self._waiting.append(torch.stack(self._micro).mean())
+            self._step_of_micro = trainer.global_step
+            self._micro.clear()

@@ -32,14 +32,17 @@ def write_step(
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             # One event for all: `add_scalar` eighty times would cost more than measuring did.
-            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.compat.proto.event_pb2 import Event
 
-            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+            event = Event()
+            add = event.summary.value.add
+            for tag, value in scalars.items():
+                add(tag=tag, simple_value=value)
             for tag, counted in (histograms or {}).items():
                 if np.isfinite(counted[:2]).all():
-                    values.append(Summary.Value(tag=tag, histo=_histogram_proto(counted)))
-            if values:
-                _file_writer(logger).add_summary(Summary(value=values), step)
+                    add(tag=tag, histo=_histogram_proto(counted))
+            if event.summary.value:
+                _file_writer(logger).add_event(event, step)
         elif scalars:
             logger.log_metrics(dict(scalars), step=step)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bnlm.doctor.finding import SEVERITIES, Finding
-from bnlm.doctor.history import History
+from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import initial_findings
 from bnlm.doctor.loss_rules import loss_findings
 from bnlm.doctor.training_rules import training_findings
@@ -32,6 +32,9 @@ CAUSES: dict[str, tuple[str, ...]] = {
 #: A rule is explained only by an earlier one in this order, or by what was there before the first step.
 ORDER = "R20 R16 R18 R02 R01 R09 R04 R05 R03 R06 R12 R11 R10 R17 R07 R08 R14 R13 R15 R19".split()
 
+#: Observed steps after which a window, once it is full, is judged anew: less than that changes no median.
+WINDOW_EVERY = 4
+
 
 class Diagnosis:
     """The findings of a run so far: a rule is found once, and may become more severe, or a consequence of another."""
@@ -41,8 +44,17 @@ class Diagnosis:
 
     def update(self, history: History) -> list[Finding]:
         """Apply all rules; return the findings that are new or have become more severe."""
+        return self._take(_all_findings(history))
+
+    def follow(self, history: History) -> list[Finding]:
+        """Do as `update` at an observed step; what looks at a window of them waits until it has moved on a little."""
+        if history.observed <= WINDOW or history.observed % WINDOW_EVERY == 0:
+            return self.update(history)
+        return self._take(loss_findings(history))
+
+    def _take(self, findings: Iterator[Finding]) -> list[Finding]:
         fresh: dict[str, Finding] = {}
-        for finding in _all_findings(history):
+        for finding in findings:
             known = self._found.get(finding.rule)
             if known is None or SEVERITIES.index(finding.severity) > SEVERITIES.index(known.severity):
                 kept = finding if known is None else replace(finding, step=known.step)
