@@ -3,7 +3,7 @@
 The sums are float64 where the device has it: the mean of thousands of tanh outputs is close to zero, and a float32 sum
 would lose the digits that matter. The squares are of the deviations from the mean: with plain squares, rounding would
 give a parameter that has one value everywhere a small spread, and what is divided by it would be a huge number. On the
-CPU plain squares are taken first, which is faster, and deviations where those would lose more than six digits of 16.
+CPU plain squares are taken first, which is faster, and deviations where those would lose more than four digits of 16.
 """
 
 import threading
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 #: Elements that are reduced at a time on the CPU: in float64 they stay in its caches.
-BLOCK = 1 << 16
-#: Share of the squares that has to be left about the mean: below it, more than six of 16 digits are lost.
-CANCELLED = 1e-6
+BLOCK = 1 << 18
+#: Share of the squares that has to be left about the mean: below it, more than four of 16 digits are lost.
+CANCELLED = 1e-4
 
 
 def accumulation_dtype(device: torch.device) -> torch.dtype:
@@ -83,15 +83,23 @@ class _Room(threading.local):
         self._single: Tensor | None = None
         self._double = np.empty(0)
 
-    def filled(self, pieces: Sequence[Tensor], minus: Sequence[Tensor] | None, size: int) -> np.ndarray:
-        """Return the pieces, flat and of `size` elements together, less those of `minus`, in float64."""
+    def filled(
+        self, pieces: Sequence[Tensor], minus: Sequence[Tensor] | None, size: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pieces, flat and of `size` elements together, less those of `minus`, in float64.
+
+        Returns:
+            The values, to be overwritten at will, and the same values once more, in any precision that holds them.
+        """
         if not len(self._double):
             self._double = np.empty(BLOCK)
         out = self._double[:size]
-        np.copyto(out, self._joined(pieces, size).numpy())
+        source = self._joined(pieces, size).numpy()
+        np.copyto(out, source)
         if minus is not None:
             out -= self._joined(minus, size).numpy()
-        return out
+            source = out.copy()
+        return out, source
 
     def _joined(self, pieces: Sequence[Tensor], size: int) -> Tensor:
         if any(piece.dtype != torch.float32 for piece in pieces):
@@ -142,7 +150,7 @@ def _reduced(flat: Sequence[Tensor], counts: Sequence[int], minus: Sequence[Tens
     """Return `(len(counts), 3)`: the moment sums of parts of flat tensors, none empty, that fill a block at most."""
     starts = [0, *accumulate(counts)]
     size = starts.pop()
-    x = _room.filled(flat, minus, size)
+    x, source = _room.filled(flat, minus, size)
     sums = np.empty((len(counts), 3))
     sums[:, 0] = counts
     np.add.reduceat(x, starts, out=sums[:, 1])
@@ -150,13 +158,10 @@ def _reduced(flat: Sequence[Tensor], counts: Sequence[int], minus: Sequence[Tens
     np.multiply(x, x, out=x)
     squares = np.add.reduceat(x, starts)
     np.subtract(squares, sums[:, 1] * means, out=sums[:, 2])
-    cancelled = np.flatnonzero(
-        ~(sums[:, 2] > CANCELLED * squares) & (squares != 0)
-    ).tolist()  # all but constant, or nan
-    if cancelled:
-        x = _room.filled(flat, minus, size)
-        for index in cancelled:
-            deviations = x[starts[index] : starts[index] + counts[index]] - means[index]
+    cancelled = ~(sums[:, 2] > CANCELLED * squares) & (squares != 0)  # all but constant, or nan
+    if cancelled.any():
+        for index in np.flatnonzero(cancelled).tolist():
+            deviations = source[starts[index] : starts[index] + counts[index]] - means[index]
             sums[index, 2] = np.einsum("i,i->", deviations, deviations)
     return sums
 
