@@ -14,6 +14,7 @@ from bnlm.callbacks.tensorboard import write_step
 from bnlm.clipping import clipped
 from bnlm.compiled_step import CannotCompileError, CompiledStep
 from bnlm.config import first_line
+from bnlm.direct_update import Update, direct_update
 from bnlm.listeners import is_watched, steps_can_be_direct
 from bnlm.metrics import SplitMetrics, derived_metrics, loss_of, over_replicas
 from bnlm.models import Replicas
@@ -117,6 +118,7 @@ class LanguageModel(LightningModule):
         model, parameters = self.model, list(self.parameters())
         losses: list[Tensor] = []
         compiled: CompiledStep | None = None
+        update: Update | None = None
         for contexts, targets in zip(batch[0].unbind(), batch[1].unbind(), strict=True):
             unseen = bool(losses) or not is_watched(optimizer.optimizer)
             if unseen and compiled is None:
@@ -142,8 +144,10 @@ class LanguageModel(LightningModule):
             elif self.gradient_clip_val is not None:
                 self.clip_gradients(optimizer, self.gradient_clip_val, self.gradient_clip_algorithm)
             if direct:  # LightningOptimizer.step without the hooks in between: it still counts
+                if update is None:
+                    update = direct_update(optimizer.optimizer)
                 optimizer._on_before_step()
-                optimizer.optimizer.step()
+                update()
                 optimizer._on_after_step()
             else:
                 optimizer.step()

@@ -1,10 +1,10 @@
 """Observes one optimizer step of any `nn.Module`, then takes itself off."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from bnlm.probe.moment_table import MomentTable
 from bnlm.probe.names import Names
 from bnlm.probe.parameter_tap import ParameterTap
 from bnlm.probe.records import StepRecord
+
+Hook = TypeVar("Hook", bound=Callable[..., None])
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Wanted:
             self.maps or other.maps,
             self.losses or other.losses,
         )
+
+
+def _of_one_step(hook: Hook) -> Hook:
+    """Mark a hook that may be passed over once the step that is observed has been taken."""
+    hook.needs_every_step = False  # type: ignore[attr-defined]
+    return hook
 
 
 class StepProbe:
@@ -117,6 +125,7 @@ class StepProbe:
             if self.wanted.gradients:
                 self._parameters.read_gradients(self._waiting)
 
+    @_of_one_step
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if optimizer not in self._waiting:
             return
@@ -129,6 +138,7 @@ class StepProbe:
             if self.wanted.gradients or self.wanted.updates:
                 self._parameters.read_data(optimizer, moves=self.wanted.updates)
 
+    @_of_one_step
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if optimizer not in self._waiting:
             return
