@@ -103,11 +103,8 @@ def _network(cfg: DictConfig, data: CharacterDataModule, seed: int) -> tuple[nn.
     )
     initialize = build(cfg.init, "init")
     example, _ = data.some_examples(INIT_EXAMPLES)
-    options: dict[str, Any] = {}
-    if cfg.init.get("residual") is None and getattr(model, "residual", None) is not None:
-        options["residual"] = model.residual  # a model with residual branches names them itself
     try:
-        reports = initialize(model, example=example, generator=torch.Generator().manual_seed(seed), **options)
+        reports = initialize(model, example=example, generator=torch.Generator().manual_seed(seed))
     except (ValueError, TypeError) as error:
         raise refused("init", error) from error
     return model, reports

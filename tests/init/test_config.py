@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 import bnlm.init
-from bnlm.models import MLP
+from bnlm.models import MLP, Transformer
 
 CONF = Path(__file__).parents[2] / "conf"
 GAIN = 5 / 3
@@ -72,6 +72,17 @@ def test_the_new_keys_arrive() -> None:
     wanted = [1.0, GAIN / math.sqrt(200 * 2), GAIN / math.sqrt(50 * 2), 0.1 * 0.5 / math.sqrt(27)]
     assert [report.std_wanted for report in reports] == pytest.approx(wanted)
     assert model.output.linear.bias.count_nonzero() == 27
+
+
+def test_the_transformers_residual_branches_are_scaled_unless_told_otherwise() -> None:
+    model = Transformer(27, 5, n_layer=3, n_head=2, n_embd=8)
+    for overrides, factor in (([], 1 / math.sqrt(6)), (["init.residual=null"], 1.0)):
+        reports = instantiate(load("scaled", *overrides))(model)
+        wanted = {report.layer: report.std_wanted for report in reports}
+        for block in range(3):
+            assert wanted[f"blocks.{block}.attention.projection"] == pytest.approx(0.2 * factor)
+            assert wanted[f"blocks.{block}.mlp.projection"] == pytest.approx(0.2 * factor)
+            assert wanted[f"blocks.{block}.attention.qkv"] == 0.2
 
 
 def test_no_option_is_untested() -> None:

@@ -98,6 +98,19 @@ def test_gpt2s_residual_scaling() -> None:
         assert_close(value, factor * plain.state_dict()[name])
 
 
+def test_auto_takes_the_residual_branches_that_a_model_names() -> None:
+    class Named(Net):
+        residual = r"body\.\d"
+
+    model, pattern = Named(), Named.residual
+    found = {choice: initialize(model, kaiming_normal, residual=choice) for choice in ("auto", pattern, None)}
+    wanted = {choice: [report.std_wanted for report in reports] for choice, reports in found.items()}
+    assert wanted["auto"] == wanted[pattern] != wanted[None]
+    other = Net()
+    other.residual = nn.Dropout()  # a module of that name is no pattern
+    assert [report.std_wanted for report in initialize(other, kaiming_normal, residual="auto")] == wanted[None]
+
+
 def test_the_stream_keeps_its_variance_with_residual_scaling() -> None:
     class Stream(nn.Module):
         def __init__(self) -> None:

@@ -56,9 +56,8 @@ def test_twenty_steps_with_finite_losses(
             normalization=instantiate(factory),
             **{key: value for key, value in SMALL.items() if key in config},
         )
-        residual = {"residual": network.residual} if hasattr(network, "residual") else {}
         generator = torch.Generator().manual_seed(0)
-        instantiate(configs["init"][init])(network, example=inputs[:16], generator=generator, **residual)
+        instantiate(configs["init"][init])(network, example=inputs[:16], generator=generator)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
         for _ in range(20):
             drawn = torch.randint(len(targets), (8,), generator=generator)

@@ -62,7 +62,8 @@ def initialize(
             ``scheme`` (a name such as orthogonal, or a callable), ``gain``, ``scale`` (a factor on the weight) and
             ``bias`` (a standard deviation). Where several match, the later wins.
         residual: Regular expression of the last layer of every residual branch: their weights are multiplied by
-            1 / sqrt(number of branches), see `bnlm.init.settings.residual_factors`.
+            1 / sqrt(number of branches), see `bnlm.init.settings.residual_factors`. ``auto`` takes the one that the
+            model has as its attribute ``residual``, if it has one; None scales nothing.
         rescale: Scales the weights that were drawn until the layers' outputs on ``example`` have the standard deviation
             1, times the factors above.
         example: A batch of inputs: the model's argument, a tuple of its arguments, or a mapping of its keywords.
@@ -80,6 +81,9 @@ def initialize(
             check_size(key, value, BIAS)
     if rescale is not None and example is None:
         raise ValueError("init.rescale=...: needs data; give initialize() an example, a batch of inputs.")
+    if residual == "auto":
+        named = getattr(model, "residual", None)
+        residual = named if isinstance(named, str) else None  # of another's model it may be a module
     layers = find_layers(model)
     plan(layers, None, scheme, gain, bias, output_bias, overrides, residual)  # mistakes show before the model is run
     worked = layers if example is None else find_followers(model, layers, example)
