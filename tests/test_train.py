@@ -82,6 +82,36 @@ def test_summary_losses_are_those_of_the_saved_model(run: Run) -> None:
     )
 
 
+def test_the_summary_knows_the_test_loss_of_the_best_step(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bnlm import evaluate as evaluation
+
+    jump = ["scheduler.milestones=[60]", "scheduler.gamma=300"]  # a learning rate of 30 ruins what was learnt
+    folder = run("a", "trainer.max_steps=100", "trainer.val_check_interval=20", "diagnostics=off", *jump)
+    printed = capsys.readouterr().out
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["best_step"] == saved(folder, "best")["global_step"] == 60
+    assert summary["best_val_loss"] == pytest.approx(scalars(folder)["val/loss"][60])
+    assert summary["best_test_loss"] < summary["test/loss"] - 0.1
+    assert "at step 60, with test loss" in printed
+    for name, expected in (("best", summary["best_test_loss"]), ("last", summary["test/loss"])):
+        monkeypatch.setattr("sys.argv", ["", f"checkpoint={folder}/checkpoints/{name}.ckpt", "split=test", "--json"])
+        capsys.readouterr()
+        evaluation.main()
+        assert json.loads(capsys.readouterr().out)["test/loss"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_last_step_is_the_best_where_it_lies_between_two_validations(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run("a", "trainer.max_steps=70", "trainer.val_check_interval=20", "diagnostics=off")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["best_step"] == saved(folder, "best")["global_step"] == 70
+    assert (summary["best_val_loss"], summary["best_test_loss"]) == (summary["val/loss"], summary["test/loss"])
+    assert "Lowest validation loss" not in capsys.readouterr().out
+
+
 def test_the_number_of_steps_per_batch_does_not_change_the_weights(run: Run) -> None:
     one = run("one", "steps_per_batch=1", "trainer.max_steps=200", "diagnostics=off")
     fifty = run("fifty", "steps_per_batch=50", "trainer.max_steps=200", "diagnostics.every_n_steps=50")

@@ -100,11 +100,10 @@ def _train(cfg: DictConfig, run_folder: Path, checkpoints: Path, overrides: Sequ
         write_replicas(last)
     summary = summarize(cfg, model, data, trainer, seconds, first_step)
     best = checkpoints / "best.ckpt"
-    if trainer.is_global_zero and (not best.exists() or summary["val/loss"] < summary["best_val_loss"]):
-        # The last step lies between two validations, and is better than any of them.
+    if trainer.is_global_zero and summary["best_step"] == trainer.global_step:
+        # It may lie between two validations, and be better than any of them.
         shutil.copyfile(last, checkpoints / "best.ckpt.new")
         os.replace(checkpoints / "best.ckpt.new", best)
-        summary["best_val_loss"] = summary["val/loss"]
     if trainer.is_global_zero:
         try:
             start = data.start_id(data.vocabulary)

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
@@ -34,13 +35,11 @@ def summarize(
         model.log_metrics({tag: value for tag, value in results.items() if tag.startswith("val/")}, trainer.global_step)
     for logger in trainer.loggers:
         logger.finalize("success")
-    best = trainer.checkpoint_callback
-    assert isinstance(best, ModelCheckpoint)
     steps = trainer.global_step - first_step
     return {
         **results,
         "first_loss": model.first_loss,
-        "best_val_loss": math.inf if best.best_model_score is None else float(best.best_model_score),
+        **_best(model, data, trainer, results),
         "steps": trainer.global_step,
         "parameters": sum(p.numel() for p in networks[0].parameters()),
         "replicas": len(networks),
@@ -53,6 +52,31 @@ def summarize(
             **{name: version(name) for name in ("bnlm", "torch", "lightning", "hydra-core")},
         },
     }
+
+
+def _best(
+    model: LanguageModel, data: CharacterDataModule, trainer: Trainer, results: dict[str, float]
+) -> dict[str, float | int]:
+    """Return what the lowest validation loss was, at which step, and the test loss of the model of that step.
+
+    The last step counts with the validations, between two of which it may lie.
+    """
+    callback = trainer.checkpoint_callback
+    assert isinstance(callback, ModelCheckpoint)
+    score = math.inf if callback.best_model_score is None else float(callback.best_model_score)
+    if results["val/loss"] < score or not Path(callback.best_model_path).is_file():
+        return {
+            "best_val_loss": results["val/loss"],
+            "best_step": trainer.global_step,
+            "best_test_loss": results["test/loss"],
+        }
+    saved = torch.load(callback.best_model_path, map_location="cpu", weights_only=True)
+    last = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(saved["state_dict"])
+    batches = data.evaluation_dataloader("test")
+    metrics = over_replicas([evaluate(network, data.vocab_size, batches) for network in networks_of(model.model)])
+    model.load_state_dict(last)
+    return {"best_val_loss": score, "best_step": saved["global_step"], "best_test_loss": metrics["loss"]}
 
 
 def finite(value: Any) -> Any:
@@ -82,6 +106,11 @@ def print_summary(summary: dict[str, Any], words: list[str], run_folder: Path, t
         f"{summary['parameters']:,} parameters{each}, {first}{summary['steps']:,} steps, {summary['seconds']:.1f} s "
         f"({summary['steps_per_second']:,.0f} steps/s)"
     )
+    if summary["best_step"] != summary["steps"]:
+        print(
+            f"Lowest validation loss {summary['best_val_loss']:.4f} at step {summary['best_step']:,}, "
+            f"with test loss {summary['best_test_loss']:.4f} (checkpoints/best.ckpt)"
+        )
     if words:
         print(f"It spells: {', '.join(words[:10])}")
     print(f"Run folder: {run_folder}")
