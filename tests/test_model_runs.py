@@ -110,3 +110,17 @@ def test_experiments_have_the_lectures_sizes() -> None:
             normalization = instantiate(config.normalization)
             model = instantiate(config.model, vocab_size=27, context=context, normalization=normalization)
             assert sum(p.numel() for p in model.parameters()) == size, experiment
+
+
+def test_makemores_transformer_starts_as_torch_builds_it() -> None:
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", ["experiment=makemore_transformer"])
+    model = instantiate(config.model, vocab_size=27, context=16, normalization=instantiate(config.normalization))
+    built = {name: value.clone() for name, value in model.state_dict().items()}
+    words = torch.randint(27, (4, 16), generator=torch.Generator().manual_seed(0))
+    instantiate(config.init)(model, example=words, generator=torch.Generator().manual_seed(0))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, built[name]), name
