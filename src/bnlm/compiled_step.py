@@ -134,7 +134,9 @@ class CompiledStep:
 
     def _compile(self, contexts: Tensor, targets: Tensor, constants: dict[str, Any]) -> Callable[..., Tensor]:
         import torch._inductor  # both take their time, which eager runs need not pay
+        from torch._subclasses.fake_tensor import FakeTensorMode
         from torch.fx.experimental.proxy_tensor import make_fx
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
         names = [name for name, p in self.model.named_parameters() if p.requires_grad]
         buffer_names = [name for name, _ in self.model.named_buffers()]
@@ -154,13 +156,15 @@ class CompiledStep:
                 update(parameter, gradient, state[index::n], lr, **constants)
             return loss.detach()
 
-        held = self._held[0]
+        # Fake tensors: the trace computes nothing, and changes nothing. Their mode knows sizes that depend on the data,
+        # such as how many positions the words of a batch have, as symbols: one function for all of them.
+        mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
+        inputs = [mode.from_tensor(t) for t in (contexts, targets, self._lr, *self._held[0])]
         with torch.no_grad(), written_out() if self._replicas > 1 else nullcontext():
-            # Fake tensors: the trace computes nothing, and changes nothing.
-            graph = make_fx(step, tracing_mode="fake")(contexts, targets, self._lr, *held)
+            graph = make_fx(step, tracing_mode="fake")(*inputs)
         # Inductor itself rather than torch.compile, which would look at the graph's sixty tensors before every call, to
         # see whether they are still as they were: `begin` knows, and a fifth of a step is saved.
-        compiled: Callable[..., Tensor] = torch._inductor.compile(graph, [contexts, targets, self._lr, *held])
+        compiled: Callable[..., Tensor] = torch._inductor.compile(graph, inputs)
         return compiled
 
 

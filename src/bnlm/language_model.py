@@ -206,8 +206,6 @@ class LanguageModel(LightningModule):
 
     def _shall_compile(self) -> bool:
         if self.compile_steps == "auto":
-            if getattr(self.model, "sequence", False):  # which positions exist depends on the data: not to be traced
-                return False
             return self._direct and self.device.type == "cpu" and self.trainer.max_steps >= COMPILE_FROM
         return bool(self.compile_steps)
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnlm.models.block import NormalizationFactory, make_normalization
+from bnlm.models.steps import PackedSteps, PaddedSteps
 from bnlm.normalization import makes_bias_redundant
 
 # Each cell is torch.nn's by its parameters: what knows how to treat those (an initialisation gate by gate, a state
@@ -29,20 +30,21 @@ class RNNCell(nn.RNNCell):
         super().__init__(input_size, hidden_size)
         _add_normalization(self, normalization)
 
-    def forward(self, x: Tensor, steps: list[int]) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, steps: PackedSteps | PaddedSteps) -> Tensor:  # type: ignore[override]
         """Return the state after each step, ``(M, hidden_size)``.
 
         Args:
-            x: ``(M, input_size)``: the first inputs of all words, then all second ones, and so on.
-            steps: How many words take each step; never more than took the one before.
+            x: ``(M, input_size)``, in the order of ``steps``.
+            steps: How they are cut into the inputs of each step.
         """
         states = []
-        h = x.new_zeros(steps[0], self.hidden_size)
+        inputs = steps.split(_inputs(self, x) + self.bias_hh)
+        h = x.new_zeros(len(inputs[0]), self.hidden_size)
         weight = self.weight_hh.t()
-        for z in (_inputs(self, x) + self.bias_hh).split(steps):
+        for z in inputs:
             h = torch.tanh(torch.addmm(z, _first(h, len(z)), weight))
             states.append(h)
-        return torch.cat(states)
+        return steps.join(states)
 
 
 class GRUCell(nn.GRUCell):
@@ -58,11 +60,12 @@ class GRUCell(nn.GRUCell):
         super().__init__(input_size, hidden_size)
         _add_normalization(self, normalization)
 
-    def forward(self, x: Tensor, steps: list[int]) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, steps: PackedSteps | PaddedSteps) -> Tensor:  # type: ignore[override]
         """Return the state after each step; see `RNNCell.forward`."""
         states, size = [], self.hidden_size
-        h = x.new_zeros(steps[0], size)
-        for z in _inputs(self, x).split(steps):
+        inputs = steps.split(_inputs(self, x))
+        h = x.new_zeros(len(inputs[0]), size)
+        for z in inputs:
             h = _first(h, len(z))
             from_state = F.linear(h, self.weight_hh, self.bias_hh)
             z_gates, z_new = z.split((2 * size, size), dim=1)
@@ -71,7 +74,7 @@ class GRUCell(nn.GRUCell):
             new = torch.tanh(torch.addcmul(z_new, reset, state_new))
             h = torch.lerp(new, h, update)
             states.append(h)
-        return torch.cat(states)
+        return steps.join(states)
 
 
 class LSTMCell(nn.LSTMCell):
@@ -86,19 +89,20 @@ class LSTMCell(nn.LSTMCell):
         super().__init__(input_size, hidden_size)
         _add_normalization(self, normalization)
 
-    def forward(self, x: Tensor, steps: list[int]) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, steps: PackedSteps | PaddedSteps) -> Tensor:  # type: ignore[override]
         """Return the state h after each step; see `RNNCell.forward`."""
         states, size = [], self.hidden_size
-        h = c = x.new_zeros(steps[0], size)
+        inputs = steps.split(_inputs(self, x) + self.bias_hh)
+        h = c = x.new_zeros(len(inputs[0]), size)
         weight = self.weight_hh.t()
-        for z in (_inputs(self, x) + self.bias_hh).split(steps):
+        for z in inputs:
             gates = torch.addmm(z, _first(h, len(z)), weight)
             z_in_forget, z_new, z_out = gates.split((2 * size, size, size), dim=1)
             into, keep = torch.sigmoid(z_in_forget).chunk(2, dim=1)
             c = torch.addcmul(keep * _first(c, len(z)), into, torch.tanh(z_new))
             h = torch.sigmoid(z_out) * torch.tanh(c)
             states.append(h)
-        return torch.cat(states)
+        return steps.join(states)
 
 
 def _add_normalization(cell: nn.RNNCellBase, normalization: NormalizationFactory | None) -> None:

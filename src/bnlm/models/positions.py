@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bnlm.models.steps import PackedSteps, PaddedSteps
+
 PADDING = 0  # the id that begins each word, and fills the rest of the row behind its last character
 
 
@@ -24,6 +26,7 @@ class Positions:
         exists = idx != PADDING
         exists[:, 0] = True
         self.rows = exists.flatten().nonzero().squeeze(1)
+        torch._check(self.rows.shape[0] >= self.n)  # tells a traced layer, which does not see M, that it has values
         self.times = self.rows.remainder(self.t)
 
     def pack(self, x: Tensor) -> Tensor:
@@ -35,20 +38,18 @@ class Positions:
         empty = rows.new_zeros(self.n * self.t, rows.shape[1])
         return empty.index_copy(0, self.rows, rows).view(self.n, self.t, -1)
 
-    def by_time(self) -> tuple[Tensor, list[int]]:
-        """Return the order of the rows in which all words take their first step, then all their second, and so on.
-
-        Longer words come first, so that those which take a step are the first of those which took the one before (the
-        layout of `torch.nn.utils.rnn.PackedSequence`).
-
-        Returns:
-            Indices ``(M,)`` into the rows, and how many words take each step.
-        """
+    def in_steps(self) -> PackedSteps | PaddedSteps:
+        """Return how rows are cut into steps; without a graph being traced, bring `rows` in the order of time before."""
+        if isinstance(self.rows.shape[0], torch.SymInt):
+            return PaddedSteps(self)
         words = self.rows.div(self.t, rounding_mode="floor")
         lengths = torch.bincount(words, minlength=self.n)
         # The key sorts by time, then longer words first, then their order in the batch.
         key = (self.times * (self.t + 1) + (self.t - lengths[words])) * self.n + words
-        return key.argsort(), torch.bincount(self.times).tolist()
+        sizes = torch.bincount(self.times).tolist()
+        order = key.argsort()
+        self.rows, self.times = self.rows[order], self.times[order]
+        return PackedSteps(sizes)
 
 
 def embedded(idx: Tensor, characters: nn.Embedding, places: nn.Embedding) -> tuple[Tensor, Positions]:

@@ -53,8 +53,7 @@ class Recurrent(nn.Module):
     def forward(self, idx: Tensor) -> Tensor:
         """Return logits ``(N, T, vocab_size)`` of the character after each of ``idx`` ``(N, T)``; 0 at paddings."""
         positions = Positions(idx)
-        order, steps = positions.by_time()
-        positions.rows = positions.rows[order]
+        steps = positions.in_steps()
         emb = self.embedding(positions.pack(idx))  # (M, n_embd)
         states = self.cell(emb, steps)  # (M, n_hidden)
         return positions.unpack(self.output(states))

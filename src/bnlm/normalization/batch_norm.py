@@ -198,7 +198,9 @@ class BatchNorm(_BatchNorm):
             mean = var = None  # torch.nn too lets users switch tracking off on a built layer
         if self.training:
             group = group_to_join(self.process_group) if self.sync else None
-            if group is not None or is_written_out():
+            # The kernel of the unbiased form takes n within a number, which a graph for any n does not have.
+            any_n = self.unbiased and isinstance(x.shape[0], torch.SymInt)
+            if group is not None or is_written_out() or any_n:
                 return self._normalize_by_formula(x, group)
         n = x.numel() // self.num_features
         if n == 1:
