@@ -159,7 +159,7 @@ class CompiledStep:
         # Fake tensors: the trace computes nothing, and changes nothing. Their mode knows sizes that depend on the data,
         # such as how many positions the words of a batch have, as symbols: one function for all of them.
         mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
-        inputs = [mode.from_tensor(t) for t in (contexts, targets, self._lr, *self._held[0])]
+        inputs: list[Any] = [mode.from_tensor(t) for t in (contexts, targets, self._lr, *self._held[0])]
         with torch.no_grad(), written_out() if self._replicas > 1 else nullcontext():
             graph = make_fx(step, tracing_mode="fake")(*inputs)
         # Inductor itself rather than torch.compile, which would look at the graph's sixty tensors before every call, to

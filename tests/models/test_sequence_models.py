@@ -14,6 +14,7 @@ from bnlm.data import Vocabulary, sequences
 from bnlm.metrics import loss_of
 from bnlm.models import BagOfWords, Recurrent, Transformer
 from bnlm.models.positions import Positions
+from bnlm.models.steps import PackedSteps
 from bnlm.normalization import BatchNorm, LayerNorm
 
 Make = Callable[..., nn.Module]
@@ -147,9 +148,11 @@ def test_positions() -> None:
     rows = torch.arange(12.0).view(6, 2)
     assert_close(positions.pack(positions.unpack(rows)), rows, rtol=0, atol=0)
     assert positions.unpack(rows)[1, 1:].count_nonzero() == 0
-    order, steps = positions.by_time()
-    assert steps == [3, 2, 1]
-    assert positions.rows[order].tolist() == [0, 8, 4, 1, 9, 2]  # words 0, 2, 1: longer ones first
+    steps = positions.in_steps()
+    assert isinstance(steps, PackedSteps)
+    assert steps.sizes == [3, 2, 1]
+    assert positions.rows.tolist() == [0, 8, 4, 1, 9, 2]  # words 0, 2, 1: longer ones first
+    assert positions.times.tolist() == [0, 0, 0, 1, 1, 2]
 
 
 def test_the_heads_must_divide_the_width_and_cells_exist() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import has_torch_function
 
 from bnlm.models.block import NormalizationFactory, make_normalization
+from bnlm.models.recurrences import gru, lstm
 from bnlm.models.steps import PackedSteps, PaddedSteps
 from bnlm.normalization import makes_bias_redundant
 
@@ -37,8 +39,7 @@ class RNNCell(nn.RNNCell):
             x: ``(M, input_size)``, in the order of ``steps``.
             steps: How they are cut into the inputs of each step.
         """
-        states = []
-        inputs = steps.split(_inputs(self, x) + self.bias_hh)
+        states, inputs = [], steps.split(_inputs(self, x) + self.bias_hh)
         h = x.new_zeros(len(inputs[0]), self.hidden_size)
         weight = self.weight_hh.t()
         for z in inputs:
@@ -62,8 +63,10 @@ class GRUCell(nn.GRUCell):
 
     def forward(self, x: Tensor, steps: PackedSteps | PaddedSteps) -> Tensor:  # type: ignore[override]
         """Return the state after each step; see `RNNCell.forward`."""
-        states, size = [], self.hidden_size
-        inputs = steps.split(_inputs(self, x))
+        z = _inputs(self, x)
+        if isinstance(steps, PackedSteps) and not _is_seen(z):
+            return gru(z, self.weight_hh, self.bias_hh, steps.sizes)
+        states, inputs, size = [], steps.split(z), self.hidden_size
         h = x.new_zeros(len(inputs[0]), size)
         for z in inputs:
             h = _first(h, len(z))
@@ -72,7 +75,7 @@ class GRUCell(nn.GRUCell):
             state_gates, state_new = from_state.split((2 * size, size), dim=1)
             reset, update = torch.sigmoid(z_gates + state_gates).chunk(2, dim=1)
             new = torch.tanh(torch.addcmul(z_new, reset, state_new))
-            h = torch.lerp(new, h, update)
+            h = new + update * (h - new)  # not lerp: under autocast they are of two types
             states.append(h)
         return steps.join(states)
 
@@ -91,8 +94,10 @@ class LSTMCell(nn.LSTMCell):
 
     def forward(self, x: Tensor, steps: PackedSteps | PaddedSteps) -> Tensor:  # type: ignore[override]
         """Return the state h after each step; see `RNNCell.forward`."""
-        states, size = [], self.hidden_size
-        inputs = steps.split(_inputs(self, x) + self.bias_hh)
+        z = _inputs(self, x) + self.bias_hh
+        if isinstance(steps, PackedSteps) and not _is_seen(z):
+            return lstm(z, self.weight_hh, steps.sizes)
+        states, inputs, size = [], steps.split(z), self.hidden_size
         h = c = x.new_zeros(len(inputs[0]), size)
         weight = self.weight_hh.t()
         for z in inputs:
@@ -110,6 +115,15 @@ def _add_normalization(cell: nn.RNNCellBase, normalization: NormalizationFactory
     cell.register_module("normalization", layer)
     if layer is not None and makes_bias_redundant(layer):
         cell.bias_ih = None  # type: ignore[assignment]
+
+
+def _is_seen(z: Tensor) -> bool:
+    """Return whether somebody wants to see each call, so that the steps cannot be one autograd node.
+
+    A monitor does, which sees activations by a `TorchFunctionMode`; a tensor of a class that overrides functions; and
+    autocast, which chooses the precision of each.
+    """
+    return has_torch_function((z,)) or torch.is_autocast_enabled(z.device.type)
 
 
 def _first(state: Tensor, n: int) -> Tensor:

@@ -39,7 +39,10 @@ class Positions:
         return empty.index_copy(0, self.rows, rows).view(self.n, self.t, -1)
 
     def in_steps(self) -> PackedSteps | PaddedSteps:
-        """Return how rows are cut into steps; without a graph being traced, bring `rows` in the order of time before."""
+        """Return how rows are cut into a recurrent cell's steps.
+
+        Unless a graph is traced, it first brings the positions into the order of time.
+        """
         if isinstance(self.rows.shape[0], torch.SymInt):
             return PaddedSteps(self)
         words = self.rows.div(self.t, rounding_mode="floor")
