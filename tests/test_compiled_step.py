@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,9 +20,11 @@ from bnlm import compiled_step, language_model
 from bnlm.callbacks import ActivationMonitor, UpdateMonitor
 from bnlm.clipping import clipped
 from bnlm.compiled_step import CannotCompileError, CompiledStep
+from bnlm.data import IGNORED
 from bnlm.language_model import LanguageModel
-from bnlm.models import MLP, Replicas
-from bnlm.normalization import BatchNorm, BatchRenorm
+from bnlm.metrics import loss_of
+from bnlm.models import MLP, BagOfWords, Recurrent, Replicas, Transformer
+from bnlm.normalization import BatchNorm, BatchRenorm, GhostBatchNorm
 
 # Lightning's, of the small runs below; none of torch's compiler and none of ours.
 pytestmark = [
@@ -41,9 +44,14 @@ def network() -> MLP:
 
 
 def eager_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, clip: dict[str, Any]
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    clip: dict[str, Any],
+    loss_of: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> Tensor:
-    loss = F.cross_entropy(model(x), y)
+    loss = loss_of(model(x), y)
     optimizer.zero_grad()
     loss.backward()
     if clip.get("clip_algorithm") == "value":
@@ -109,21 +117,61 @@ def test_equals_eager_steps_in_float64(make: Any, normalization: Any) -> None:
         assert_close(loss, expected, rtol=0, atol=1e-9, msg=f"step {index}: {loss} and {expected}")
 
 
+def words(steps: int) -> tuple[Tensor, Tensor]:
+    """Minibatches of 8 padded words of up to 3 characters, and so of ever another number of positions."""
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.randint(4, (steps, 8, 1), generator=generator)
+    places = torch.arange(4)
+    ids = torch.randint(1, 11, (steps, 8, 4), generator=generator)
+    inputs = ids * ((places >= 1) & (places <= lengths))
+    targets = ids.roll(-1, dims=2) * (places < lengths)  # 0, the end mark, behind the last character
+    return inputs, targets.masked_fill(places > lengths, IGNORED)
+
+
+BATCH = partial(BatchNorm, channel_dim=-1)
+SEQUENCE_MODELS: dict[str, Callable[[], nn.Module]] = {
+    "gru": lambda: Recurrent(11, 4, "gru", 4, 6, normalization=partial(BATCH, unbiased=True)),
+    "transformer": lambda: Transformer(11, 4, 1, 2, 6, normalization=BATCH),
+}
+
+
+@pytest.mark.parametrize("model", SEQUENCE_MODELS)
+def test_sequence_models_equal_eager_steps_in_float64(model: str) -> None:
+    """To 1e-9, running statistics included, with one compilation for words of all lengths."""
+    torch.manual_seed(0)
+    eager = SEQUENCE_MODELS[model]().double()
+    ours = copy.deepcopy(eager)
+    their_optimizer, optimizer = (torch.optim.SGD(network.parameters(), lr=0.1) for network in (eager, ours))
+    step = CompiledStep(ours, loss_of, optimizer)
+    inputs, targets = words(60)
+    assert len(targets.ne(IGNORED).sum(dim=(1, 2)).unique()) > 10
+    for index, (x, y) in enumerate(zip(inputs, targets, strict=True)):
+        expected = eager_step(eager, their_optimizer, x, y, {}, loss_of)
+        if index % 20 == 1:
+            step.begin(x, y)
+        loss = step(x, y) if index % 20 else eager_step(ours, optimizer, x, y, {}, loss_of)
+        assert_close(loss, expected, rtol=0, atol=1e-9, msg=f"step {index}: {loss} and {expected}")
+    assert len(step._compiled) == 1
+    for (name, a), b in zip(ours.named_buffers(), eager.buffers(), strict=True):
+        assert_close(a, b, rtol=0, atol=1e-9, msg=name)
+
+
 class Data(torch.utils.data.IterableDataset[tuple[Tensor, Tensor]]):
-    def __init__(self, chunks: int) -> None:
+    def __init__(self, chunks: int, drawn: Callable[[int], tuple[Tensor, Tensor]] = batches) -> None:
         self.chunks = chunks
+        self.drawn = drawn
 
     def __iter__(self) -> Any:
-        inputs, targets = batches(10 * self.chunks)
+        inputs, targets = self.drawn(10 * self.chunks)
         return iter(zip(inputs.split(10), targets.split(10), strict=True))
 
 
-def fit(module: LanguageModel, callbacks: list[Any] | None = None) -> Trainer:
+def fit(module: LanguageModel, callbacks: list[Any] | None = None, data: Data | None = None) -> Trainer:
     trainer = Trainer(
         accelerator="cpu", max_steps=50, logger=False, callbacks=callbacks or [], enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(module, torch.utils.data.DataLoader(Data(5), batch_size=None))
+    trainer.fit(module, torch.utils.data.DataLoader(data or Data(5), batch_size=None))
     return trainer
 
 
@@ -186,18 +234,16 @@ def test_a_run_is_the_same_with_eager_observed_steps_in_between(
         assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("limit", "sequence", "expected"), [(50, False, True), (51, False, False), (50, True, False)])
-def test_auto_compiles_long_runs_of_models_over_windows(
-    limit: int, sequence: bool, expected: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("limit", "expected"), [(50, True), (51, False)])
+def test_auto_compiles_long_runs(
+    limit: int, expected: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(language_model, "COMPILE_FROM", limit)
     taken: list[int] = []
     call = CompiledStep.__call__
     monkeypatch.setattr(CompiledStep, "__call__", lambda *args: (taken.append(1), call(*args))[1])
-    model = network()
-    model.sequence = sequence  # type: ignore[assignment]
     with caplog.at_level(logging.WARNING, "bnlm"):
-        fit(LanguageModel(model, 11, partial(torch.optim.SGD, lr=0.1), compile="auto"))  # of 50 steps
+        fit(LanguageModel(network(), 11, partial(torch.optim.SGD, lr=0.1), compile="auto"))  # of 50 steps
     assert bool(taken) == expected
     assert not [r for r in caplog.records if r.name == "bnlm"]
 
@@ -217,6 +263,17 @@ def test_what_cannot_be_traced_is_trained_eagerly_after_one_warning(caplog: pyte
     assert trainer.global_step == 50
     assert next(r.message for r in caplog.records if r.name == "bnlm").startswith("compile=True: ")
     assert sum(r.name == "bnlm" for r in caplog.records) == 1
+
+
+def test_parts_of_as_many_rows_as_the_words_have_are_trained_eagerly(caplog: pytest.LogCaptureFixture) -> None:
+    """`GhostBatchNorm` cuts a batch into a number of parts that depends on the data: it has no one graph."""
+    ghost = partial(GhostBatchNorm, ghost_size=4, channel_dim=-1)
+    module = LanguageModel(BagOfWords(11, 4, 6, 7, normalization=ghost), 11, torch.optim.AdamW, compile=True)
+    with caplog.at_level(logging.WARNING, "bnlm"):
+        trainer = fit(module, data=Data(5, words))
+    assert trainer.global_step == 50
+    (warning,) = [r.message for r in caplog.records if r.name == "bnlm"]
+    assert warning.endswith("the run goes on eagerly.")
 
 
 def test_without_a_compiler_there_is_one_warning(

@@ -26,7 +26,7 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 #: The first steps whose losses are logged one by one: there the hockey stick shows.
 EVERY_STEP_UNTIL = 100
-#: A run of fewer steps saves less than the fifteen seconds that compiling takes the first time.
+#: A run of fewer steps saves less than the time that compiling takes the first time.
 COMPILE_FROM = 30_000
 
 
