@@ -26,6 +26,8 @@ from bnlm.init import report_table
 from bnlm.interruption import StopOnSignal
 from bnlm.language_model import LanguageModel
 from bnlm.models import Replicas
+from bnlm.replica_lists import of_each
+from bnlm.replica_rates import with_rates
 from bnlm.run_summary import show
 from bnlm.sample_log import SampleLog
 
@@ -44,7 +46,11 @@ def build_data(cfg: DictConfig) -> CharacterDataModule:
         ConfigError: For values that the data refuse.
     """
     sequence = {"sequence": True} if needs_sequences(cfg.model) else {}  # data of a user's own may not know of it
-    return build(cfg.data, "data", **sequence)
+    each = of_each(cfg)
+    data = build(each[0].data, "data", **sequence)
+    if len(each) > 1 and isinstance(data, CharacterDataModule):  # others are refused where the model is built
+        data.seed = tuple(one.data.seed for one in each)
+    return data
 
 
 def build_language_model(
@@ -57,23 +63,26 @@ def build_language_model(
     """
     if cfg.replicas > 1:
         _check_replicas(cfg, data)
-    model, reports = _network(cfg, data, cfg.seed)
-    if cfg.replicas > 1:
+    first, *others = of_each(cfg)
+    model, reports = _network(first, data)
+    if others:
         networks = [model]
-        for seed in range(cfg.seed + 1, cfg.seed + cfg.replicas):
-            seed_everything(seed, workers=True, verbose=False)
-            networks.append(_network(cfg, data, seed)[0])
-        seed_everything(cfg.seed, workers=True, verbose=False)
-        model, data.replicas = Replicas(networks), cfg.replicas
+        for one in others:
+            seed_everything(one.seed, workers=True, verbose=False)
+            networks.append(_network(one, data)[0])
+        seed_everything(first.seed, workers=True, verbose=False)
+        model = Replicas(networks)
     clip = cfg.trainer.get("gradient_clip_val")
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     if config["data"].get("path") is not None:
         config["data"]["path"] = str(Path(cfg.data.path).expanduser().absolute())
     config["data"]["context"] = data.context  # what the model was built for: of sequences, the data decide it
     configuration = {"config": config, "overrides": list(overrides), "characters": data.vocabulary.characters}
-    optimizer, scheduler = build(cfg.optimizer, "optimizer"), build(cfg.scheduler, "scheduler")
+    optimizer, scheduler = build(first.optimizer, "optimizer"), build(cfg.scheduler, "scheduler")
     # Lightning makes these in the middle of `fit`; made here once, a value they refuse shows before it.
     try:
+        if OmegaConf.is_list(cfg.optimizer.get("lr")):
+            optimizer = with_rates(optimizer, list(cfg.optimizer.lr))
         probe = optimizer(model.parameters())
     except (ValueError, TypeError, RuntimeError) as error:
         raise refused("optimizer", error, cfg.optimizer) from error
@@ -95,7 +104,7 @@ def build_language_model(
     )
 
 
-def _network(cfg: DictConfig, data: CharacterDataModule, seed: int) -> tuple[nn.Module, Any]:
+def _network(cfg: DictConfig, data: CharacterDataModule) -> tuple[nn.Module, Any]:
     """Return one initialised network, and what was done to it."""
     normalization = build(cfg.normalization, "normalization")
     model: nn.Module = build(
@@ -104,7 +113,7 @@ def _network(cfg: DictConfig, data: CharacterDataModule, seed: int) -> tuple[nn.
     initialize = build(cfg.init, "init")
     example, _ = data.some_examples(INIT_EXAMPLES)
     try:
-        reports = initialize(model, example=example, generator=torch.Generator().manual_seed(seed))
+        reports = initialize(model, example=example, generator=torch.Generator().manual_seed(cfg.seed))
     except (ValueError, TypeError) as error:
         raise refused("init", error) from error
     return model, reports
@@ -139,7 +148,7 @@ def build_trainer(cfg: DictConfig, checkpoints: Path, stopper: StopOnSignal) -> 
     callbacks.append(stopper)
     if cfg.trainer.get("enable_progress_bar", True):
         callbacks.append(StepProgress())
-    callbacks.append(SampleLog(cfg.seed))
+    callbacks.append(SampleLog(of_each(cfg)[0].seed))
     callbacks.append(
         ModelCheckpoint(
             checkpoints,

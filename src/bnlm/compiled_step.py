@@ -10,20 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from bnlm.clipping import clipped
 from bnlm.normalization.batch_norm_formula import written_out
+from bnlm.optimizer_updates import update_of
+from bnlm.replica_rates import RatePerReplica, rates_of
 
 #: Replicas that are computed together: the weights and gradients of more would not stay in a core's caches.
 CHUNK = 16
 LossOf = Callable[[Tensor, Tensor], Tensor]
-#: What of an optimizer's group the compiled function holds as constants; the learning rate is given each time.
-CONSTANTS = {SGD: ("momentum", "dampening", "weight_decay", "nesterov"), AdamW: ("betas", "eps", "weight_decay")}
-#: The tensors that an optimizer keeps for each parameter, in the order of the update below.
-STATE = {SGD: ("momentum_buffer",), AdamW: ("exp_avg", "exp_avg_sq", "step")}
-#: Options that would need another update.
-REFUSED = ("maximize", "amsgrad", "differentiable")
 
 
 class CannotCompileError(RuntimeError):
@@ -38,9 +34,9 @@ class CompiledStep:
     steps can be taken in between, and checkpoints are the same.
 
     Args:
-        model: What is trained; its parameters are all in the optimizer's only group.
+        model: What is trained; its parameters are all in the optimizer's first group.
         loss_of: Maps the model's outputs and the targets to a loss `()`; of replicas, to the loss of each `(R,)`.
-        optimizer: SGD or AdamW of torch.optim.
+        optimizer: SGD or AdamW of torch.optim, or one with a rate for each replica (`RatePerReplica`).
         clip_val: Gradients are clipped to this; None for no clipping.
         clip_algorithm: `norm` (over all parameters) or `value` (each element).
     Raises:
@@ -55,23 +51,23 @@ class CompiledStep:
         clip_val: float | None = None,
         clip_algorithm: str = "norm",
     ) -> None:
-        kind = type(optimizer)
-        if kind not in CONSTANTS:
-            raise CannotCompileError(f"its update is known for SGD and AdamW, not for {kind.__name__}")
-        if len(optimizer.param_groups) != 1:
+        kind = optimizer.kind if isinstance(optimizer, RatePerReplica) else type(optimizer)
+        several = kind is not type(optimizer)
+        if len(optimizer.param_groups) != 1 and not several:
             raise CannotCompileError(f"the optimizer has {len(optimizer.param_groups)} groups of parameters, not one")
-        given = [name for name in REFUSED if optimizer.param_groups[0].get(name)]
-        if given:
-            raise CannotCompileError(f"its update is not known with {given[0]}=True")
+        try:
+            self._update = update_of(kind, optimizer.param_groups[0])
+        except ValueError as error:
+            raise CannotCompileError(str(error)) from error
         self.model = model
         self.loss_of = loss_of
         self.optimizer = optimizer
         self.clip_val = clip_val
         self.clip_algorithm = clip_algorithm
         self._compiled: dict[Any, Callable[..., Tensor]] = {}
-        self._lr = torch.zeros((), dtype=torch.float64)  # as Python counts it; it does not widen what it multiplies
         self._replicas: int = getattr(model, "replicas", 1)
         self._chunk = _chunk_of(self._replicas)
+        self._lr = torch.zeros((self._replicas,) if several else (), dtype=torch.float64)
         self._held: list[list[Tensor]] = []  # of each chunk
         self._run: Callable[..., Tensor] | None = None
         self.seconds = 0.0  # spent on compiling
@@ -94,7 +90,7 @@ class CompiledStep:
         self._held = [[self._part(t, start) for t in held] for start in range(0, self._replicas, self._chunk)]
         contexts, targets = self._part(contexts, 0), self._part(targets, 0)
         group = self.optimizer.param_groups[0]
-        constants = {name: group[name] for name in CONSTANTS[type(self.optimizer)]}
+        constants = {name: group[name] for name in self._update.constants}
         layout = tuple((t.shape, t.stride(), t.dtype, t.device) for t in (contexts, targets, *self._held[0]))
         key = (layout, tuple(constants.values()))
         if key not in self._compiled:
@@ -107,11 +103,15 @@ class CompiledStep:
     def __call__(self, contexts: Tensor, targets: Tensor) -> Tensor:
         """Take one step, and return the loss `()` before it; of replicas `(R,)`."""
         assert self._run is not None, "begin() comes first"
-        self._lr.fill_(self.optimizer.param_groups[0]["lr"])
+        rates = rates_of(self.optimizer)
+        if self._lr.dim():
+            self._lr.copy_(torch.tensor(rates, dtype=torch.float64))
+        else:
+            self._lr.fill_(rates[0])
         if len(self._held) == 1:
             return self._run(contexts, targets, self._lr, *self._held[0])
         losses = [
-            self._run(self._part(contexts, start), self._part(targets, start), self._lr, *held)
+            self._run(self._part(contexts, start), self._part(targets, start), self._rate_part(start), *held)
             for start, held in zip(range(0, self._replicas, self._chunk), self._held, strict=True)
         ]
         return torch.cat(losses)
@@ -124,13 +124,14 @@ class CompiledStep:
             return tensor.clone() if start else tensor
         return tensor[start : start + self._chunk]
 
+    def _rate_part(self, start: int) -> Tensor:
+        return self._part(self._lr, start) if self._lr.dim() else self._lr
+
     def _parameters(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def _state_names(self) -> tuple[str, ...]:
-        if isinstance(self.optimizer, SGD) and not self.optimizer.param_groups[0]["momentum"]:
-            return ()
-        return STATE[type(self.optimizer)]
+        return self._update.state_names(self.optimizer.param_groups[0])
 
     def _compile(self, contexts: Tensor, targets: Tensor, constants: dict[str, Any]) -> Callable[..., Tensor]:
         import torch._inductor  # both take their time, which eager runs need not pay
@@ -141,7 +142,7 @@ class CompiledStep:
         names = [name for name, p in self.model.named_parameters() if p.requires_grad]
         buffer_names = [name for name, _ in self.model.named_buffers()]
         n, m = len(names), len(buffer_names)
-        update = _sgd if isinstance(self.optimizer, SGD) else _adamw
+        update = self._update.function
 
         def step(x: Tensor, y: Tensor, lr: Tensor, *held: Tensor) -> Tensor:
             parameters, buffers, state = held[:n], held[n : n + m], held[n + m :]
@@ -159,7 +160,7 @@ class CompiledStep:
         # Fake tensors: the trace computes nothing, and changes nothing. Their mode knows sizes that depend on the data,
         # such as how many positions the words of a batch have, as symbols: one function for all of them.
         mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
-        inputs: list[Any] = [mode.from_tensor(t) for t in (contexts, targets, self._lr, *self._held[0])]
+        inputs: list[Any] = [mode.from_tensor(t) for t in (contexts, targets, self._rate_part(0), *self._held[0])]
         with torch.no_grad(), written_out() if self._replicas > 1 else nullcontext():
             graph = make_fx(step, tracing_mode="fake")(*inputs)
         # Inductor itself rather than torch.compile, which would look at the graph's sixty tensors before every call, to
@@ -172,43 +173,3 @@ def _chunk_of(replicas: int) -> int:
     """Return into how large parts, all of the same size, the replicas are cut."""
     largest = max(size for size in range(1, min(CHUNK, replicas) + 1) if replicas % size == 0)
     return largest if 2 * largest > CHUNK else replicas
-
-
-def _sgd(
-    parameter: Tensor,
-    gradient: Tensor,
-    state: tuple[Tensor, ...],
-    lr: Tensor,
-    momentum: float,
-    dampening: float,
-    weight_decay: float,
-    nesterov: bool,
-) -> None:
-    """`torch.optim.SGD`, one parameter."""
-    if weight_decay:
-        gradient = gradient + weight_decay * parameter
-    if momentum:
-        (buffer,) = state
-        buffer.mul_(momentum).add_(gradient, alpha=1 - dampening)
-        gradient = gradient + momentum * buffer if nesterov else buffer
-    parameter.sub_(lr * gradient)
-
-
-def _adamw(
-    parameter: Tensor,
-    gradient: Tensor,
-    state: tuple[Tensor, ...],
-    lr: Tensor,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-) -> None:
-    """`torch.optim.AdamW`, one parameter. Loshchilov & Hutter 2019, arXiv 1711.05101."""
-    average, square, step = state
-    step.add_(1)
-    parameter.mul_(1 - lr * weight_decay)
-    average.lerp_(gradient, 1 - betas[0])
-    square.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
-    taken = step.double()  # 1 - 0.999 in float32 has three digits less
-    rate = lr / (1 - betas[0] ** taken)
-    parameter.sub_(rate * average / (square.sqrt() / (1 - betas[1] ** taken).sqrt() + eps))

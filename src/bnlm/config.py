@@ -16,6 +16,8 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bnlm.replica_lists import LISTABLE, LISTED, settle_replicas
+
 _PACKAGED = Path(__file__).parent / "conf"
 #: The folder of the config groups: beside the package in an installed wheel, at the top of a source checkout.
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "conf"
@@ -31,32 +33,41 @@ class ConfigError(ValueError):
 def check(cfg: DictConfig) -> None:
     """Check names, types and presence of every value against the signatures of what will be built.
 
-    A whole float where a whole number is expected (`1e4`) becomes that number, in place.
+    A whole float where a whole number is expected (`1e4`) becomes that number, in place. Where values are lists, one
+    for each replica, `replicas` follows from them; of several replicas `seed` becomes a list.
+
     Raises:
         ConfigError: At the first value that does not fit.
     """
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(f"{key} is missing: give it as {key}=VALUE.")
+    cfg.replicas = _checked(cfg.replicas, int, "replicas")
+    if cfg.replicas < 1:
+        raise ConfigError(f"replicas={cfg.replicas}: expected a whole number of at least 1.")
+    cfg.seed = _checked_each(cfg.seed, int, "seed")
+    if isinstance(cfg.seed, int) and cfg.seed < 2**32 < cfg.seed + cfg.replicas:
+        raise ConfigError(f"replicas={cfg.replicas}: with seed={cfg.seed} the last one's seed exceeds {2**32 - 1}.")
+    try:
+        settle_replicas(cfg)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    for seed in [cfg.seed] if isinstance(cfg.seed, int) else cfg.seed:
+        if not 0 <= seed < 2**32:
+            raise ConfigError(f"seed={cfg.seed}: expected whole numbers from 0 to {2**32 - 1}.")
     try:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{getattr(error, 'full_key', None) or 'configuration'}: {first_line(error)}") from error
     hints = {
-        "seed": int,
         "steps_per_batch": int,
-        "replicas": int,
         "compile": bool | Literal["auto"],
         "threads": int | None,
     }
     for key, hint in (hints | {"checkpoint": str | None}).items():
         cfg[key] = _checked(cfg[key], hint, key)
-    if not 0 <= cfg.seed < 2**32:
-        raise ConfigError(f"seed={cfg.seed}: expected a whole number from 0 to {2**32 - 1}.")
-    for key in ("steps_per_batch", "replicas", "threads"):
+    for key in ("steps_per_batch", "threads"):
         if cfg[key] is not None and cfg[key] < 1:
             raise ConfigError(f"{key}={cfg[key]}: expected a whole number of at least 1.")
-    if cfg.seed + cfg.replicas > 2**32:
-        raise ConfigError(f"replicas={cfg.replicas}: with seed={cfg.seed} the last one's seed exceeds {2**32 - 1}.")
     _check_node(cfg, "")
 
 
@@ -71,7 +82,7 @@ def _check_node(node: DictConfig, path: str) -> None:
             if key not in hints:
                 raise ConfigError(f"{name} is not an option of {target}.{accepted(key, hints)}")
             plain = OmegaConf.to_container(node[key]) if OmegaConf.is_config(node[key]) else node[key]
-            node[key] = _checked(plain, hints[key], name)
+            node[key] = _checked_each(plain, hints[key], name) if name in LISTED else _checked(plain, hints[key], name)
 
 
 class _Anything(dict[str, Any]):
@@ -106,8 +117,17 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 def _checked(value: Any, hint: Any, name: str) -> Any:
     fits, converted = _fit(value, hint)
     if not fits:
-        raise ConfigError(f"{name}={_shown(value)}: expected {_described(hint)}.")
+        expected = _described(hint)
+        lists = f" Lists, with a value for each replica, can be given for {', '.join(LISTABLE)}."
+        hint_at_lists = isinstance(value, list) and "a list" not in expected
+        raise ConfigError(f"{name}={_shown(value)}: expected {expected}.{lists if hint_at_lists else ''}")
     return converted
+
+
+def _checked_each(value: Any, hint: Any, name: str) -> Any:
+    """Check a value, or the values of a list with one for each replica."""
+    values = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return [_checked(one, hint, name) for one in values] if isinstance(values, list) else _checked(values, hint, name)
 
 
 def _fit(value: Any, hint: Any) -> tuple[bool, Any]:

@@ -18,6 +18,7 @@ from bnlm.direct_update import Update, direct_update
 from bnlm.listeners import is_watched, steps_can_be_direct
 from bnlm.metrics import SplitMetrics, derived_metrics, loss_of, over_replicas
 from bnlm.models import Replicas
+from bnlm.replica_rates import rates_of
 
 log = logging.getLogger("bnlm")
 
@@ -281,7 +282,8 @@ class LanguageModel(LightningModule):
         optimizer: Any = self.optimizers()
         of_each = [derived_metrics(each) for each in (loss if isinstance(loss, list) else [loss])]
         metrics = {f"train/{name}": value for name, value in over_replicas(of_each).items()}
-        self.log_metrics({**metrics, "train/lr": optimizer.param_groups[0]["lr"]}, step)
+        rates = over_replicas([{"train/lr": rate} for rate in rates_of(optimizer.optimizer)])
+        self.log_metrics({**metrics, **rates}, step)
 
 
 def _mean(loss: float | list[float]) -> float:

@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from bnlm.checkpoint import read_checkpoint
+from bnlm.replica_lists import LISTABLE, lists_in, of_each
+from bnlm.resume import key_of
 
 PREFIX = "model.network."
 
 
 def write_replicas(last: Path) -> list[Path]:
-    """Write `replica_0.ckpt`, ... beside `last`: each as a run with that network's seed would have saved it.
+    """Write `replica_0.ckpt`, ... beside `last`: each as a run with that network's values would have saved it.
 
     `bnlm.sample` and `bnlm.evaluate` take them, and a run that goes on with one alone.
     """
@@ -31,24 +34,30 @@ def replica_of(stacked: dict[str, Any], index: int) -> dict[str, Any]:
     """Return the checkpoint of network `index` alone; what monitors counted over all of them is left out."""
     ours = stacked["bnlm"]
     unlogged = ours["unlogged_losses"]
-    config = {**ours["configuration"]["config"], "replicas": 1}
-    config["seed"] += index
-    config["data"] = {**config["data"], "seed": config["seed"]}
-    overrides = [o for o in ours["configuration"]["overrides"] if o.partition("=")[0] not in ("seed", "replicas")]
-    own: dict[str, Any] = {
+    together = OmegaConf.create(ours["configuration"]["config"])
+    one = of_each(together)[index]
+    config: Any = OmegaConf.to_container(one)
+    given = ours["configuration"]["overrides"]
+    own = [key for key in lists_in(together) if key in LISTABLE or key in map(key_of, given)]
+    overrides = [o for o in given if key_of(o) not in (*own, "replicas")]
+    for key in own:
+        value = OmegaConf.select(one, key)
+        overrides.append(f"{key}={'null' if value is None else value}")
+    single: dict[str, Any] = {
         **stacked,
         "state_dict": {
             key.replace(PREFIX, "model.", 1): value[index].clone() if key.startswith(PREFIX) else value
             for key, value in stacked["state_dict"].items()
         },
         "optimizer_states": [_optimizer_of(state, index) for state in stacked["optimizer_states"]],
+        "lr_schedulers": [_scheduler_of(state, index) for state in stacked["lr_schedulers"]],
         "callbacks": {},
         "bnlm": {
             **ours,
             "configuration": {
                 **ours["configuration"],
                 "config": config,
-                "overrides": [*overrides, f"seed={config['seed']}"],
+                "overrides": overrides,
             },
             "first_loss": None,
             "unlogged_losses": unlogged[:, index].clone() if unlogged.dim() == 2 else unlogged,  # else: there are none
@@ -56,8 +65,8 @@ def replica_of(stacked: dict[str, Any], index: int) -> dict[str, Any]:
     }
     for key, value in stacked.items():
         if isinstance(value, dict) and "train_sha256" in value:  # the data's
-            own[key] = {**value, "seed": config["seed"]}
-    return own
+            single[key] = {**value, "seed": config["data"]["seed"]}
+    return single
 
 
 def _optimizer_of(state: dict[str, Any], index: int) -> dict[str, Any]:
@@ -69,4 +78,13 @@ def _optimizer_of(state: dict[str, Any], index: int) -> dict[str, Any]:
         }
         for parameter, held in state["state"].items()
     }
-    return {**state, "state": each}
+    groups = state["param_groups"]
+    if len(groups) > 1:  # one for each network's rate; the first holds the parameters of all
+        groups = [{**groups[index], "params": groups[0]["params"]}]
+    return {**state, "state": each, "param_groups": groups}
+
+
+def _scheduler_of(state: dict[str, Any], index: int) -> dict[str, Any]:
+    """Return the state of one network's schedule: of rates of several networks, its own."""
+    several = {key for key, value in state.items() if key.endswith(("lr", "lrs")) and isinstance(value, list)}
+    return {key: [value[index]] if key in several and len(value) > 1 else value for key, value in state.items()}

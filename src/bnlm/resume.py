@@ -28,6 +28,12 @@ def check_resumable(cfg: DictConfig) -> dict[str, Any]:
     saved = config.get("replicas", 1)
     if saved != cfg.replicas:
         raise ConfigError(f"replicas={cfg.replicas}: the checkpoint is of a run with replicas={saved}.")
+    rates = config["optimizer"].get("lr"), now["optimizer"].get("lr")
+    if isinstance(rates[0], list) != isinstance(rates[1], list):
+        raise ConfigError(
+            f"optimizer.lr={rates[1]!r}: the checkpoint was trained with {rates[0]!r}; one rate for all replicas and "
+            "one for each do not go on as each other."
+        )
     for group in ("optimizer", "scheduler", "init"):
         if config[group] != now[group]:
             log.warning("%s: differs from the checkpoint's, whose state is restored and goes on.", group)
@@ -43,12 +49,13 @@ def with_checkpoint_overrides(arguments: list[str]) -> list[str]:
     if path in ("", "null"):
         return arguments
     path = path.strip("'\"").replace("\\=", "=")
-    given = {_key(argument) for argument in arguments}
+    given = {key_of(argument) for argument in arguments}
     stored = configuration_of(read_checkpoint(path), path)["overrides"]
-    return [override for override in stored if _key(override) not in given] + arguments
+    return [override for override in stored if key_of(override) not in given] + arguments
 
 
-def _key(override: str) -> str:
+def key_of(override: str) -> str:
+    """Return which key an override of the command line sets."""
     return override.lstrip("+~").partition("=")[0]
 
 

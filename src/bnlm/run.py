@@ -25,6 +25,7 @@ from bnlm.interruption import StopOnSignal
 from bnlm.metrics import loss_of
 from bnlm.models import first_of
 from bnlm.replica_checkpoints import write_replicas
+from bnlm.replica_lists import of_each
 from bnlm.resume import check_resumable, how_to_resume
 from bnlm.run_summary import finite, print_summary, summarize
 from bnlm.sample import lines, origins, sample
@@ -68,7 +69,8 @@ def _train(cfg: DictConfig, run_folder: Path, checkpoints: Path, overrides: Sequ
     quieten()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    seed_everything(cfg.seed, workers=True, verbose=False)
+    seed = of_each(cfg)[0].seed
+    seed_everything(seed, workers=True, verbose=False)
     fit_batches_to_cadences(cfg)
     saved = None if cfg.checkpoint is None else check_resumable(cfg)
     data = build_data(cfg)
@@ -107,7 +109,7 @@ def _train(cfg: DictConfig, run_folder: Path, checkpoints: Path, overrides: Sequ
     if trainer.is_global_zero:
         try:
             start = data.start_id(data.vocabulary)
-            words = sample(first_of(model.model), data.vocabulary, data.context, n=20, seed=cfg.seed, start=start)
+            words = sample(first_of(model.model), data.vocabulary, data.context, n=20, seed=seed, start=start)
         except ValueError as error:
             log.warning("No words were sampled: %s", error)
             words = []

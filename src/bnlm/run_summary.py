@@ -17,6 +17,7 @@ from bnlm.evaluate import evaluate
 from bnlm.language_model import LanguageModel
 from bnlm.metrics import over_replicas
 from bnlm.models import networks_of
+from bnlm.replica_lists import of_each, values_of_each
 
 
 def summarize(
@@ -46,7 +47,8 @@ def summarize(
         "examples": {split: data.n_characters(split) for split in ("train", "val", "test")},
         "seconds": round(seconds, 3),
         "steps_per_second": round(steps / seconds, 1),
-        "seed": cfg.seed,
+        "seed": of_each(cfg)[0].seed,
+        **({"replica_values": values_of_each(cfg)} if len(networks) > 1 else {}),
         "versions": {
             "python": sys.version.split()[0],
             **{name: version(name) for name in ("bnlm", "torch", "lightning", "hydra-core")},

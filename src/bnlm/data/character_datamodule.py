@@ -66,9 +66,9 @@ class CharacterDataModule(LightningDataModule):
         self.splits = check_splits(splits)
         self.eval_batch_size = check_whole_number("data.eval_batch_size", eval_batch_size, 1)
         self.steps_per_batch = check_whole_number("steps_per_batch", steps_per_batch, 1)
-        self.seed = check_whole_number("seed", seed, 0)
+        #: Of networks that are trained at once, each on minibatches of its own: a tuple, to be set after building.
+        self.seed: int | tuple[int, ...] = check_whole_number("seed", seed, 0)
         self.sequence = sequence
-        self.replicas = 1  # networks that are trained at once, each on minibatches of its own
         self._examples: dict[str, tuple[Tensor, Tensor]] = {}
 
     @staticmethod
@@ -142,7 +142,6 @@ class CharacterDataModule(LightningDataModule):
             max_steps=trainer.max_steps,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
-            replicas=self.replicas,
         )
 
     def val_dataloader(self) -> EvaluationBatches:
@@ -167,7 +166,7 @@ class CharacterDataModule(LightningDataModule):
         return {
             "context": self.context,
             "characters": self.vocabulary.characters,
-            "seed": self.seed,
+            "seed": list(self.seed) if isinstance(self.seed, tuple) else self.seed,
             "batch_size": self.batch_size,
             "train_examples": self.n_characters("train"),
             "train_sha256": self.train_sha256(),

@@ -16,7 +16,7 @@ BLOCK = 1024  # optimizer steps whose indices are drawn at once
 
 
 def minibatch_indices(
-    n: int, batch_size: int, start: int, stop: int, seed: int, rank: int = 0, replicas: int = 1
+    n: int, batch_size: int, start: int, stop: int, seed: int | tuple[int, ...], rank: int = 0
 ) -> Tensor:
     """Return which of `n` examples the optimizer steps `start` to `stop - 1` train on, `(stop - start, batch_size)`.
 
@@ -25,23 +25,23 @@ def minibatch_indices(
     alone: not on where the run began or on how many steps are drawn together. A run resumes with the step number as
     its whole sampling state, and nothing that was drawn ahead can be lost.
 
-    With several replicas `(stop - start, replicas, batch_size)`: the i-th's are those that `seed + i` has alone.
+    With several seeds `(stop - start, seeds, batch_size)`: those that each seed has alone.
 
     Returns:
         int64 on the CPU, whatever the device of the examples: the draws are the same everywhere.
     """
-    rows = [torch.empty((0, *([replicas] if replicas > 1 else []), batch_size), dtype=torch.int64)]
+    rows = [torch.empty((0, *([len(seed)] if isinstance(seed, tuple) else []), batch_size), dtype=torch.int64)]
     for block in range(start // BLOCK, math.ceil(stop / BLOCK)):
         first = block * BLOCK
-        rows.append(_draw_block(n, batch_size, seed, rank, block, replicas)[max(start - first, 0) : stop - first])
+        rows.append(_draw_block(n, batch_size, seed, rank, block)[max(start - first, 0) : stop - first])
     return torch.cat(rows)  # a copy: the cached block stays as drawn
 
 
 @lru_cache(maxsize=2)  # a run passes through one block many times, a chunk touches two where they meet
-def _draw_block(n: int, batch_size: int, seed: int, rank: int, block: int, replicas: int) -> Tensor:
-    """Return the indices of the steps of one block, `(BLOCK, batch_size)` or `(BLOCK, replicas, batch_size)`."""
-    if replicas > 1:
-        return torch.stack([_draw(n, batch_size, seed + index, rank, block) for index in range(replicas)], dim=1)
+def _draw_block(n: int, batch_size: int, seed: int | tuple[int, ...], rank: int, block: int) -> Tensor:
+    """Return the indices of the steps of one block, `(BLOCK, batch_size)` or `(BLOCK, seeds, batch_size)`."""
+    if isinstance(seed, tuple):
+        return torch.stack([_draw(n, batch_size, each, rank, block) for each in seed], dim=1)
     return _draw(n, batch_size, seed, rank, block)
 
 
@@ -63,13 +63,12 @@ class Minibatches:
         targets: `(N,)`; of sequences `(N, context)`.
         batch_size: Examples a minibatch, on each rank.
         steps_per_batch: Minibatches a chunk.
-        seed: Of the draws.
+        seed: Of the draws; of networks that are trained at once a tuple, with a seed for each. Batches are
+            `(steps, seeds, batch_size, ...)` then.
         current_step: Returns the number of optimizer steps taken so far.
         max_steps: Optimizer steps of the run; -1 for no end.
         rank: Of this process; each draws its own minibatches.
         world_size: Number of processes.
-        replicas: Networks that are trained at once; the i-th has the minibatches that `seed + i` has alone. With more
-            than one, batches are `(steps, replicas, batch_size, ...)`.
     Raises:
         ValueError: If there is no example, the two tensors have not the same number of them, or a number is not valid.
     """
@@ -81,12 +80,11 @@ class Minibatches:
         *,
         batch_size: int,
         steps_per_batch: int,
-        seed: int,
+        seed: int | tuple[int, ...],
         current_step: Callable[[], int],
         max_steps: int = -1,
         rank: int = 0,
         world_size: int = 1,
-        replicas: int = 1,
     ) -> None:
         if not 0 < len(contexts) == len(targets):
             raise ValueError(f"{len(contexts)} contexts, {len(targets)} targets: expected equal numbers, at least 1.")
@@ -99,7 +97,6 @@ class Minibatches:
         self.max_steps = max_steps
         self.rank = rank
         self.world_size = world_size
-        self.replicas = check_whole_number("replicas", replicas, 1)
 
     def __len__(self) -> int:
         """Return the number of chunks in an epoch."""
@@ -118,9 +115,8 @@ class Minibatches:
                 stop = min(stop, self.max_steps)
             if stop <= start:
                 return
-            indices = minibatch_indices(
-                len(self.targets), self.batch_size, start, stop, self.seed, self.rank, self.replicas
-            ).to(self.targets.device)
+            drawn = minibatch_indices(len(self.targets), self.batch_size, start, stop, self.seed, self.rank)
+            indices = drawn.to(self.targets.device)
             yield self.contexts[indices].long(), self.targets[indices].long()
 
     def state_dict(self) -> dict[str, Any]:
