@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def leftovers() -> Callable[..., list[str]]:
 @pytest.fixture(autouse=True, scope="session")
 def _few_threads() -> None:
     torch.set_num_threads(1)  # these models are too small for more, and two tests may run beside each other
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _compiled_code_is_kept_elsewhere() -> None:
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/bnlm_tests_compiled")
 
 
 @pytest.fixture

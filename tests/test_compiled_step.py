@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -282,7 +286,7 @@ def test_without_a_compiler_there_is_one_warning(
     def missing(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr(torch._inductor, "compile", missing)
+    monkeypatch.setattr(torch._inductor, "standalone_compile", missing)
     with caplog.at_level(logging.WARNING, "bnlm"):
         fit(LanguageModel(network(), 11, partial(torch.optim.SGD, lr=0.1), compile=True))
     assert [r.message for r in caplog.records if r.name == "bnlm"] == [
@@ -310,3 +314,26 @@ def test_other_optimizers_are_refused() -> None:
         CompiledStep(model, F.cross_entropy, torch.optim.Adagrad(model.parameters()))
     with pytest.raises(CannotCompileError, match="amsgrad=True"):
         CompiledStep(model, F.cross_entropy, torch.optim.AdamW(model.parameters(), amsgrad=True))
+
+
+def test_the_next_process_takes_what_is_compiled_from_the_disk(tmp_path: Path) -> None:
+    code = """
+import sys, torch
+import torch.nn.functional as F
+from bnlm.compiled_step import CompiledStep
+from bnlm.models import MLP, Replicas
+from torch._dynamo.utils import counters
+torch.manual_seed(0)
+model = Replicas([MLP(5, 2, 3, [4]) for _ in range(2)])
+step = CompiledStep(model, model.loss_of, torch.optim.SGD(model.parameters(), lr=0.1))
+x, y = torch.randint(5, (2, 4, 2)), torch.randint(5, (2, 4))
+step.begin(x, y)
+print([step(x, y).tolist() for _ in range(3)], counters["inductor"]["fxgraph_cache_hit"])
+"""
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    said = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        said.append(done.stdout.strip().rpartition(" "))
+    assert [hits for *_, hits in said] == ["0", "1"]
+    assert said[0][0] == said[1][0]

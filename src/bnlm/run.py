@@ -17,6 +17,7 @@ from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 
 from bnlm.assembly import build_data, build_language_model, build_trainer, fit_batches_to_cadences, quieten
+from bnlm.cache_folder import keep_compiled_code
 from bnlm.callbacks import CriticalFindingError
 from bnlm.config import ConfigError, check
 from bnlm.data import WordsDataModule
@@ -67,6 +68,7 @@ def train(cfg: DictConfig, run_folder: Path, overrides: Sequence[str] = ()) -> d
 def _train(cfg: DictConfig, run_folder: Path, checkpoints: Path, overrides: Sequence[str]) -> dict[str, Any]:
     check(cfg)
     quieten()
+    keep_compiled_code()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed = of_each(cfg)[0].seed

@@ -8,6 +8,7 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
+from bnlm.cache_folder import cache_folder
 from bnlm.data.words import read_bytes
 
 TIMEOUT = 20  # seconds
@@ -31,7 +32,7 @@ def makemore_path(path: str | None, url: str, sha256: str) -> Path:
                 f"for any other list write data=words data.path={path}."
             )
         return Path(path).expanduser()
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bnlm" / "makemore_names.txt"
+    cached = cache_folder() / "makemore_names.txt"
     if not _is_intact(cached, sha256):
         _store(_download(url, sha256), cached)
     return cached
