@@ -2,7 +2,8 @@
 
     python scripts/bench.py diagnostics [--pairs 5] [--threads 1] [--quick] [--json FILE]
 
-Each turn trains the same network without a callback and with all three monitors and the doctor, at several cadences;
+Each turn trains the same network without a callback and with all three monitors and the doctor, at several cadences
+(and the lecture's deep network with each of them alone);
 histograms and figures are off. Compared is processor time (other programs disturb it less than the clock) from step 201
 on: before, the doctor looks at every tenth step, whatever the cadence.
 """
@@ -27,8 +28,13 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from bnlm.callbacks import ActivationMonitor, Doctor, GradientMonitor, UpdateMonitor
 
-#: By network: optimizer steps of a turn, and the cadences.
-PLANS = {"deep_mlp": (8201, (100, 50, 10)), "conv_net": (701, (50,)), "transformer": (301, (50,))}
+ALONE = ("ActivationMonitor", "GradientMonitor", "UpdateMonitor", "Doctor")
+#: By network: optimizer steps of a turn, the cadences, and which callbacks.
+PLANS: dict[str, tuple[int, tuple[int, ...], tuple[str, ...]]] = {
+    "deep_mlp": (8201, (100, 50, 10), ("all", *ALONE)),
+    "conv_net": (701, (50,), ("all",)),
+    "transformer": (301, (50,), ("all",)),
+}
 CLASSES = 27
 #: Until then the doctor looks at every tenth step, whatever the cadence.
 START = 201
@@ -87,11 +93,12 @@ def transformer() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
     return model, (torch.randint(CLASSES, (4, 32)), torch.randint(CLASSES, (4, 32)))
 
 
-def watched(every_n_steps: int) -> list[Callback]:
-    """All monitors and the doctor, without histograms and figures."""
+def watched(which: str, every_n_steps: int) -> list[Callback]:
+    """All monitors and the doctor, or the one of that name alone, without histograms and figures."""
     off = {"histograms_every_n_steps": None, "figures_every_n_steps": None}
     monitors = [kind(every_n_steps, **off) for kind in (ActivationMonitor, GradientMonitor, UpdateMonitor)]
-    return [*monitors, Doctor(every_n_steps, table=False)]
+    callbacks = [*monitors, Doctor(every_n_steps, table=False)]
+    return [each for each in callbacks if which in ("all", type(each).__name__)]
 
 
 class Clock(Callback):
@@ -132,26 +139,26 @@ def bench_diagnostics(turns: int, threads: int, quick: bool, json_file: Path | N
     """Measure and print all; ``quick`` is one turn of few steps, to see that everything runs."""
     torch.set_num_threads(threads)
     results: dict[str, dict[str, list[float]]] = {}
-    table = Table("network", "ms a step", "observed every", "extra time", "quartiles")
+    table = Table("network", "ms a step", "callbacks", "observed every", "extra time", "quartiles")
     for make in (deep_mlp, conv_net, transformer):
-        steps, cadences = PLANS[make.__name__]
+        steps, cadences, names = PLANS[make.__name__]
         steps, turns = (20, 1) if quick else (steps, turns)
-        found: dict[int, list[float]] = {cadence: [] for cadence in (0, *cadences)}
-        seconds_of(make, 20, watched(10))  # the first run imports and fills caches
+        ways = [("none", 0), *((name, cadence) for name in names for cadence in cadences)]
+        found: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
+        seconds_of(make, 20, watched("all", 10))  # the first run imports and fills caches
         for turn in range(turns):
-            for cadence in found if turn % 2 == 0 else reversed(found):
-                found[cadence].append(seconds_of(make, steps, watched(cadence) if cadence else []))
-        plain = statistics.median(found[0]) / max(1, steps - START) * 1e3
+            for name, cadence in found if turn % 2 == 0 else reversed(found):
+                found[name, cadence].append(seconds_of(make, steps, watched(name, cadence)))
+        plain = statistics.median(found["none", 0]) / max(1, steps - START) * 1e3
         results[make.__name__] = {"ms": [plain]}
-        for cadence in cadences:
-            extra = [a / b - 1 for a, b in zip(found[cadence], found[0], strict=True)]
-            results[make.__name__][str(cadence)] = extra
+        for name, cadence in ways[1:]:
+            extra = [a / b - 1 for a, b in zip(found[name, cadence], found["none", 0], strict=True)]
+            results[make.__name__][f"{name} {cadence}"] = extra
             low, middle, high = statistics.quantiles(extra, n=4) if len(extra) > 1 else extra * 3
-            table.add_row(
-                make.__name__, f"{plain:.2f}", f"{cadence} steps", f"{middle:.1%}", f"{low:.1%} .. {high:.1%}"
-            )
+            spread = f"{low:.1%} .. {high:.1%}"
+            table.add_row(make.__name__, f"{plain:.2f}", name, f"{cadence} steps", f"{middle:.1%}", spread)
         print(f"{make.__name__} done", file=sys.stderr)
-    Console(width=100).print(table)
+    Console(width=110).print(table)
     print(f"{turns} turns, {threads} thread(s), torch {torch.__version__}")
     if json_file is not None:
         json_file.write_text(json.dumps({"turns": turns, "threads": threads, "results": results}, indent=2))
