@@ -94,7 +94,9 @@ def transformer() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
 
 
 def watched(which: str, every_n_steps: int) -> list[Callback]:
-    """All monitors and the doctor, or the one of that name alone, without histograms and figures."""
+    """All monitors and the doctor, the one of that name alone, or none; without histograms and figures."""
+    if which == "none":
+        return []
     off = {"histograms_every_n_steps": None, "figures_every_n_steps": None}
     monitors = [kind(every_n_steps, **off) for kind in (ActivationMonitor, GradientMonitor, UpdateMonitor)]
     callbacks = [*monitors, Doctor(every_n_steps, table=False)]

@@ -78,6 +78,7 @@ def bench_training(turns: int, threads: int, quick: bool, json_file: Path | None
         "bnlm, compiled, default diagnostics, 64 replicas": lambda: replicas(steps, 64),
     }
     bare_loop(*given, 100)
+    lightning_loop(*given, 100)
     ours(100)
     results = measure(variants, turns, steps)
 
