@@ -188,6 +188,7 @@ class Doctor(Monitor):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         super().on_exception(trainer, pl_module, exception)
         self.on_validation_batch_end()
+        _tell(self._diagnosis.refused(exception, trainer.global_step))
         self._write(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -207,8 +208,7 @@ class Doctor(Monitor):
 
     def _judge(self, fresh: list[Finding], trainer: Trainer) -> None:
         """Tell of new findings, and do what is to be done at a critical one."""
-        for finding in fresh:
-            _say(f"doctor: {finding.severity} {finding.rule} {finding.name}, step {finding.step}: {finding.message}")
+        _tell(fresh)
         critical = [finding for finding in fresh if finding.severity == "critical"]
         if critical and self.on_critical == "stop":
             self._stop = trainer.should_stop = True
@@ -250,5 +250,6 @@ def _output(seen: ObservedStep) -> Output | None:
 
 
 @rank_zero_only
-def _say(line: str) -> None:
-    log.warning(line)
+def _tell(fresh: list[Finding]) -> None:
+    for finding in fresh:
+        log.warning(f"doctor: {finding.severity} {finding.rule} {finding.name}, step {finding.step}: {finding.message}")

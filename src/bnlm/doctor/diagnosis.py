@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from bnlm.doctor.batch_norm_rules import batch_norm_findings, refused_batch
 from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import initial_findings
@@ -13,7 +14,8 @@ from bnlm.doctor.training_rules import training_findings
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
 CAUSES: dict[str, tuple[str, ...]] = {
-    "R01": ("R02",),
+    "R01": ("R20", "R05", "R02"),
+    "R02": ("R20", "R05"),
     "R03": ("R20", "R09"),
     "R04": ("R20", "R09"),
     "R05": ("R20", "R04"),
@@ -29,11 +31,13 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R17": ("R16", "R18"),
     "R18": ("R16",),
 }
-#: A rule is explained only by an earlier one in this order, or by what was there before the first step.
+#: Of two findings that are as severe and as early, the one whose rule is first here is named first.
 ORDER = "R20 R16 R18 R02 R01 R09 R04 R05 R03 R06 R12 R11 R10 R17 R07 R08 R14 R13 R15 R19".split()
 
 #: Observed steps after which a window, once it is full, is judged anew: less than that changes no median.
 WINDOW_EVERY = 4
+#: R11 takes a number of observed steps to be seen: until this step it may explain what was seen before it.
+SPREAD_SEEN = 100
 
 
 class Diagnosis:
@@ -52,12 +56,18 @@ class Diagnosis:
             return self.update(history)
         return self._take(loss_findings(history))
 
+    def refused(self, error: BaseException, step: int) -> list[Finding]:
+        """Read the error that ended the run; return the findings that are new."""
+        finding = refused_batch(error, step)
+        return self._take(iter([finding] if finding is not None else []))
+
     def _take(self, findings: Iterator[Finding]) -> list[Finding]:
         fresh: dict[str, Finding] = {}
         for finding in findings:
             known = self._found.get(finding.rule)
             if known is None or SEVERITIES.index(finding.severity) > SEVERITIES.index(known.severity):
-                kept = finding if known is None else replace(finding, step=known.step)
+                # A note is no more than a remark: what becomes of it later, with reason, begins then.
+                kept = finding if known is None or known.severity == "note" else replace(finding, step=known.step)
                 self._found[finding.rule] = fresh[finding.rule] = kept
         return list(fresh.values())
 
@@ -87,24 +97,33 @@ class Diagnosis:
             cause = self._found.get(rule)
             if cause is None or cause.severity == "note":
                 continue
-            # A high rate kills what learned before; what never had a gradient is another matter.
-            too_late = (finding.rule, rule) == ("R12", "R09") and cause.step >= finding.step
-            if _rank(cause) < _rank(finding) and not too_late:
+            if _explains(cause, finding):
                 return rule
         return None
 
 
-def _rank(finding: Finding) -> tuple[bool, int]:
-    return finding.step > 0, ORDER.index(finding.rule)
+def _explains(cause: Finding, finding: Finding) -> bool:
+    """Whether the one may have brought about the other, by the order in time and by what each needs to be seen."""
+    pair = cause.rule, finding.rule
+    if finding.step == 0 and (cause.step > 0 or cause.rule == "R09"):
+        return False  # what was so before the first step was not brought about by the steps
+    if pair == ("R09", "R12"):
+        return cause.step < finding.step  # a high rate kills what learned before; what never had a gradient is another
+    if cause.rule == "R11":
+        return cause.step <= max(finding.step, SPREAD_SEEN)
+    if cause.rule == "R05" and finding.rule in ("R01", "R02"):
+        return cause.value > 1  # scales that fade make an output small
+    return True
 
 
-def _urgency(finding: Finding) -> tuple[int, int, str]:
-    return -SEVERITIES.index(finding.severity), finding.step, finding.rule
+def _urgency(finding: Finding) -> tuple[int, int, int]:
+    return -SEVERITIES.index(finding.severity), finding.step, ORDER.index(finding.rule)
 
 
 def _all_findings(history: History) -> Iterator[Finding]:
     if history.observed == 1:
         yield from initial_findings(history)
     if history.recent:
+        yield from batch_norm_findings(history)
         yield from loss_findings(history)
         yield from training_findings(history)

@@ -45,6 +45,7 @@ class Facts:
         redundant_biases: Module paths of layers whose bias the BatchNorm after them removes.
         weight_of: Module path of an activation -> name of the weight that feeds it.
         frozen: Whether some parameters are not to be trained.
+        clamps: Module paths of activations that clamp on both sides of zero (a relu6 is flat at zero, rightly).
     """
 
     parameters: dict[str, ParameterFacts] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class Facts:
     redundant_biases: list[str] = field(default_factory=list)
     weight_of: dict[str, str] = field(default_factory=dict)
     frozen: bool = False
+    clamps: set[str] = field(default_factory=set)
 
 
 def is_normalization(module: nn.Module) -> bool:
@@ -91,6 +93,7 @@ def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
                     facts.redundant_biases.append(path)
         elif not list(module.parameters(recurse=False)) and weights and id(weights[-1]) in names:
             facts.weight_of[path] = names[id(weights[-1])]
+    facts.clamps = {path for path, module in leaves if isinstance(module, nn.Hardtanh) and module.min_val < 0}
     if weights and roles.get(id(weights[-1])) is None:
         roles[id(weights[-1])] = "output"
     facts.frozen = not all(parameter.requires_grad for parameter in model.parameters())

@@ -1,10 +1,9 @@
-"""Rules that step 0 answers: R01, R02, R16, R18, R19, R20; and R03, R05, R06 at the start."""
+"""Rules that step 0 answers: R01, R02, R20; and R03 to R06 and R09 at the start."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import groupby
 
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History, Output
@@ -17,10 +16,17 @@ LOSS_WARNING, LOSS_CRITICAL, LOSS_NOTE = 1.1, 1.5, 0.8
 LOGITS_COST, LOGITS_SHARE = 0.5, 0.25
 #: R01 of a squared error: times the mean square of the targets.
 SQUARE_WARNING, SQUARE_CRITICAL = 2.0, 4.0
+#: R01 of a squared error, whatever its standard error: outputs that explode differ by factors among themselves.
+SQUARE_SURE = 10.0
 #: R02: std of an example's logits. Gaussian logits that know nothing cost about std² / 2 above the reference.
-LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 3.0
+#: Output layers of gain 1 or of Glorot's init have 1.0 to 1.3 and train as well: a note until 1.5.
+LOGIT_STD_NOTE, LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 1.5, 3.0
 #: R03 before training. Healthy at gain 5/3: 19 to 21 % in the first layer, 5 to 10 % in the others.
 FLAT_FIRST, FLAT_LATER, FLAT_CRITICAL = 0.4, 0.3, 0.9
+#: R03: activations that flatten smoothly.
+SMOOTH = frozenset({"tanh", "sigmoid", "softsign"})
+#: R03 of clamps, which keep their full slope up to them. Healthy at gain 5/3: 55 %.
+CLAMPED = 0.7
 #: R04 in the first batch alone, in which single units may rightly be silent.
 DEAD_CRITICAL = 0.8
 #: R05: std of the last activation over the first's. torch's default init on three ReLU layers: 0.2, and trains well.
@@ -32,10 +38,6 @@ GRADIENT_NOTE, GRADIENT_CRITICAL = 10.0, 100.0
 KEPT_PER_LAYER, KEPT = 0.3, 1e-4
 #: R09 of the first step, log10. AdamW moves every weight by its rate then: 1e-2 on weights of std 0.05 is -0.7.
 FIRST_STEP = -0.3
-#: R16: values per channel that a batch's statistics are taken over. Wu & He 2018, arXiv 1803.08494; 8 and 16 are ours.
-VALUES_WARNING, VALUES_NOTE = 8, 16
-#: R18: standard error of the running mean, in standard deviations: sqrt(m / ((2 - m) n)).
-NOISE_WARNING, NOISE_CRITICAL = 0.10, 0.25
 #: R20: share of a matrix's rows that point where the first one does.
 COLLINEAR = 0.9
 
@@ -50,8 +52,6 @@ def initial_findings(history: History) -> Iterator[Finding]:
     yield from _scale(history)
     yield from _gradient(history)
     yield from _first_step(history)
-    yield from _batch_norms(history)
-    yield from _redundant_biases(history)
     yield from _symmetric(history)
 
 
@@ -74,14 +74,21 @@ def _output(history: History) -> Iterator[Finding]:
     limit = LOSS_WARNING * output.reference
     if output.kind == "cross_entropy":
         limit = max(limit, output.reference + min(LOGITS_COST, LOGITS_SHARE * output.reference))
+    spread = output.logit_std
+    if spread > LOGIT_STD_WARNING and not history.facts.frozen:
+        # Large logits either know the answer, and the loss is below the reference, or they do not. But the loss of one
+        # batch of them is far from certain, and a network that is fine-tuned may be sure, and wrong, of its old task.
+        error = output.loss_error
     if not output.loss > limit + error:
         return
     critical = output.loss > LOSS_CRITICAL * output.reference + error
-    confident = output.logit_std > LOGIT_STD_WARNING
-    if confident:
+    severity = "critical" if critical else "warning"
+    if output.kind == "cross_entropy" and not spread > LOGIT_STD_WARNING:
+        severity = "note"
+    if spread > LOGIT_STD_NOTE:
+        graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else "note"
         yield Finding(
-            "R02", "critical" if output.logit_std > LOGIT_STD_CRITICAL else "warning", "output", 0,
-            output.logit_std, LOGIT_STD_WARNING,
+            "R02", graded, "output", 0, spread, LOGIT_STD_WARNING,
             f"before any training the logits have std {output.logit_std:.1f} within an example, so the network is "
             f"confidently wrong: loss {output.loss:.2f} where {output.reference:.2f} is chance. The first steps only "
             "squash the output layer.",
@@ -89,7 +96,7 @@ def _output(history: History) -> Iterator[Finding]:
             "torch `layer.weight.data *= 0.1; layer.bias.data.zero_()`.",
         )  # fmt: skip
     yield Finding(
-        "R01", "critical" if critical else "warning", "output", 0, output.loss, limit,
+        "R01", severity, "output", 0, output.loss, limit,
         f"the first loss is {output.loss:.2f} where knowing nothing gives {output.reference:.2f}.",
         "Scale the output layer's weights down (init.output_scale=0.1), or set its bias to the log of the class "
         "frequencies.",
@@ -98,8 +105,9 @@ def _output(history: History) -> Iterator[Finding]:
 
 def _square_loss(output: Output) -> Iterator[Finding]:
     # Targets of one batch stray far from their own mean square, and a fresh network's outputs add to the loss.
-    if output.loss > SQUARE_WARNING * output.reference + 3 * output.loss_error:
-        critical = output.loss > SQUARE_CRITICAL * output.reference + 3 * output.loss_error
+    error = 3 * output.loss_error if output.loss < SQUARE_SURE * output.reference else 0.0
+    if output.loss > SQUARE_WARNING * output.reference + error:
+        critical = output.loss > SQUARE_CRITICAL * output.reference + error
         yield Finding(
             "R01", "critical" if critical else "warning", "output", 0, output.loss, SQUARE_WARNING * output.reference,
             f"the first loss is {output.loss:.3g} where an output of zero gives {output.reference:.3g}.",
@@ -109,15 +117,10 @@ def _square_loss(output: Output) -> Iterator[Finding]:
 
 def _saturated(history: History) -> Iterator[Finding]:
     assert history.first is not None
-    kinds = history.first.kinds
-    shares = {
-        layer: value
-        for layer, value in history.first.of("saturation").items()
-        if kinds.get(layer) in ("tanh", "sigmoid", "softsign")
-    }
-    flat = [
-        layer for index, (layer, value) in enumerate(shares.items()) if value > (FLAT_LATER if index else FLAT_FIRST)
-    ]
+    kinds, shares = history.first.kinds, history.first.of("saturation")
+    smooth = [layer for layer in shares if kinds.get(layer) in SMOOTH]
+    flat = [layer for layer in smooth if shares[layer] > (FLAT_FIRST if layer == smooth[0] else FLAT_LATER)]
+    flat += [layer for layer in shares if layer in history.facts.clamps and shares[layer] > CLAMPED]
     if not flat:
         return
     worst = max(shares[layer] for layer in flat)
@@ -158,9 +161,9 @@ def _chains(history: History, statistic: str) -> Iterator[tuple[list[str], list[
     """Yield, for each kind of activation with several layers, the layers in forward order and their statistic."""
     assert history.first is not None
     kinds, values = history.first.kinds, history.first.of(statistic)
-    layers = sorted(values, key=lambda layer: kinds.get(layer, ""))  # stable: forward order within a kind
-    for kind, group in groupby(layers, key=lambda layer: kinds.get(layer, "")):
-        chain = list(group)
+    for kind in dict.fromkeys(kinds.values()):
+        # Kinds are in forward order; gradients come as the backward pass meets them.
+        chain = [layer for layer in kinds if kinds[layer] == kind and layer in values]
         if len(chain) >= 3 and kind not in ("sigmoid", "softplus"):
             yield chain, [values[layer] for layer in chain]
 
@@ -219,50 +222,6 @@ def _first_step(history: History) -> Iterator[Finding]:
             f"{in_words(list(far))}: the first step alone changes the weights by 10^{worst:.1f} of their size, so what "
             "they were initialised to is gone; about 10^-3 is healthy.",
             "Divide optimizer.lr by 10 or more, or warm it up.",
-        )  # fmt: skip
-
-
-def _batch_norms(history: History) -> Iterator[Finding]:
-    assert history.first is not None
-    values = history.first.values_per_channel
-    if not values:
-        return
-    fewest = min(values.values())
-    layers = [layer for layer, count in values.items() if count == fewest]
-    if fewest < VALUES_NOTE:
-        severity = "critical" if fewest == 1 else "warning" if fewest < VALUES_WARNING else "note"
-        yield Finding(
-            "R16", severity, in_words(layers), 0, fewest, VALUES_WARNING,
-            f"{in_words(layers)}: BatchNorm takes its statistics over {fewest} values per channel; gradient "
-            "accumulation does not add to them.",
-            "Use a larger batch (data.batch_size), or a normalization that needs none: normalization=layer, group or "
-            "batch_renorm.",
-        )  # fmt: skip
-    noise = {
-        layer: math.sqrt(momentum / ((2 - momentum) * values[layer]))
-        for layer, momentum in history.facts.batch_norms.items()
-        if momentum and layer in values
-    }
-    if noise and max(noise.values()) > NOISE_WARNING:
-        worst = max(noise, key=lambda layer: noise[layer])
-        momentum = history.facts.batch_norms[worst]
-        yield Finding(
-            "R18", "critical" if noise[worst] > NOISE_CRITICAL else "warning", worst, 0, noise[worst], NOISE_WARNING,
-            f"{worst}: with momentum {momentum:g} and {values[worst]} values per channel, the running mean that eval "
-            f"uses is off by about {noise[worst]:.2f} standard deviations.",
-            "Lower the momentum to a tenth (normalization.momentum), or average all batches (null); or take exact "
-            "statistics after training with bnlm.normalization.calibrate.",
-        )  # fmt: skip
-
-
-def _redundant_biases(history: History) -> Iterator[Finding]:
-    layers = history.facts.redundant_biases
-    if layers:
-        yield Finding(
-            "R19", "note", in_words(layers), 0, len(layers), 0,
-            f"{in_words(layers)}: the BatchNorm after it subtracts any constant, so the bias has no effect and no "
-            "gradient.",
-            "Build the layer with bias=False.",
         )  # fmt: skip
 
 

@@ -1,13 +1,14 @@
-"""Rules over a window of observed steps: R03, R04, R06 while training, R07, R09 to R12, R17."""
+"""Rules over a window of observed steps: R03, R04, R06 while training, R07, R09 to R12."""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterator
 
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
+from bnlm.doctor.initial_rules import SMOOTH
+from bnlm.stats import RELU_LIKE
 
 #: R03: SageMaker's SaturatedActivation and DeepDiagnosis warn at half of a layer.
 FLAT_WARNING, FLAT_CRITICAL = 0.5, 0.9
@@ -25,14 +26,11 @@ PATIENCE, LARGE_PATIENCE = 100, 250
 SPREAD_WARNING = 1.5
 #: R12: optimizer steps, and observed steps, without a gradient.
 FROZEN_WARNING, FROZEN_CRITICAL = 10, 50
-#: R17: median |log variance ratio|, mean gap in standard deviations, share of the start left in the running statistics.
-LOG_VARIANCE, MEAN_GAP, RESIDUE = 0.3, 0.2, 0.05
 
 
 def training_findings(history: History) -> Iterator[Finding]:
     """Yield what is wrong now; nothing before the first steps are over."""
     yield from _frozen(history)
-    yield from _mismatch(history)
     if not history.warm:
         return
     yield from _saturated(history)
@@ -49,10 +47,11 @@ def _kinds(history: History) -> dict[str, str]:
 def _saturated(history: History) -> Iterator[Finding]:
     kinds, shares = _kinds(history), history.median("saturation")
     output = history.first.output if history.first is not None else None
-    judged = [layer for layer in shares if kinds.get(layer) in ("tanh", "sigmoid", "softsign")]
+    judged = [layer for layer in shares if kinds.get(layer) in SMOOTH]
     if judged and kinds[judged[-1]] == "sigmoid" and output is not None and output.kind == "binary_cross_entropy":
         judged.pop()  # the output: sure of itself is what it shall become
     flat = [layer for layer in judged if shares[layer] > FLAT_WARNING]
+    flat += [layer for layer in shares if layer in history.facts.clamps and shares[layer] > FLAT_CRITICAL]
     if flat:
         worst = max(shares[layer] for layer in flat)
         yield Finding(
@@ -68,7 +67,9 @@ def _saturated(history: History) -> Iterator[Finding]:
 def _dead(history: History) -> Iterator[Finding]:
     if history.observed < 10:
         return
-    kinds, shares = _kinds(history), history.recent[-1].of("dead_units")
+    kinds, shares = _kinds(history), dict(history.recent[-1].of("dead_units"))
+    # A layer that falls silent as a whole is seen long before the window over single units has moved on.
+    shares |= {layer: 1.0 for layer in _silent(history) if layer in shares}
     dead = [layer for layer, value in shares.items() if value > DEAD_WARNING]
     if dead:
         worst = max(shares[layer] for layer in dead)
@@ -84,14 +85,20 @@ def _dead(history: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _silent(history: History) -> list[str]:
+    """Return the layers whose outputs were all zero in the last three observed steps."""
+    kinds, last = _kinds(history), [o.of("activation_std") for o in list(history.recent)[-3:]]
+    return [layer for layer in last[-1] if kinds.get(layer) in RELU_LIKE and all(o.get(layer) == 0 for o in last)]
+
+
 def _gradient(history: History) -> Iterator[Finding]:
     if history.improves() or history.steps_with_loss < PATIENCE:
         return
     kinds, stds = _kinds(history), history.median("activation_gradient_std")
     for kind in dict.fromkeys(kinds.values()):
-        chain = [layer for layer in stds if kinds.get(layer) == kind]
-        if len(chain) < 3 or not stds[chain[-1]] > 0:
-            continue
+        chain = [layer for layer in kinds if kinds[layer] == kind and layer in stds]  # in forward order
+        if len(chain) < 3 or not stds[chain[-1]] > 0 or stds[chain[0]] == 0:
+            continue  # none at all is no matter of scale: cut off, or dead
         ratio = stds[chain[0]] / stds[chain[-1]]
         if 0.1 <= ratio <= 10:
             continue
@@ -142,6 +149,7 @@ def _updates(history: History) -> Iterator[Finding]:
     # What starts at zero moves far beside its own size, rightly.
     judged = {n: u for n, u in updates.items() if n in facts and facts[n].role != "vector" and facts[n].std > 0}
     hidden = {name: u for name, u in judged.items() if facts[name].role == "hidden"}
+    moved = {name: u for name, u in hidden.items() if name not in _fed_with_zeros(history)}
     limits = {
         name: NORM_ALLOWANCE * facts[name].feeds_norm + OUTPUT_ALLOWANCE * (facts[name].role != "hidden")
         for name in judged
@@ -175,11 +183,11 @@ def _updates(history: History) -> Iterator[Finding]:
             "learning rates.",
         )  # fmt: skip
     slow_steps = history.steps_with_loss or history.step
-    if hidden and slow_steps >= PATIENCE:
-        typical = statistics.median(hidden.values())
+    if moved and slow_steps >= PATIENCE:
+        typical = statistics.median(moved.values())
         if typical < SMALL_WARNING and not improves and history.first_loss > 0.5 * abs(history.reference):
             yield Finding(
-                "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
+                "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(moved)), history.step,
                 typical, SMALL_WARNING,
                 f"each step changes the hidden weights by only 10^{typical:.1f} of their size, and the loss hardly "
                 "falls; about 10^-3 is healthy.",
@@ -197,6 +205,8 @@ def _frozen(history: History) -> Iterator[Finding]:
         if steps >= FROZEN_WARNING and times >= 3 and name not in history.facts.not_optimized:
             frozen.append(name)
             longest = max(longest, steps)
+    fed_with_zeros = _fed_with_zeros(history)
+    frozen = [name for name in frozen if name not in fed_with_zeros]
     # A bias before a BatchNorm has a gradient of rounding errors only, which may be nought.
     frozen = [name for name in frozen if name.rpartition(".")[0] not in history.facts.redundant_biases]
     if frozen:
@@ -216,24 +226,10 @@ def _frozen(history: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _mismatch(history: History) -> Iterator[Finding]:
-    if not history.gaps:
-        return
-    gap = history.gaps[-1]
-    residue = gap.residue(gap.step)
-    # Early in training the statistics move as fast as the network: held against them is only a start that lingers, in
-    # the second half of the run or for longer than that; otherwise a large gap, in several validations in a row.
-    lingers = residue > RESIDUE and (
-        2 * gap.step >= history.total_steps or gap.residue(history.total_steps / 2) > RESIDUE
-    )
-    judged, allowance = ([gap], 1.0) if lingers else (list(history.gaps), 5.0)
-    apart = all(each.log_variance > LOG_VARIANCE * allowance or each.mean > MEAN_GAP * allowance for each in judged)
-    faded = len(judged) == history.gaps.maxlen and all(each.residue(each.step) <= RESIDUE for each in judged)
-    if apart and (lingers or faded):
-        yield Finding(
-            "R17", "warning", gap.layer, gap.step, max(gap.log_variance / LOG_VARIANCE, gap.mean / MEAN_GAP), allowance,
-            f"{gap.layer}: the running statistics that eval uses are not those of the data: variances differ by a "
-            f"factor of {math.exp(gap.log_variance):.2f}, means by {gap.mean:.2f} standard deviations; {residue:.0%} "
-            "of them is still where they started.",
-            "Train longer, raise normalization.momentum, or take exact statistics with bnlm.normalization.calibrate.",
-        )  # fmt: skip
+def _fed_with_zeros(history: History) -> set[str]:
+    """Return the weights that have no gradient though the bias beside them has: only zeros come in."""
+    if not history.recent:
+        return set()
+    stds = history.recent[-1].of("gradient_std")
+    weights = (name for name, std in stds.items() if std == 0 and name.endswith(".weight"))
+    return {name for name in weights if stds.get(name.removesuffix("weight") + "bias", 0.0) > 0}

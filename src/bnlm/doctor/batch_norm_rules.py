@@ -1,0 +1,102 @@
+"""Rules over BatchNorm: R16, R18, R19 at the start, R17 at each validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from bnlm.doctor.finding import Finding, in_words
+from bnlm.doctor.history import History
+
+#: R16: values per channel that a batch's statistics are taken over. Wu & He 2018, arXiv 1803.08494; 8 and 16 are ours.
+VALUES_WARNING, VALUES_NOTE = 8, 16
+#: R18: standard error of the running mean, in standard deviations: sqrt(m / ((2 - m) n)).
+NOISE_WARNING, NOISE_CRITICAL = 0.10, 0.25
+#: R17: median |log variance ratio|, mean gap in standard deviations, share of the start left in the running statistics.
+LOG_VARIANCE, MEAN_GAP, RESIDUE = 0.3, 0.2, 0.05
+
+
+def batch_norm_findings(history: History) -> Iterator[Finding]:
+    """Yield what is wrong with batches and statistics; of batches only at step 0."""
+    if history.observed == 1 and history.first is not None and history.first.step == 0:
+        yield from _batches(history)
+        yield from _redundant_biases(history)
+    yield from _mismatch(history)
+
+
+def refused_batch(error: BaseException, step: int) -> Finding | None:
+    """Return R16 where torch's BatchNorm has refused a batch of one value per channel; None of another error."""
+    if not (isinstance(error, ValueError) and "more than 1 value per channel" in str(error)):
+        return None
+    return _too_few("a BatchNorm", 1, step)
+
+
+def _too_few(where: str, values: int, step: int) -> Finding:
+    severity = "critical" if values == 1 else "warning" if values < VALUES_WARNING else "note"
+    return Finding(
+        "R16", severity, where, step, values, VALUES_WARNING,
+        f"{where}: BatchNorm takes its statistics over {values} value{'s' * (values > 1)} per channel; gradient "
+        "accumulation does not add to them.",
+        "Use a larger batch (data.batch_size; drop_last=True if only the last one is small), or a normalization that "
+        "needs none: normalization=layer, group or batch_renorm.",
+    )  # fmt: skip
+
+
+def _batches(history: History) -> Iterator[Finding]:
+    assert history.first is not None
+    values = history.first.values_per_channel
+    if not values:
+        return
+    fewest = min(values.values())
+    layers = [layer for layer, count in values.items() if count == fewest]
+    if fewest < VALUES_NOTE:
+        yield _too_few(in_words(layers), fewest, 0)
+    noise = {
+        layer: math.sqrt(momentum / ((2 - momentum) * values[layer]))
+        for layer, momentum in history.facts.batch_norms.items()
+        if momentum and layer in values
+    }
+    if noise and max(noise.values()) > NOISE_WARNING:
+        worst = max(noise, key=lambda layer: noise[layer])
+        momentum = history.facts.batch_norms[worst]
+        yield Finding(
+            "R18", "critical" if noise[worst] > NOISE_CRITICAL else "warning", worst, 0, noise[worst], NOISE_WARNING,
+            f"{worst}: with momentum {momentum:g} and {values[worst]} values per channel, the running mean that eval "
+            f"uses is off by about {noise[worst]:.2f} standard deviations.",
+            "Lower the momentum to a tenth (normalization.momentum), or average all batches (null); or take exact "
+            "statistics after training with bnlm.normalization.calibrate.",
+        )  # fmt: skip
+
+
+def _redundant_biases(history: History) -> Iterator[Finding]:
+    layers = history.facts.redundant_biases
+    if layers:
+        yield Finding(
+            "R19", "note", in_words(layers), 0, len(layers), 0,
+            f"{in_words(layers)}: the BatchNorm after it subtracts any constant, so the bias has no effect and no "
+            "gradient.",
+            "Build the layer with bias=False.",
+        )  # fmt: skip
+
+
+def _mismatch(history: History) -> Iterator[Finding]:
+    if not history.gaps:
+        return
+    gap = history.gaps[-1]
+    residue = gap.residue(gap.step)
+    # Early in training the statistics move as fast as the network: held against them is only a start that lingers, in
+    # the second half of the run or for longer than that; otherwise a large gap, in several validations in a row.
+    lingers = residue > RESIDUE and (
+        2 * gap.step >= history.total_steps or gap.residue(history.total_steps / 2) > RESIDUE
+    )
+    judged, allowance = ([gap], 1.0) if lingers else (list(history.gaps), 5.0)
+    apart = all(each.log_variance > LOG_VARIANCE * allowance or each.mean > MEAN_GAP * allowance for each in judged)
+    faded = len(judged) == history.gaps.maxlen and all(each.residue(each.step) <= RESIDUE for each in judged)
+    if apart and (lingers or faded):
+        yield Finding(
+            "R17", "warning", gap.layer, gap.step, max(gap.log_variance / LOG_VARIANCE, gap.mean / MEAN_GAP), allowance,
+            f"{gap.layer}: the running statistics that eval uses are not those of the data: variances differ by a "
+            f"factor of {math.exp(gap.log_variance):.2f}, means by {gap.mean:.2f} standard deviations; {residue:.0%} "
+            "of them is still where they started.",
+            "Train longer, raise normalization.momentum, or take exact statistics with bnlm.normalization.calibrate.",
+        )  # fmt: skip
