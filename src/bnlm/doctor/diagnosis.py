@@ -32,7 +32,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R18": ("R16",),
 }
 #: Of two findings that are as severe and as early, the one whose rule is first here is named first.
-ORDER = "R20 R16 R18 R02 R01 R09 R04 R05 R03 R06 R12 R11 R10 R17 R07 R08 R14 R13 R15 R19".split()
+ORDER = "R20 R16 R18 R02 R01 R04 R05 R03 R06 R09 R12 R11 R10 R17 R07 R08 R14 R13 R15 R19".split()
 
 #: Observed steps after which a window, once it is full, is judged anew: less than that changes no median.
 WINDOW_EVERY = 4

@@ -1,0 +1,46 @@
+"""Which finding explains which, and which is named first."""
+
+from __future__ import annotations
+
+import pytest
+
+from bnlm.doctor import Diagnosis, Finding
+
+
+def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
+    diagnosis = Diagnosis()
+    diagnosis.restore([Finding(rule, severity, "w", step, value, 1.0, "", "") for rule, severity, step, value in found])
+    return {finding.rule: finding.caused_by for finding in diagnosis.findings}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        # Activations that blow up with depth make the output large; those that fade do not.
+        ([("R05", "critical", 0, 300.0), ("R02", "critical", 0, 4.0)], {"R05": None, "R02": "R05"}),
+        ([("R05", "critical", 0, 0.001), ("R02", "critical", 0, 4.0)], {"R02": None, "R05": None}),
+        # Units that are alike add up.
+        ([("R20", "critical", 0, 1.0), ("R01", "critical", 0, 17.0)], {"R20": None, "R01": "R20"}),
+        # The first step comes after the first forward.
+        ([("R09", "critical", 0, 0.1), ("R04", "critical", 0, 0.9)], {"R04": None, "R09": None}),
+        ([("R09", "critical", 0, 0.1), ("R04", "critical", 200, 0.9)], {"R09": None, "R04": "R09"}),
+        # Layers that move at their own speed make spikes at once; spikes make a layer slow after a while.
+        ([("R11", "warning", 70, 2.0), ("R07", "warning", 40, 3.0)], {"R11": None, "R07": "R11"}),
+        ([("R11", "warning", 500, 2.0), ("R07", "warning", 40, 3.0)], {"R07": None, "R11": None}),
+        # A remark explains nothing.
+        ([("R05", "note", 0, 300.0), ("R02", "warning", 0, 2.0)], {"R02": None, "R05": None}),
+    ],
+)
+def test_causes(found: list[tuple[str, str, int, float]], expected: dict[str, str | None]) -> None:
+    assert list(explained(*found).items()) == list(expected.items())  # in this order
+
+
+def test_of_two_that_are_as_early_and_severe_the_cause_is_first() -> None:
+    assert list(explained(("R01", "critical", 0, 9.0), ("R20", "critical", 0, 1.0))) == ["R20", "R01"]
+
+
+def test_what_becomes_of_a_note_begins_then() -> None:
+    diagnosis = Diagnosis()
+    diagnosis.restore([Finding("R06", "note", "w", 0, 0.05, 0.1, "", "")])
+    diagnosis._take(iter([Finding("R06", "critical", "w", 200, 0.001, 0.1, "", "")]))
+    assert [finding.step for finding in diagnosis.findings] == [200]

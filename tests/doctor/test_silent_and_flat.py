@@ -1,0 +1,91 @@
+"""Layers that clamp, fall silent as a whole, or are fed with zeros, on made-up histories."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from torch import nn
+
+from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output, facts_of
+from bnlm.doctor.facts import ParameterFacts
+
+
+def found(of: History) -> dict[str, Finding]:
+    diagnosis = Diagnosis()
+    diagnosis.update(of)
+    return {finding.rule: finding for finding in diagnosis.findings}
+
+
+@pytest.mark.parametrize(("share", "severity"), [(0.55, None), (0.75, "warning"), (0.95, "critical")])
+def test_a_clamp_is_judged_by_its_own_limit(share: float, severity: str | None) -> None:
+    facts = facts_of(nn.Sequential(nn.Linear(4, 8), nn.Hardtanh(), nn.Linear(8, 8), nn.ReLU6(), nn.Linear(8, 2)))
+    assert facts.clamps == {"1"}
+    h = History(facts, 1000)
+    h.add(Observation(0, {"saturation": {"1": share, "3": 0.99}}, {"1": "hardtanh", "3": "hardtanh"}))
+    finding = found(h).get("R03")
+    assert (finding and finding.severity) == severity
+    assert finding is None or finding.where == "1"
+
+
+@pytest.mark.parametrize(("silent_from", "expected"), [(90, True), (110, False), (999, False)])
+def test_a_layer_that_falls_silent(silent_from: int, expected: bool) -> None:
+    h = History(Facts(), 1000)
+    for step in range(0, 120, 10):
+        std = 0.0 if step >= silent_from else 0.5
+        h.add(Observation(step, {"activation_std": {"b": std}, "dead_units": {"b": 0.05}}, {"b": "relu"}))
+    assert ("R04" in found(h)) == expected
+
+
+@pytest.mark.parametrize(("bias", "expected"), [(0.1, False), (0.0, True)])
+def test_a_weight_whose_bias_learns_is_not_frozen(bias: float, expected: bool) -> None:
+    parameters = {"a.weight": ParameterFacts("a.weight", (9, 8), "hidden", std=0.3)}
+    h = History(Facts(parameters), 1000)
+    for step in range(0, 130, 10):
+        statistics = {"gradient_std": {"a.weight": 0.0, "a.bias": bias}, "update_to_data": {"a.weight": -math.inf}}
+        h.add_losses([2.3] * 10)
+        h.add(Observation(step, statistics, {}, Output("cross_entropy", 2.3, 2.3, 0.01, 0.1)))
+    assert ("R12" in found(h)) == expected
+    assert ("R10" in found(h)) == expected
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "spread", "frozen", "severity"),
+    [
+        (5.0, 1.2, 4.0, False, "critical"),  # one batch of large logits is far from certain, but they know nothing
+        (5.0, 1.2, 4.0, True, None),  # a network that is fine-tuned is sure of its old task
+        (5.0, 1.2, 1.2, False, None),
+        (1.5, 0.5, 4.0, False, "note"),
+    ],
+)
+def test_a_first_loss_of_large_logits(
+    loss: float, error: float, spread: float, frozen: bool, severity: str | None
+) -> None:
+    h = History(Facts(frozen=frozen), 1000)
+    h.add(Observation(0, {}, {}, Output("cross_entropy", math.log(10), loss, error, spread)))
+    finding = found(h).get("R02") or found(h).get("R01")
+    assert (finding and finding.severity) == severity
+
+
+def test_outputs_that_explode_are_no_matter_of_a_standard_error() -> None:
+    for loss, expected in ((1e6, True), (5.0, False)):
+        h = History(Facts(), 1000)
+        h.add(Observation(0, {}, {}, Output("mse_loss", 1.0, loss, loss, math.nan)))
+        assert ("R01" in found(h)) == expected
+
+
+def test_gradients_are_read_in_forward_order() -> None:
+    for shift, name in ((1.0, "exploding_gradient"), (-1.0, "vanishing_gradient")):
+        h = History(Facts(), 1000)
+        stds = {f"layer{i}": 10.0 ** (-shift * i) for i in reversed(range(4))}  # as the backward pass meets them
+        h.add(Observation(0, {"activation_gradient_std": stds}, dict.fromkeys(sorted(stds), "relu")))
+        assert found(h)["R06"].name == name
+
+
+def test_batches_of_one_that_torch_refuses() -> None:
+    diagnosis = Diagnosis()
+    with pytest.raises(ValueError, match="more than 1 value per channel") as refused:
+        nn.BatchNorm1d(3)(nn.Linear(2, 3)(nn.Linear(2, 2).weight[:1]))
+    assert [finding.severity for finding in diagnosis.refused(refused.value, 0)] == ["critical"]
+    assert [finding.rule for finding in diagnosis.findings] == ["R16"]
+    assert Diagnosis().refused(ValueError("something else"), 0) == []
