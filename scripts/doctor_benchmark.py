@@ -47,7 +47,7 @@ def watch(name: str) -> dict[str, Any]:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     torch.manual_seed(case.seed)
     run = case.make()
-    doctor = Doctor(every_n_steps=10, table=False)
+    doctor = Doctor(every_n_steps=case.every_n_steps, table=False)
     quiet = {
         "logger": False,
         "enable_checkpointing": False,

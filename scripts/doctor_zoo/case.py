@@ -38,6 +38,7 @@ class Case:
         causes: Rules that name the true cause, the primary one first; empty for a healthy run.
         critical: Whether the network learns nothing, or nothing lasting, because of it.
         seed: For torch's global generator, before ``make`` is called.
+        every_n_steps: How often the doctor looks.
     """
 
     name: str
@@ -45,3 +46,4 @@ class Case:
     causes: tuple[str, ...] = ()
     critical: bool = False
     seed: int = 0
+    every_n_steps: int = 10

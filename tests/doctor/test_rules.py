@@ -187,7 +187,15 @@ def test_gradient_spikes(norms: list[float], expected: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("losses", "expected"), [((2.0, 2.3, 2.5), True), ((2.0, 1.9, 1.8), False), ((0.0002, 0.001, 0.0012), False)]
+    ("losses", "expected"),
+    [
+        ((2.0, 2.3, 2.5), True),
+        ((2.0, 1.9, 1.8), False),
+        ((0.0002, 0.001, 0.0012), False),
+        ((1.0, 0.8, 0.9, 1.0, 1.1, 1.2), True),
+        ((1.0, 0.8, 1.1, 0.82, 1.2), False),  # jumps
+        ((1.0, 0.8, 1.1, 0.9, 1.3, 0.95, 1.2), False),  # jumps by more than it stays above its best
+    ],
 )
 def test_overfitting(losses: tuple[float, ...], expected: bool) -> None:
     h = history()

@@ -167,7 +167,8 @@ class Doctor(Monitor):
             for name, value in trainer.callback_metrics.items()
             if "val" in name.lower() and "loss" in name.lower() and value.numel() == 1
         ]
-        train = history.recent_loss(200)
+        history.add_losses(self._losses.take())  # those since the last observed step too
+        train = history.recent_loss(50)
         if len(watched) == 1 and math.isfinite(train):
             history.validations.append((watched[0], train))
         if history.recent:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator
+from itertools import pairwise
 
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
@@ -14,8 +16,8 @@ STUCK, FLAT = 0.98, 0.9
 PATIENCE, PATIENCE_SHARE = 400, 0.9
 #: R14: smoothed loss over its best; R14 also wants 0.15 of the reference between them, and 20 steps.
 RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
-#: R15: how far the validation loss is above the training loss, and above its best; and that at least this share of the
-#: reference, because losses near zero differ by factors in healthy runs.
+#: R15: how far the validation loss is above the training loss, and stays above its best; the latter also by this share
+#: of the reference, because losses near zero differ by factors in healthy runs.
 GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.02
 
 
@@ -72,11 +74,12 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
 def _overfitting(history: History) -> Iterator[Finding]:
     if len(history.validations) < 3:
         return
-    best = min(loss for loss, _ in history.validations)
-    (loss, train), (before, _) = history.validations[-1], history.validations[-2]
-    if not loss - best > RISEN_OF_REFERENCE * abs(history.reference):
-        return
-    if loss > (1 + RISEN) * best and before > (1 + RISEN / 2) * best and loss > (1 + GAP) * train > 0:
+    losses = [loss for loss, _ in history.validations]
+    best, (loss, train) = min(losses), history.validations[-1]
+    # Few examples to validate on, or a high rate, make it jump: held against it is what lasts, and exceeds its jumps.
+    jumps = statistics.median(abs(after - before) for before, after in pairwise(losses))
+    rise = min(losses[-min(3, len(losses) - 1) :]) - best
+    if rise > max(RISEN * best, RISEN_OF_REFERENCE * abs(history.reference), jumps) and loss > (1 + GAP) * train > 0:
         yield Finding(
             "R15", "warning", "validation loss", history.step, loss / train - 1, GAP,
             f"the validation loss has risen from {best:.3g} to {loss:.3g}, while the training loss is {train:.3g}.",
