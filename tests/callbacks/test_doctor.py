@@ -268,6 +268,15 @@ def test_what_was_seen_is_written_before_the_doctor_ends_the_run(
     assert [event.step for event in events(tmp_path / "run").Scalars("gradient_norm/total")] == [0]
 
 
+def test_a_batch_that_torch_refuses_is_diagnosed(make_trainer: MakeTrainer) -> None:
+    model = Classifier(sicken=lambda m: m.net.insert(1, nn.BatchNorm1d(48)))
+    doctor = Doctor(table=False)
+    one_each = DataLoader(data().dataset, batch_size=1)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        make_trainer(callbacks=[doctor], max_steps=10).fit(model, one_each)
+    assert [(finding.rule, finding.severity) for finding in doctor.findings] == [("R16", "critical")]
+
+
 def test_findings_survive_a_checkpoint(make_trainer: MakeTrainer) -> None:
     doctor = Doctor(table=False)
     make_trainer(callbacks=[doctor], max_steps=12).fit(Classifier(sicken=output_times_thirty), data())
