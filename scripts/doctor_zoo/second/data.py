@@ -47,6 +47,12 @@ def tabular(n: int = 4000, classes: int = 6, features: int = 16, spread: float =
     return centres[y] + spread * torch.randn(n, features), y
 
 
+def noisy_table() -> tuple[Tensor, Tensor]:
+    """Clouds that overlap, so that the loss stays high; features of standard deviation near 1."""
+    x, y = tabular(n=8000, spread=6.0)
+    return x / 6, y
+
+
 def imbalanced(n: int = 4000, share: float = 0.05) -> tuple[Tensor, Tensor]:
     """Features ``(N, 12)``, a rare class 1."""
     y = (torch.rand(n) < share).long()

@@ -235,7 +235,7 @@ def healthy_tables() -> list[Case]:
     )
     h(
         "healthy/tabular-noisy-plateau",
-        lambda: r.fit(n.stack([16, 64, 6], nn.ReLU), d.tabular(spread=6.0, n=8000), r.opt("Adam", 0.001), steps=800),
+        lambda: r.fit(n.stack([16, 64, 6], nn.ReLU), d.noisy_table(), r.opt("Adam", 0.001), steps=800),
         50,
     )
     return h.cases

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 def stack(
     sizes: list[int], act: Callable[[], nn.Module] = nn.ReLU, norm: Callable | None = None, drop: float = 0.0
 ) -> nn.Sequential:
+    """A perceptron of these sizes."""
     layers: list[nn.Module] = []
     for i, (a, b) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
@@ -25,6 +26,8 @@ def stack(
 
 
 class ResMLP(nn.Module):
+    """Residual blocks that begin with a norm."""
+
     def __init__(
         self, d_in: int, width: int, d_out: int, blocks: int = 4, norm: Callable = nn.LayerNorm, act: Callable = nn.SiLU
     ) -> None:
@@ -45,6 +48,8 @@ class ResMLP(nn.Module):
 
 
 class SmallResNet(nn.Module):
+    """Two residual blocks of 3 x 3 convolutions, as He et al. 2015."""
+
     class Block(nn.Module):
         def __init__(self, c: int, norm: Callable, zero: bool) -> None:
             super().__init__()
@@ -67,6 +72,7 @@ class SmallResNet(nn.Module):
 
 
 def depthwise(act: Callable = nn.Hardswish) -> nn.Module:
+    """Depthwise and pointwise convolutions."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), act(),
         nn.Conv2d(16, 16, 3, stride=2, padding=1, groups=16, bias=False), nn.BatchNorm2d(16), act(),
@@ -76,6 +82,8 @@ def depthwise(act: Callable = nn.Hardswish) -> nn.Module:
 
 
 def conv_plain(act: Callable = nn.ReLU, norm: Callable | None = None, drop: float = 0.0) -> nn.Module:
+    """Three convolutions and a hidden layer."""
+
     def cell(a: int, b: int) -> list[nn.Module]:
         return [nn.Conv2d(a, b, 3, padding=1, bias=norm is None)] + ([norm(b)] if norm else []) + [act()]
 
@@ -108,6 +116,7 @@ class UNet(nn.Module):
 
 
 def conv1d(act: Callable = nn.ELU) -> nn.Module:
+    """Three convolutions over time."""
     return nn.Sequential(
         nn.Conv1d(1, 16, 5, padding=2), act(), nn.Conv1d(16, 16, 5, padding=2, stride=2), act(),
         nn.Conv1d(16, 32, 3, padding=1, stride=2), act(), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(32, 3),
@@ -197,6 +206,8 @@ class Mixer(nn.Module):
 
 
 class VAE(nn.Module):
+    """Encoder, noise, decoder (Kingma & Welling 2013)."""
+
     def __init__(self, d: int = 24, z: int = 4) -> None:
         super().__init__()
         self.enc, self.dec = stack([d, 64, 2 * z], nn.SiLU), stack([z, 64, d], nn.SiLU)
@@ -219,6 +230,8 @@ class TwoViews(nn.Module):
 
 
 class Bag(nn.Module):
+    """The mean of word vectors, and a perceptron."""
+
     def __init__(self, vocab: int = 200, out: int = 5) -> None:
         super().__init__()
         self.bag, self.head = nn.EmbeddingBag(vocab, 32), stack([32, 32, out], nn.LeakyReLU)
@@ -228,6 +241,8 @@ class Bag(nn.Module):
 
 
 class CharMLP(nn.Module):
+    """Embeddings side by side, and a perceptron."""
+
     def __init__(
         self, vocab: int, length: int, sizes: list[int], act: Callable = nn.Tanh, norm: Callable | None = None
     ) -> None:
@@ -268,6 +283,7 @@ def gain(net: nn.Module, g: float, head: float = 1.0) -> nn.Module:
 
 
 def head_times(net: nn.Module, factor: float) -> nn.Module:
+    """The last Linear\'s weights times a factor."""
     last = [m for m in net.modules() if isinstance(m, nn.Linear)][-1]
     with torch.no_grad():
         last.weight.mul_(factor)
