@@ -27,6 +27,9 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         # Layers that move at their own speed make spikes at once; spikes make a layer slow after a while.
         ([("R11", "warning", 70, 2.0), ("R07", "warning", 40, 3.0)], {"R11": None, "R07": "R11"}),
         ([("R11", "warning", 500, 2.0), ("R07", "warning", 40, 3.0)], {"R07": None, "R11": None}),
+        # A gradient that fades a little is no reason for steps that are too small; one that vanishes is.
+        ([("R06", "warning", 100, 0.05), ("R10", "critical", 100, -5.5)], {"R10": None, "R06": "R10"}),
+        ([("R06", "critical", 100, 0.001), ("R10", "critical", 100, -5.5)], {"R06": None, "R10": "R06"}),
         # A remark explains nothing.
         ([("R05", "note", 0, 300.0), ("R02", "warning", 0, 2.0)], {"R02": None, "R05": None}),
     ],

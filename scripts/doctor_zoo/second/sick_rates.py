@@ -164,13 +164,6 @@ def sick_rates() -> list[Case]:
             100,
         )
     s(
-        "shapes-conv-batchnorm-sgd-0.3",
-        TOO_LARGE + DIVERGING,
-        lambda: r.fit(
-            n.conv_plain(nn.LeakyReLU, nn.BatchNorm2d), d.images(), r.opt("SGD", 0.3, momentum=0.9), steps=400
-        ),
-    )
-    s(
         "shapes-resnet-no-zero-grad",
         DIVERGING,
         lambda: m.without_zero_grad(r.fit(n.SmallResNet(), d.images(), r.opt("SGD", 0.1, momentum=0.9), steps=300)),

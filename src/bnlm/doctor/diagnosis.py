@@ -19,7 +19,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R03": ("R20", "R09"),
     "R04": ("R20", "R09"),
     "R05": ("R20", "R04"),
-    "R06": ("R20", "R16", "R04", "R05", "R03", "R09"),
+    "R06": ("R20", "R16", "R04", "R05", "R03", "R09", "R10"),
     "R07": ("R09", "R11"),
     "R08": ("R09", "R05", "R06"),
     "R10": ("R20", "R12", "R05", "R06", "R03"),
@@ -109,6 +109,11 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return False  # what was so before the first step was not brought about by the steps
     if pair == ("R09", "R12"):
         return cause.step < finding.step  # a high rate kills what learned before; what never had a gradient is another
+    # Some fading is usual, and held against a network only where its loss does not fall: for which small steps are enough.
+    if pair == ("R06", "R10"):
+        return cause.severity == "critical"
+    if pair == ("R10", "R06"):
+        return finding.severity == "warning"
     if cause.rule == "R11":
         return cause.step <= max(finding.step, SPREAD_SEEN)
     if cause.rule == "R05" and finding.rule in ("R01", "R02"):
