@@ -109,7 +109,7 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return False  # what was so before the first step was not brought about by the steps
     if pair == ("R09", "R12"):
         return cause.step < finding.step  # a high rate kills what learned before; what never had a gradient is another
-    # Some fading is usual, and held against a network only where its loss does not fall: for which small steps are enough.
+    # Some fading is usual, and held against a network only where its loss stays: small steps are enough for that.
     if pair == ("R06", "R10"):
         return cause.severity == "critical"
     if pair == ("R10", "R06"):
