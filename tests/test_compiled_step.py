@@ -286,7 +286,7 @@ def test_without_a_compiler_there_is_one_warning(
     def missing(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr(torch._inductor, "standalone_compile", missing)
+    monkeypatch.setattr(torch._inductor, "compile", missing)
     with caplog.at_level(logging.WARNING, "bnlm"):
         fit(LanguageModel(network(), 11, partial(torch.optim.SGD, lr=0.1), compile=True))
     assert [r.message for r in caplog.records if r.name == "bnlm"] == [

@@ -158,23 +158,15 @@ class CompiledStep:
             return loss.detach()
 
         # Fake tensors: the trace computes nothing, and changes nothing. Their mode knows sizes that depend on the data,
-        # such as how many positions the words of a batch have, as symbols: one function for all of them.
+        # such as how many positions the words of a batch have, as symbols: one function for all of them. With
+        # such a mode inductor also looks for what an earlier run has compiled: without one it compiles each time anew.
         mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
-        given: list[Any] = [contexts, targets, self._rate_part(0), *self._held[0]]
-        inputs = [mode.from_tensor(t) for t in given]
+        inputs: list[Any] = [mode.from_tensor(t) for t in (contexts, targets, self._rate_part(0), *self._held[0])]
         with torch.no_grad(), written_out() if self._replicas > 1 else nullcontext():
             graph = make_fx(step, tracing_mode="fake")(*inputs)
-        for node in graph.graph.nodes:
-            node.meta.pop("unbacked_bindings", None)  # the compiler gives the symbols names of its own
         # Inductor itself rather than torch.compile, which would look at the graph's sixty tensors before every call, to
-        # see whether they are still as they were: `begin` knows, and a fifth of a step is saved. `standalone_compile`
-        # finds on the disk what an earlier run has compiled, which `compile` (all there is before torch 2.8) does not.
-        standalone = getattr(torch._inductor, "standalone_compile", None)
-        compiled: Callable[..., Tensor] = (
-            torch._inductor.compile(graph, inputs)
-            if standalone is None
-            else standalone(graph, given, dynamic_shapes="from_example_inputs")
-        )
+        # see whether they are still as they were: `begin` knows, and a fifth of a step is saved.
+        compiled: Callable[..., Tensor] = torch._inductor.compile(graph, inputs)
         return compiled
 
 
