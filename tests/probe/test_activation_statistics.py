@@ -49,6 +49,8 @@ def test_a_plain_step(observe: Observe) -> None:
     expected = by_hand(model, x)
     record = observe(model, x)
     assert list(record.activations) == ["1", "3"]
+    assert record.sums["output gradient"].names == ["1", "3"]  # from the input on, as all else
+    assert list(record.histograms["activation_gradients"]) == ["1", "3"]
     for layer, (before, after, gradient) in expected.items():
         close(record.activations[layer].input, before)
         close(record.activations[layer].output, after)

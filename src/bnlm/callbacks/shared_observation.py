@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 
 from bnlm.callbacks.observed_step import observed_step
 from bnlm.callbacks.tensorboard import write_layout, write_step
-from bnlm.probe import Names, StepProbe, StepRecord, Sums, Wanted
+from bnlm.probe import Names, StepProbe, StepRecord, Wanted, in_order
 from bnlm.stats import pooled_by_owner
 
 if TYPE_CHECKING:
@@ -219,9 +219,7 @@ def _keep_what_all_have(record: StepRecord, world_size: int) -> None:
 
     for group in _OF_ACTIVATIONS:
         if group in record.sums:
-            names = common(group)
-            row = {name: index for index, name in enumerate(record.sums[group].names)}
-            record.sums[group] = Sums(names, record.sums[group].sums[[row[name] for name in names]])
+            record.sums[group] = in_order(record.sums[group], common(group))
     record.kinds = {layer: record.kinds[layer] for layer in common("output")}
     record.flat = {layer: record.flat[layer] for layer in common("flat")}
     record.responded = {layer: record.responded[layer] for layer in common("responded")}

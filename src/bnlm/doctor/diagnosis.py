@@ -34,8 +34,8 @@ CAUSES: dict[str, tuple[str, ...]] = {
 #: Of two findings that are as severe and as early, the one whose rule is first here is named first.
 ORDER = "R20 R16 R18 R02 R01 R04 R05 R03 R06 R09 R12 R11 R10 R17 R07 R08 R14 R13 R15 R19".split()
 
-#: Observed steps after which a window, once it is full, is judged anew: less than that changes no median.
-WINDOW_EVERY = 4
+#: Optimizer steps after which a window, once it is full, is judged anew: sooner it has hardly moved on.
+WINDOW_EVERY = 100
 #: R11 takes a number of observed steps to be seen: until this step it may explain what was seen before it.
 SPREAD_SEEN = 100
 
@@ -45,6 +45,7 @@ class Diagnosis:
 
     def __init__(self) -> None:
         self._found: dict[str, Finding] = {}
+        self._judged = 0  # the step at which the window was judged last
 
     def update(self, history: History) -> list[Finding]:
         """Apply all rules; return the findings that are new or have become more severe."""
@@ -52,7 +53,8 @@ class Diagnosis:
 
     def follow(self, history: History) -> list[Finding]:
         """Do as `update` at an observed step; what looks at a window of them waits until it has moved on a little."""
-        if history.observed <= WINDOW or history.observed % WINDOW_EVERY == 0:
+        if history.observed <= WINDOW or history.step - self._judged >= WINDOW_EVERY:
+            self._judged = history.step
             return self.update(history)
         return self._take(loss_findings(history))
 

@@ -2,7 +2,7 @@
 
 from bnlm.probe.activation_tap import ActivationTap
 from bnlm.probe.loss_record import LossRecord
-from bnlm.probe.moment_table import Sums
+from bnlm.probe.moment_table import Sums, in_order
 from bnlm.probe.names import Names
 from bnlm.probe.records import ActivationRecord, ParameterRecord, StepRecord
 from bnlm.probe.step_probe import StepProbe, Wanted
@@ -17,4 +17,5 @@ __all__ = [
     "StepRecord",
     "Sums",
     "Wanted",
+    "in_order",
 ]

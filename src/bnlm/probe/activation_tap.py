@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from bnlm.probe.loss_record import LOSS_FUNCTIONS, loss_record
-from bnlm.probe.moment_table import MAX_WAITING, Flat, MomentTable
+from bnlm.probe.moment_table import MAX_WAITING, Flat, MomentTable, in_order
 from bnlm.probe.names import Names, calling_modules
 from bnlm.probe.records import StepRecord
 from bnlm.probe.reduction import Seen, count
@@ -96,7 +96,13 @@ class ActivationTap(TorchFunctionMode):
         """Reduce what waits, and return all that was seen; to be called once, after `detach`."""
         self._count()
         self._record.responded = {layer: units for layer, units in self._record.responded.items() if len(units)}
-        self._record.sums = self.table.sums()
+        sums = self._record.sums = self.table.sums()
+        if "output gradient" in sums:  # which came from the last layer on
+            sums["output gradient"] = in_order(sums["output gradient"], self._record.kinds)
+        of_gradients = self._record.histograms.get("activation_gradients", {})
+        if of_gradients:
+            in_place = {layer: of_gradients[layer] for layer in self._record.kinds if layer in of_gradients}
+            self._record.histograms["activation_gradients"] = in_place
         return self._record
 
     def __torch_function__(

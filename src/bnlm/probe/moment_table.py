@@ -1,6 +1,6 @@
 """Moment sums of a step's tensors, by group and name: reduced together, and as late as memory allows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,9 +75,9 @@ class MomentTable:
         if group in self._waiting:
             self.reduce()
         dropped = set(names)
-        for part in self._reduced.get(group, ()):
-            rows = [i for i, name in enumerate(part.names) if name not in dropped]
-            part.names, part.sums = [part.names[i] for i in rows], part.sums[rows]
+        if group in self._reduced:
+            parts = self._reduced[group]
+            self._reduced[group] = [in_order(p, [name for name in p.names if name not in dropped]) for p in parts]
 
     def reduce(self) -> None:
         """Reduce what waits."""
@@ -93,6 +93,13 @@ class MomentTable:
         """Reduce what waits; return all sums by group, each name once."""
         self.reduce()
         return {group: _joined(parts) for group, parts in self._reduced.items()}
+
+
+def in_order(sums: Sums, names: Iterable[str]) -> Sums:
+    """Return the rows of those of `names` that there are, in their order."""
+    row = {name: index for index, name in enumerate(sums.names)}
+    kept = [name for name in names if name in row]
+    return Sums(kept, sums.sums[[row[name] for name in kept]])
 
 
 def _joined(parts: list[Sums]) -> Sums:
