@@ -100,6 +100,35 @@ def test_stuck(losses: list[float], rules: set[str]) -> None:
     assert set(found(h)) == rules
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("cross_entropy", True), ("mse_loss", False)])
+def test_chance_after_a_worse_start_is_chance(kind: str, expected: bool) -> None:
+    """As a linear model on parity: the loss comes down to that of knowing nothing, and stays."""
+    h = history()
+    h.add_losses([0.78, 0.78, 0.77, 0.76, *noisy(0.693, 446, 0.002)])
+    h.add(Observation(0, {}, {}, Output(kind, 0.693, 0.78, 0.01, 0.1)))
+    h.add(observation(250))
+    assert ("R13" in found(h)) == expected
+
+
+def test_a_loss_that_crosses_zero_rises_by_what_it_has_come() -> None:
+    """The reference of a likelihood is not known, and its first loss may be close to zero."""
+    h = history()
+    h.add_losses([0.1, 0.1, 0.1, 0.1, *(0.1 - 0.01 * i for i in range(150)), *noisy(-1.33, 200, 0.05)])
+    h.add(observation(350))
+    assert "R14" not in found(h)
+    h.add_losses([-0.5] * 60)
+    assert "R14" in found(h)
+
+
+def test_small_last_batches_are_no_bad_ones() -> None:
+    """A loss of chance in a run whose loss is far below it: large beside the others, not beside what is possible."""
+    h = history()
+    h.add(Observation(0, {}, {}, Output("cross_entropy", 1.1, 1.0, 0.1, 0.1)))
+    h.add_losses([1.1 if i % 110 == 100 else 0.15 for i in range(400)])
+    h.add(observation(300))
+    assert "R07" not in found(h)
+
+
 def test_diverging_and_noise() -> None:
     rises = history()
     rises.add_losses([1.0] * 100 + [1 + 0.05 * i for i in range(100)])
@@ -183,7 +212,11 @@ def test_gradient_spikes(norms: list[float], expected: bool) -> None:
     h = history(total=200)
     for step, norm in enumerate(norms):
         h.add(observation(10 * step, gradient_norm__total=norm))
-    assert ("R07" in found(h)) == expected
+    severities = [f.severity for rule, f in found(h).items() if rule == "R07"]
+    assert severities == (["note"] if expected else [])
+    h.add_losses([2.0 + 0.001 * (i % 2) for i in range(120)])  # now it shows that the network learns nothing
+    severities = [f.severity for rule, f in found(h).items() if rule == "R07"]
+    assert severities == (["warning"] if expected else [])
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,13 @@ class History:
         return self.first_loss
 
     @property
+    def scale(self) -> float:
+        """What a change of the loss is held against: the reference, or else how large it was or how far it has come."""
+        if self.references or not self.first_losses:
+            return abs(self.reference)
+        return max(abs(self.first_loss), self.first_loss - min(self.best, self.first_loss))
+
+    @property
     def wants_references(self) -> bool:
         """Whether a further batch would make the reference more exact."""
         return len(self.references) < WINDOW
@@ -166,7 +173,7 @@ class History:
     def add_losses(self, losses: Sequence[float]) -> None:
         """Take in the losses of steps, observed or not, in their order."""
         self._improves = None
-        known = self.reference
+        scale = self.scale
         for loss in losses:
             self.steps_with_loss += 1
             if not math.isfinite(loss):
@@ -174,12 +181,14 @@ class History:
                 continue
             if len(self.first_losses) < 4:
                 self.first_losses.append(loss)
-                known = self.reference
+                scale = self.scale
             if len(self.early_losses) < EARLY_LOSSES:
                 self.early_losses.append(loss)
             if len(self.losses) >= 10:
-                typical = sum(sorted(self.last_losses(10))[4:6]) / 2  # the median
-                if loss > typical + 2 * abs(typical) + 0.5 * abs(known):  # a likelihood's loss goes below 0
+                last = sorted(self.last_losses(10))
+                typical = (last[4] + last[5]) / 2  # the median
+                noise = 0.0 if self.references else 3 * (last[8] - last[1])  # what a loss near 0 has no other scale for
+                if loss > typical + 2 * abs(typical) + scale + noise:  # a likelihood's loss goes below 0
                     self.spikes.append(self.steps_with_loss)
             self.losses.append(loss)
             # A running mean whose weights are those of a plain mean at first: the first loss alone is no start.
@@ -187,8 +196,7 @@ class History:
             self.smooth = loss if math.isnan(self.smooth) else self.smooth + weight * (loss - self.smooth)
             if self.steps_with_loss >= 10:
                 self.best = min(self.best, self.smooth)
-                floor = 0.15 * abs(known)
-                risen = self.smooth > 1.3 * self.best and self.smooth - self.best > floor
+                risen = self.smooth - self.best > max(0.3 * abs(self.best), 0.15 * scale)
                 self.steps_above = self.steps_above + 1 if risen else 0
                 self.worst_rise = self.smooth / self.best if risen and self.best > 0 else 0.0
 

@@ -60,8 +60,11 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     recent, reference = history.recent_loss(100), history.reference
     if not reference > 0 or history.first_loss < 0.7 * reference:
         return
-    known = history.first is not None and history.first.output is not None
-    at_chance = recent >= STUCK * reference and recent >= FLAT * history.first_loss
+    output = history.first.output if history.first is not None else None
+    known = output is not None
+    # Of classes chance is chance, however much worse the start was; of squares the reference is a rough one.
+    classes = output is not None and output.kind != "mse_loss"
+    at_chance = recent >= STUCK * reference and (classes or recent >= FLAT * history.first_loss)
     if at_chance or recent >= STUCK * history.first_loss:
         yield Finding(
             "R13", "critical" if known else "warning", "loss", history.step, recent, STUCK * reference,

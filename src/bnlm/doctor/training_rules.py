@@ -125,8 +125,10 @@ def _spikes(history: History) -> Iterator[Finding]:
     ]
     if len(recent) >= 3 or len(high) >= 3:
         count = max(len(recent), len(high))
+        # Norms alone rise for a while wherever a network leaves a plateau.
+        severity = "note" if len(recent) < 3 and history.improves() else "warning"
         yield Finding(
-            "R07", "warning", "loss" if len(recent) >= 3 else "gradients", history.step, count, 3,
+            "R07", severity, "loss" if len(recent) >= 3 else "gradients", history.step, count, 3,
             f"{count} steps stand out: a loss over 3 times, or a gradient norm over 10 times, that of the steps around "
             "them.",
             "Clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up, and look at the batches of "
