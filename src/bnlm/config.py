@@ -51,9 +51,10 @@ def check(cfg: DictConfig) -> None:
         settle_replicas(cfg)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    each = "" if isinstance(cfg.seed, int) else " for each replica"
     for seed in [cfg.seed] if isinstance(cfg.seed, int) else cfg.seed:
         if not 0 <= seed < 2**32:
-            raise ConfigError(f"seed={cfg.seed}: expected whole numbers from 0 to {2**32 - 1}.")
+            raise ConfigError(f"seed={cfg.seed}: expected a whole number from 0 to {2**32 - 1}{each}.")
     try:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
