@@ -175,7 +175,7 @@ def test_all_replicas_are_resumed_together(run: Run, lists: tuple[str, ...]) -> 
         (("replicas=2", "model=rnn"), "not for models over whole words"),
         (("replicas=2", "trainer.devices=2"), "on one device only"),
         (("replicas=2", "seed=4294967295"), "seed exceeds"),
-        (("seed=[0,-1]",), "seed=[0, -1]: expected whole numbers from 0 to 4294967295"),
+        (("seed=[0,-1]",), "seed=[0, -1]: expected a whole number from 0 to 4294967295 for each replica"),
         (("seed=[0,1.5]",), "seed=1.5: expected a whole number"),
         (
             ("replicas=3", "optimizer.lr=[0.1,0.03]"),
