@@ -37,7 +37,7 @@ def observe(leftovers: Callable[..., list[str]]) -> Callable[..., StepRecord]:
                 for optimizer in optimizers:
                     optimizer.step()
         finally:
-            probe.detach()
+            probe.end()
         assert leftovers(model) == []
         return probe.record()
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from bnlm.callbacks.dead_units import DeadUnits
 from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
+from bnlm.callbacks.shared_observation import Asked
 from bnlm.callbacks.running_statistics_watch import RunningStatisticsWatch
 from bnlm.callbacks.step_losses import StepLosses
 from bnlm.doctor import (
@@ -70,6 +71,7 @@ class Doctor(Monitor):
         if on_critical not in ("continue", "stop", "raise"):
             raise ValueError(f"diagnostics.on_critical={on_critical!r}: expected continue, stop or raise.")
         self.on_critical = on_critical
+        self.is_urgent = on_critical != "continue"
         self.folder = folder
         self.table = table
         self._dead_units = DeadUnits()
@@ -77,6 +79,7 @@ class Doctor(Monitor):
         self._history: History | None = None
         self._losses = StepLosses()
         self._highest_lr: dict[int, float] = {}
+        self._lr_shares: dict[int, float] = {}  # by the step that was asked for
         self._statistics = RunningStatisticsWatch()
         self._restored = False
         self._stop = False
@@ -84,6 +87,7 @@ class Doctor(Monitor):
     @property
     def findings(self) -> list[Finding]:
         """What was found so far: causes before their consequences, the most severe first."""
+        self.read()
         return self._diagnosis.findings
 
     def wanted(self, histograms: bool, figures: bool) -> Wanted:
@@ -99,10 +103,12 @@ class Doctor(Monitor):
     def measure(self, seen: ObservedStep) -> Statistics:
         return {**seen.statistics, "dead_units": self._dead_units.shares(seen.responded)}
 
-    def publish(self, trainer: Trainer, seen: ObservedStep) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    def publish(
+        self, trainer: Trainer, seen: ObservedStep, asked: Asked
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         assert self._history is not None
         self._history.add_losses(self._losses.take())
-        share, channels = self._lr_share(trainer), seen.values_per_channel
+        share, channels = self._lr_shares.pop(seen.step), seen.values_per_channel
         self._history.add(Observation(seen.step, self.measure(seen), seen.kinds, _output(seen), share, channels))
         return {}, {}
 
@@ -134,6 +140,8 @@ class Doctor(Monitor):
 
     def step_begins(self, trainer: Trainer, step: int) -> None:
         super().step_begins(trainer, step)
+        if self._last_step == step:
+            self._lr_shares[step] = self._lr_share(trainer)
         # Only the first process draws conclusions: the others have to be told.
         if self._last_step == step and self.on_critical == "stop" and trainer.world_size > 1:
             trainer.should_stop |= trainer.strategy.reduce_boolean_decision(self._stop, all=False)
@@ -156,6 +164,7 @@ class Doctor(Monitor):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._history is None or trainer.sanity_checking:
             return
+        self.read()
         history, gaps = self._history, self._statistics.gaps
         if gaps:
             layer = max(gaps, key=lambda name: sum(gaps[name]))
@@ -175,6 +184,7 @@ class Doctor(Monitor):
             self._judge(self._diagnosis.update(history), trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
         if self._history is None:
             return
         if self._history.recent:

@@ -1,5 +1,6 @@
 """What the three monitors have in common: when they look, and how they share one look."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -10,9 +11,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
-from bnlm.callbacks.shared_observation import BATCH_HOOKS, WHEN_DUE, SharedObservation
+from bnlm.callbacks.shared_observation import BATCH_HOOKS, WHEN_DUE, Asked, SharedObservation
 from bnlm.callbacks.tensorboard import has_tensorboard
 from bnlm.probe import StepRecord, Wanted
+
+log = logging.getLogger("bnlm")
 
 Seen = TypeVar("Seen")
 
@@ -38,6 +41,8 @@ class Monitor(Callback, ABC):
     needs_every_step: ClassVar[bool] = False
     #: Whether each batch is heard of, not only those whose step is observed.
     hears_every_batch: ClassVar[bool] = False
+    #: Whether each observed step is to be judged at once.
+    is_urgent: bool = False
     #: Title -> regular expressions of tags, for TensorBoard's custom scalars.
     charts: ClassVar[dict[str, list[str]]] = {}
 
@@ -68,8 +73,6 @@ class Monitor(Callback, ABC):
         self._patterns_checked = False
         self._total_steps = float("inf")
         self._last_step: int | None = None
-        self._with_histograms = False
-        self._with_figures = False
         self._shared: SharedObservation | None = None
 
     @abstractmethod
@@ -84,12 +87,14 @@ class Monitor(Callback, ABC):
     def draw(self, trainer: Trainer, seen: ObservedStep, statistics: Statistics) -> None:
         """Draw the figures of this step."""
 
-    def publish(self, trainer: Trainer, seen: ObservedStep) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    def publish(
+        self, trainer: Trainer, seen: ObservedStep, asked: Asked
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Draw the figures that are due; return the scalars and histograms to be written, by tag."""
         statistics = self.measure(seen)
-        if self._with_figures:
+        if asked.figures:
             self.draw(trainer, seen, statistics)
-        return _by_tag(statistics), _by_tag(self.histograms(seen)) if self._with_histograms else {}
+        return _by_tag(statistics), _by_tag(self.histograms(seen)) if asked.histograms else {}
 
     def conclude(self, trainer: Trainer) -> None:
         """Judge what was seen, once all monitors' part of it is written: this may end the run."""
@@ -142,6 +147,11 @@ class Monitor(Callback, ABC):
         assert self._shared is not None
         self._shared.begin(trainer)
 
+    def read(self) -> None:
+        """Take in what was seen and waits to be read."""
+        if self._shared is not None:
+            self._shared.read()
+
     def idle_hooks(self, trainer: Trainer) -> list[str]:
         """Return the hooks of a batch in which this monitor has nothing to do unless it hears for all.
 
@@ -160,9 +170,9 @@ class Monitor(Callback, ABC):
             return
         assert self._shared is not None
         tensorboard = has_tensorboard(trainer.loggers)
-        self._with_histograms = tensorboard and self._crosses(self.histograms_every_n_steps, step)
-        self._with_figures = tensorboard and self._figures_due(trainer, step)
-        self._shared.ask(self, self.wanted(self._with_histograms, self._with_figures), step)
+        histograms = tensorboard and self._crosses(self.histograms_every_n_steps, step)
+        figures = tensorboard and self._figures_due(trainer, step)
+        self._shared.ask(self, Asked(self.wanted(histograms, figures), histograms, figures), step)
         self._last_step = step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -183,13 +193,21 @@ class Monitor(Callback, ABC):
         assert self._shared is not None
         self._shared.batch_ends(self, trainer)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.read()
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        try:
+            self.read()
+        except Exception as error:  # what is being raised already is what counts
+            log.warning(f"{type(self).__name__}: what was seen last is lost: {error}")
         self._release()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._release()
 
     def state_dict(self) -> dict[str, Any]:
+        self.read()
         return {"last_step": self._last_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from bnlm.callbacks.observed_step import observed_step
+from bnlm.callbacks.rank_pool import pool_over_ranks
 from bnlm.callbacks.tensorboard import write_layout, write_step
-from bnlm.probe import Names, StepProbe, StepRecord, Wanted, in_order
-from bnlm.stats import pooled_by_owner
+from bnlm.probe import Names, StepProbe, Wanted
 
 if TYPE_CHECKING:
     from bnlm.callbacks.monitor import Monitor
@@ -32,23 +34,56 @@ BATCH_HOOKS = (
 WHEN_DUE = ("on_train_batch_start", "on_before_zero_grad", "on_after_backward")
 
 
+#: Small steps that were observed wait for each other to be read: code that runs again at once takes half the time.
+TOGETHER = 5
+#: Optimizer steps that what was seen waits at most, and the observed steps at the start that do not wait.
+LONGEST_WAIT, PROMPT = 500, 21
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a monitor wants of a step."""
+
+    wanted: Wanted
+    histograms: bool
+    figures: bool
+
+
+@dataclass
+class _Unread:
+    """A step that was observed, its tensors not yet reduced."""
+
+    step: int
+    asked: dict[Monitor, Asked]
+    probe: StepProbe
+
+
 class SharedObservation:
-    """The monitors of one trainer and the probe they share while a step is observed."""
+    """The monitors of one trainer and the probe they share while a step is observed.
+
+    What was seen of a step is copied at once, and read (reduced, written, judged) soon after: several small steps
+    together, large ones and the first ones by themselves; in any case before a validation, a checkpoint, the end, and
+    whenever somebody asks for findings.
+    """
 
     _of_trainer: ClassVar[WeakKeyDictionary[Trainer, SharedObservation]] = WeakKeyDictionary()
 
-    def __init__(self) -> None:
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = ref(trainer)  # it is the key under which this is kept
         self.members: list[Monitor] = []
         self._leader: Monitor | None = None
         self._listens_when_due: list[str] = []  # hooks of the leader
         self._due = 0
         self._batches_left = 0  # that cannot reach the step that is due
         self._step = -1
-        self._asked: dict[Monitor, Wanted] = {}
+        self._asked: dict[Monitor, Asked] = {}
         self._probe: StepProbe | None = None
         self._names: Names | None = None
         self._steps_before = 0
         self._layout_written = False
+        self._unread: deque[_Unread] = deque()
+        self._may_wait = False
+        self._observed = 0
 
     @classmethod
     def join(cls, trainer: Trainer, monitor: Monitor) -> SharedObservation:
@@ -63,7 +98,7 @@ class SharedObservation:
                 "of the parameters, whose statistics would be wrong. Use a strategy with whole parameters (auto, ddp), "
                 "or remove the callback."
             )
-        shared = cls._of_trainer.setdefault(trainer, cls())
+        shared = cls._of_trainer.setdefault(trainer, cls(trainer))
         if monitor not in shared.members:
             shared.members.append(monitor)
         return shared
@@ -87,6 +122,10 @@ class SharedObservation:
                 vars(member)[hook] = None
         self._listen(True)  # the members ask when the first batch begins; what was due in an earlier fit is of others
         self._due = self._batches_left = 0
+        # Processes have to pool what they saw at the same time, and loggers other than TensorBoard want it in order.
+        in_order = all(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
+        self._may_wait = trainer.world_size == 1 and in_order and not any(m.is_urgent for m in self.members)
+        self._observed = 0
 
     def _listen(self, listens: bool) -> None:
         """Have the leader hear of the next batch's parts, or not."""
@@ -96,10 +135,10 @@ class SharedObservation:
             else:
                 vars(self._leader)[hook] = None
 
-    def ask(self, monitor: Monitor, wanted: Wanted, step: int) -> None:
+    def ask(self, monitor: Monitor, asked: Asked, step: int) -> None:
         """`monitor` wants to see the step that begins now."""
         if self._probe is None:
-            self._asked[monitor] = wanted
+            self._asked[monitor] = asked
             self._step = step
 
     def batch_starts(self, monitor: Monitor, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -115,7 +154,7 @@ class SharedObservation:
         elif self._asked:
             wanted = Wanted()
             for each in self._asked.values():
-                wanted |= each
+                wanted |= each.wanted
             if self._names is None:
                 self._names = Names(pl_module)
             self._probe = StepProbe(pl_module, trainer.optimizers, wanted, self._names)
@@ -136,7 +175,7 @@ class SharedObservation:
                 self._probe.pause()
 
     def batch_ends(self, monitor: Monitor, trainer: Trainer) -> None:
-        """Publish what was seen, if the batch brought an optimizer step."""
+        """Take what was seen, if the batch brought an optimizer step."""
         if monitor is not self._leader:
             return
         if self._probe is None:
@@ -146,80 +185,68 @@ class SharedObservation:
             return
         if not self._probe.done and trainer.global_step == self._steps_before:
             return
-        self._probe.detach()
-        asked, record = self._asked, self._probe.record()
+        self._probe.end()
+        self._unread.append(_Unread(self._step, self._asked, self._probe))
+        self._observed += 1
         self._probe, self._asked = None, {}
         left = self._due - trainer.global_step
         self._listen(left <= 0)
         # Counted, for to ask for the step costs as much as all else here: a batch takes one step at most.
         self._batches_left = left if trainer.lightning_module.automatic_optimization else 0
+        if not self._can_wait():
+            self.read()
+
+    def _can_wait(self) -> bool:
+        last = self._unread[-1]
+        return (
+            self._may_wait
+            and self._observed > PROMPT
+            and len(self._unread) < TOGETHER
+            and self._due - self._unread[0].step < LONGEST_WAIT
+            and last.probe.is_small
+            and not any(asked.histograms or asked.figures for asked in last.asked.values())
+        )
+
+    def read(self) -> None:
+        """Publish what was seen and waits, and have it judged."""
+        trainer = self._trainer()
+        assert trainer is not None
+        concerned: dict[Monitor, None] = {}
+        while self._unread:
+            unread = self._unread.popleft()
+            self._publish(trainer, unread)
+            concerned |= dict.fromkeys(unread.asked)
+        if trainer.is_global_zero:
+            for member in concerned:
+                member.conclude(trainer)
+
+    def _publish(self, trainer: Trainer, unread: _Unread) -> None:
+        record = unread.probe.record()
         if trainer.world_size > 1:
-            _pool_over_ranks(record, trainer.world_size)
-        for member, wanted in asked.items():
-            member.check_patterns(record, wanted)
+            pool_over_ranks(record, trainer.world_size)
+        for member, asked in unread.asked.items():
+            member.check_patterns(record, asked.wanted)
         if not trainer.is_global_zero:
             return
         if not self._layout_written:
             self._layout_written = True
             write_layout(trainer.loggers, {title: tags for m in self.members for title, tags in m.charts.items()})
-        seen = observed_step(record, self._step)
+        seen = observed_step(record, unread.step)
         scalars: dict[str, float] = {}
         histograms: dict[str, np.ndarray] = {}
-        for member in asked:
-            more_scalars, more_histograms = member.publish(trainer, seen)
+        for member, asked in unread.asked.items():
+            more_scalars, more_histograms = member.publish(trainer, seen, asked)
             scalars |= more_scalars
             histograms |= more_histograms
-        write_step(trainer.loggers, self._step, scalars, histograms)
-        for member in asked:
-            member.conclude(trainer)
+        write_step(trainer.loggers, unread.step, scalars, histograms)
 
     def release(self) -> None:
         """Take the probe off and forget it and the members: training ended, or failed in the middle of a step."""
         if self._probe is not None:
             self._probe.detach()
         self._probe, self._asked, self._names = None, {}, None
+        self._unread.clear()
         for member in self.members:
             for hook in BATCH_HOOKS:
                 vars(member).pop(hook, None)
         self.members.clear()  # the trainer may fit again with other callbacks
-
-
-#: What differs between processes; gradients (after their reduction) and parameters are equal on all of them.
-_OF_ACTIVATIONS = ("output", "input", "output gradient")
-
-
-def _pool_over_ranks(record: StepRecord, world_size: int) -> None:
-    """Pool the activation statistics over all processes, of the layers that each has seen."""
-    _keep_what_all_have(record, world_size)
-    pooled = [record.sums[g] for g in _OF_ACTIVATIONS if g in record.sums]
-    parts = [*(p.sums for p in pooled), *record.flat.values(), *record.responded.values()]
-    if not sum(t.numel() for t in parts):
-        return
-    joined = torch.cat([t.to(parts[0].dtype).reshape(-1) for t in parts])
-    of_ranks = [torch.empty_like(joined) for _ in range(world_size)]
-    torch.distributed.all_gather(of_ranks, joined)
-    split = [iter(of_rank.split([t.numel() for t in parts])) for of_rank in of_ranks]
-    for each in pooled:
-        rows = torch.cat([next(of_rank).reshape(-1, 3) for of_rank in split])
-        each.sums = pooled_by_owner(rows, [*range(len(each.names))] * world_size, len(each.names))
-    record.flat = {layer: torch.stack([next(of_rank) for of_rank in split]).sum(0) for layer in record.flat}
-    record.responded = {layer: torch.stack([next(of_rank) for of_rank in split]).any(0) for layer in record.responded}
-
-
-def _keep_what_all_have(record: StepRecord, world_size: int) -> None:
-    """Leave out what a process lacks, which may have gone another way through its batch, and put all in one order."""
-    mine = {group: dict.fromkeys(record.sums[group].names, 3) for group in _OF_ACTIVATIONS if group in record.sums}
-    mine |= {"flat": dict.fromkeys(record.flat, 2), "responded": {n: len(t) for n, t in record.responded.items()}}
-    everyone: list[dict[str, dict[str, int]]] = [{}] * world_size
-    torch.distributed.all_gather_object(everyone, mine)
-
-    def common(group: str) -> list[str]:
-        first = everyone[0].get(group, {})
-        return [name for name in first if all(each.get(group, {}).get(name) == first[name] for each in everyone)]
-
-    for group in _OF_ACTIVATIONS:
-        if group in record.sums:
-            record.sums[group] = in_order(record.sums[group], common(group))
-    record.kinds = {layer: record.kinds[layer] for layer in common("output")}
-    record.flat = {layer: record.flat[layer] for layer in common("flat")}
-    record.responded = {layer: record.responded[layer] for layer in common("responded")}

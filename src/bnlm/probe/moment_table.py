@@ -42,11 +42,14 @@ class MomentTable:
     """Collects tensors over a step, and reduces what waits in one call: on a small network calls are what costs.
 
     What comes under one group and name several times is pooled.
+
+    Attributes:
+        waiting: Elements that wait.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[list[str], list[Flat]]] = {}
-        self._elements = 0
+        self.waiting = 0
         self._reduced: dict[str, list[Sums]] = {}
 
     def add(self, group: str, names: Sequence[str], copy: Flat) -> None:
@@ -54,8 +57,8 @@ class MomentTable:
         known, copies = self._waiting.setdefault(group, ([], []))
         known += names
         copies.append(copy)
-        self._elements += copy.values.numel()
-        if self._elements > MAX_WAITING:
+        self.waiting += copy.values.numel()
+        if self.waiting > MAX_WAITING:
             self.reduce()
 
     def add_all(self, group: str, names: list[str], tensors: Sequence[Tensor]) -> None:
@@ -81,7 +84,7 @@ class MomentTable:
 
     def reduce(self) -> None:
         """Reduce what waits."""
-        waiting, self._waiting, self._elements = self._waiting, {}, 0
+        waiting, self._waiting, self.waiting = self._waiting, {}, 0
         copies = [copy for _, of_group in waiting.values() for copy in of_group]
         if copies:
             rows = moment_sums_of_flat([copy.values for copy in copies], [copy.counts for copy in copies])

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from bnlm.probe.activation_tap import ActivationTap, unseen
-from bnlm.probe.moment_table import MomentTable
+from bnlm.probe.moment_table import MAX_HELD, MomentTable
 from bnlm.probe.names import Names
 from bnlm.probe.parameter_tap import ParameterTap
 from bnlm.probe.records import StepRecord
@@ -152,6 +152,17 @@ class StepProbe:
         else:
             self.next_forward()
 
+    @torch.no_grad()
+    def end(self) -> None:
+        """The step is over: take in what is left to be seen of it, and take everything off."""
+        self.detach()
+        self._parameters.finish()
+
+    @property
+    def is_small(self) -> bool:
+        """Whether what was seen, and is not yet reduced, may be kept for a while."""
+        return self._table.waiting <= MAX_HELD
+
     def detach(self) -> None:
         """Take everything off, whatever state it is in. May be called twice."""
         self._take_off()
@@ -169,8 +180,7 @@ class StepProbe:
 
     @torch.no_grad()
     def record(self) -> StepRecord:
-        """Reduce what was seen, and return it; to be called once, after `detach`."""
-        self._parameters.finish()
+        """Reduce what was seen, and return it; to be called once, after `end`."""
         record = StepRecord(sums=self._table.sums()) if self._tap is None else self._tap.record()
         record.shapes = self._parameters.shapes
         if self._parameters.histograms:
