@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from bnlm.data import read_words, split_words
 
@@ -131,11 +132,27 @@ def test_split_is_the_lectures(n: int) -> None:
     assert words == [f"w{i}" for i in range(n)]
 
 
-def test_split_seed_decides_the_order() -> None:
+def test_split_by_torch_is_that_of_makemore_py() -> None:
+    words = [f"w{i}" for i in range(32_033)]
+    torch.manual_seed(3407)
+    order = torch.randperm(len(words)).tolist()
+    train, val, test = split_words(words, [0.9376, 0.0312, 0.0312], 3407, "torch")
+    assert test == [words[i] for i in order[-1000:]]
+    assert train + val == [words[i] for i in order[:-1000]]
+    assert len(val) == 999
+
+
+def test_unknown_shuffle() -> None:
+    with pytest.raises(ValueError, match=r"^data\.shuffle='numpy': expected python or torch\.$"):
+        split_words(["word"] * 100, [0.8, 0.1, 0.1], 42, "numpy")
+
+
+@pytest.mark.parametrize("shuffle", ["python", "torch"])
+def test_split_seed_decides_the_order(shuffle: str) -> None:
     words = [f"w{i}" for i in range(50)]
-    train = split_words(words, [0.8, 0.1, 0.1], 1)[0]
-    assert train == split_words(words, [0.8, 0.1, 0.1], 1)[0]
-    assert train != split_words(words, [0.8, 0.1, 0.1], 2)[0]
+    train = split_words(words, [0.8, 0.1, 0.1], 1, shuffle)[0]
+    assert train == split_words(words, [0.8, 0.1, 0.1], 1, shuffle)[0]
+    assert train != split_words(words, [0.8, 0.1, 0.1], 2, shuffle)[0]
 
 
 def test_sum_of_shares_is_not_cut_short() -> None:

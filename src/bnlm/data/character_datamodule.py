@@ -21,8 +21,8 @@ MODEL_KEYS = {"context": "data.context", "characters": "data.path"}
 SAMPLING_KEYS = {
     "seed": "seed",
     "batch_size": "data.batch_size",
-    "train_examples": "data.path, data.splits or data.split_seed",
-    "train_sha256": "data.path, data.splits or data.split_seed",
+    "train_examples": "data.path, data.splits, data.shuffle or data.split_seed",
+    "train_sha256": "data.path, data.splits, data.shuffle or data.split_seed",
 }
 
 

@@ -33,7 +33,9 @@ class WordsDataModule(CharacterDataModule):
         context: Characters a prediction sees; of sequences, all before it.
         batch_size: Examples an optimizer step, on each rank.
         splits: Shares of the training, validation and test words; they sum to 1.
-        split_seed: Of the shuffle before the split; 42 is the lecture's.
+        shuffle: The generator that orders the words before the split: `python`, as in the lecture, or `torch`, as in
+            makemore.py.
+        split_seed: Of this shuffle; the lecture's is 42, that of makemore.py 3407.
         url: Where the list is published; needs `sha256`. With it, `path` is a copy of that list.
         sha256: Of the list, 64 hexadecimal digits.
         eval_batch_size: Examples a batch in evaluation; of no influence on the results.
@@ -50,6 +52,7 @@ class WordsDataModule(CharacterDataModule):
         context: int = 3,
         batch_size: int = 32,
         splits: Sequence[float] = (0.8, 0.1, 0.1),
+        shuffle: str = "python",
         split_seed: int = 42,
         url: str | None = None,
         sha256: str | None = None,
@@ -61,7 +64,7 @@ class WordsDataModule(CharacterDataModule):
         super().__init__(context, batch_size, splits, eval_batch_size, steps_per_batch, seed, sequence)
         self.split_seed = check_whole_number("data.split_seed", split_seed, 0)
         words = _read_list(path, url, sha256)
-        self.words = dict(zip(SPLITS, split_words(words, self.splits, self.split_seed), strict=True))
+        self.words = dict(zip(SPLITS, split_words(words, self.splits, self.split_seed, shuffle), strict=True))
         self.vocabulary = Vocabulary.from_words(words)
         if sequence:
             longest = max(words, key=len)

@@ -6,7 +6,11 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 SPLITS = ("train", "val", "test")
+#: Whose generator shuffles the words before they are split.
+SHUFFLES = ("python", "torch")
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -63,18 +67,24 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def split_words(words: Sequence[str], splits: Sequence[float], seed: int) -> tuple[list[str], list[str], list[str]]:
+def split_words(
+    words: Sequence[str], splits: Sequence[float], seed: int, shuffle: str = "python"
+) -> tuple[list[str], list[str], list[str]]:
     """Return the training, validation and test words: shuffled by `seed`, then cut by the shares in `splits`.
 
-    Source: Karpathy, makemore part 3: `random.seed(42); random.shuffle(words)`, cuts at `int(0.8*n)` and `int(0.9*n)`.
+    Source: Karpathy, makemore part 3: `random.seed(42); random.shuffle(words)`, cuts at `int(0.8*n)` and `int(0.9*n)`;
+    makemore.py: `torch.randperm(n)` after `torch.manual_seed(3407)`, of which the last 1,000 are the test words.
 
     Args:
         words: The list; it is left as it is.
         splits: Shares of the three parts, fractions that sum to 1.
-        seed: Of Python's own generator, so that 42 gives the lecture's split.
+        seed: Of the shuffle; 42 by `python` gives the lecture's split, 3407 by `torch` the order of makemore.py.
+        shuffle: Whose generator, one of `SHUFFLES`.
     Raises:
-        ValueError: If `splits` is not three such shares, or a part would be empty.
+        ValueError: If `splits` is not three such shares, a part would be empty, or the generator is unknown.
     """
+    if shuffle not in SHUFFLES:
+        raise ValueError(f"data.shuffle={shuffle!r}: expected {' or '.join(SHUFFLES)}.")
     shares = check_splits(splits)
     n = len(words)
     # rounded, because 0.7 + 0.1 is 0.7999999999999999 and would cut one word early
@@ -85,8 +95,12 @@ def split_words(words: Sequence[str], splits: Sequence[float], seed: int) -> tup
                 f"data.splits={list(shares)}: of {n} words none is left for the {name} split; "
                 f"{math.ceil(1 / min(shares))} words are enough for these shares."
             )
-    shuffled = list(words)
-    random.Random(seed).shuffle(shuffled)
+    if shuffle == "torch":
+        generator = torch.Generator().manual_seed(seed % 2**63)  # which takes no larger one
+        shuffled = [words[i] for i in torch.randperm(n, generator=generator).tolist()]
+    else:
+        shuffled = list(words)
+        random.Random(seed).shuffle(shuffled)
     return shuffled[: ends[0]], shuffled[ends[0] : ends[1]], shuffled[ends[1] :]
 
 
