@@ -174,21 +174,19 @@ class History:
         """Take in the losses of steps, observed or not, in their order."""
         self._improves = None
         scale = self.scale
+        calm = len(self.losses) >= EARLY_LOSSES and self._without_spikes(losses, scale)
         for loss in losses:
             self.steps_with_loss += 1
-            if not math.isfinite(loss):
-                self.non_finite_losses += 1
-                continue
-            if len(self.first_losses) < 4:
-                self.first_losses.append(loss)
-                scale = self.scale
-            if len(self.early_losses) < EARLY_LOSSES:
-                self.early_losses.append(loss)
-            if len(self.losses) >= 10:
-                last = sorted(self.last_losses(10))
-                typical = (last[4] + last[5]) / 2  # the median
-                noise = 0.0 if self.references else 3 * (last[8] - last[1])  # what a loss near 0 has no other scale for
-                if loss > typical + 2 * abs(typical) + scale + noise:  # a likelihood's loss goes below 0
+            if not calm:
+                if not math.isfinite(loss):
+                    self.non_finite_losses += 1
+                    continue
+                if len(self.first_losses) < 4:
+                    self.first_losses.append(loss)
+                    scale = self.scale
+                if len(self.early_losses) < EARLY_LOSSES:
+                    self.early_losses.append(loss)
+                if len(self.losses) >= 10 and loss > self._height_of_a_spike(scale):
                     self.spikes.append(self.steps_with_loss)
             self.losses.append(loss)
             # A running mean whose weights are those of a plain mean at first: the first loss alone is no start.
@@ -199,6 +197,20 @@ class History:
                 risen = self.smooth - self.best > max(0.3 * abs(self.best), 0.15 * scale)
                 self.steps_above = self.steps_above + 1 if risen else 0
                 self.worst_rise = self.smooth / self.best if risen and self.best > 0 else 0.0
+
+    def _height_of_a_spike(self, scale: float) -> float:
+        """Return above what the next loss is a spike, from the ten before it."""
+        last = sorted(self.last_losses(10))
+        typical = (last[4] + last[5]) / 2  # the median
+        noise = 0.0 if self.references else 3 * (last[8] - last[1])  # what a loss near 0 has no other scale for
+        return typical + 2 * abs(typical) + scale + noise  # a likelihood's loss goes below 0
+
+    def _without_spikes(self, losses: Sequence[float], scale: float) -> bool:
+        """Return whether these losses are so close to each other that none can be a spike, nan or infinite."""
+        if not losses or not math.isfinite(sum(losses)):
+            return False
+        # The height of a spike falls with the median of ten, which is no lower than the lowest.
+        return max(losses) <= 3 * max(min(*losses, *self.last_losses(10)), 0.0) + scale
 
     def median(self, statistic: str, least: int = 4) -> dict[str, float]:
         """Return the median over the window of each layer's or parameter's statistic, where seen often enough."""

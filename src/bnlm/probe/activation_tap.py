@@ -61,7 +61,8 @@ class ActivationTap(TorchFunctionMode):
         self._used: set[str] = set()
         self._channel_dims: dict[torch.Size, int] = {}
         self._seen: list[Seen] = []
-        self._waiting = 0  # elements of these
+        self._gradients: list[tuple[str, Tensor]] = []
+        self.waiting = 0  # elements of these
 
     def attach(self) -> None:
         """Start to look."""
@@ -94,7 +95,7 @@ class ActivationTap(TorchFunctionMode):
 
     def record(self) -> StepRecord:
         """Reduce what waits, and return all that was seen; to be called once, after `detach`."""
-        self._count()
+        self._reduce()
         self._record.responded = {layer: units for layer, units in self._record.responded.items() if len(units)}
         sums = self._record.sums = self.table.sums()
         if "output gradient" in sums:  # which came from the last layer on
@@ -161,18 +162,14 @@ class ActivationTap(TorchFunctionMode):
         if self.histograms and layer not in self._record.kinds:
             self._record.histograms.setdefault("activations", {})[layer] = histogram(seen)
         self._record.kinds[layer] = kind
-        self.table.add("output", [layer], Flat(seen.reshape(-1), [seen.numel()]))
-        self.table.add("input", [layer], Flat(pre_activation.reshape(-1), [pre_activation.numel()]))
         if values.grad_fn is not None:  # a hook on the node, which costs a third of one on the tensor
             index = values.output_nr
             values.grad_fn.register_prehook(
                 lambda gradients: self._keep_gradient(layer, gradients[index], mapped, channel_dim)
             )
         limits = limits_from_call(kind, args, kwargs)
-        self._seen.append(Seen(layer, kind, seen, _behind(channel_dim, mapped), limits))
-        self._waiting += seen.numel()
-        if self._waiting > MAX_WAITING:
-            self._count()
+        self._seen.append(Seen(layer, kind, pre_activation, seen, _behind(channel_dim, mapped), limits))
+        self._wait(2 * seen.numel())
         return output
 
     def _keep_gradient(self, layer: str, gradient: Tensor | None, mapped: int | None, channel_dim: int) -> None:
@@ -183,10 +180,24 @@ class ActivationTap(TorchFunctionMode):
                     of_gradients = self._record.histograms.setdefault("activation_gradients", {})
                     if layer not in of_gradients:
                         of_gradients[layer] = histogram(seen)
-                self.table.add("output gradient", [layer], Flat(seen.reshape(-1), [seen.numel()]))
+                self._gradients.append((layer, seen))
+                self._wait(seen.numel())
 
-    def _count(self) -> None:
-        seen, self._seen, self._waiting = self._seen, [], 0
+    def _wait(self, elements: int) -> None:
+        """Leave what was copied for later, unless it is much."""
+        self.waiting += elements
+        if self.waiting > MAX_WAITING:
+            self._reduce()
+
+    def _reduce(self) -> None:
+        seen, gradients, self._seen, self._gradients, self.waiting = self._seen, self._gradients, [], [], 0
+        add = self.table.add
+        for each in seen:
+            add("output", [each.layer], Flat(each.output.reshape(-1), [each.output.numel()]))
+        for each in seen:
+            add("input", [each.layer], Flat(each.input.reshape(-1), [each.input.numel()]))
+        for layer, gradient in gradients:
+            add("output gradient", [layer], Flat(gradient.reshape(-1), [gradient.numel()]))
         if seen:
             count(self._record, seen, self.maps)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors
 
 from bnlm.stats import moment_sums_of, moment_sums_of_flat, pooled_by_owner
 
@@ -35,7 +36,8 @@ def joined_copy(tensors: Sequence[Tensor]) -> Flat | None:
     counts = [t.numel() for t in tensors]
     if not 0 < sum(counts) <= MAX_HELD or len({(t.dtype, t.device) for t in tensors}) > 1:
         return None
-    return Flat(torch.cat([t.reshape(-1) for t in tensors]), counts)
+    joined = _flatten_dense_tensors(tensors)
+    return Flat(joined.clone() if len(tensors) == 1 else joined, counts)
 
 
 class MomentTable:

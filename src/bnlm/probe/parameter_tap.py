@@ -28,26 +28,29 @@ class ParameterTap:
         self.shapes: dict[str, torch.Size] = {}
         self.histograms: dict[str, Tensor] | None = {} if histograms else None
         self._graded: dict[str, nn.Parameter] = {}
-        self._with_data: set[str] = set()
+        self._stepped: dict[str, nn.Parameter] = {}
         self._before: tuple[list[str], list[nn.Parameter], Flat | list[Tensor]] | None = None
 
     @torch.no_grad()
     def read_gradients(self, optimizers: Sequence[Optimizer]) -> None:
         """Take in the gradients as they are now, in place of what was read of them before."""
-        names, parameters = self.names.trained_by(optimizers)
+        named, parameters = self.names.trained_by(optimizers)
         if self._graded:
-            self.table.forget("gradient", names)
-            for name in names:  # one without may have had one from another backward pass
+            self.table.forget("gradient", named)
+            for name in named:  # one without may have had one from another backward pass
                 self._graded.pop(name, None)
-        there = {name: p for name, p in zip(names, parameters, strict=True) if p.grad is not None}
-        self._graded |= there
-        self.shapes |= {name: p.shape for name, p in there.items()}
-        gradients = [g.to_dense() if g.is_sparse else g for p in there.values() if (g := p.grad) is not None]
-        self.table.add_all("gradient", list(there), gradients)
+        names, gradients = [], []
+        for name, parameter in zip(named, parameters, strict=True):
+            gradient = parameter.grad
+            if gradient is not None:
+                names.append(name)
+                gradients.append(gradient.to_dense() if gradient.is_sparse else gradient)
+                self._graded[name] = parameter
+        self.table.add_all("gradient", names, gradients)
         if self.histograms is not None:
-            for name in names:
+            for name in named:
                 self.histograms.pop(name, None)
-            self.histograms |= {name: histogram(g) for name, g in zip(there, gradients, strict=True)}
+            self.histograms |= {name: histogram(g) for name, g in zip(names, gradients, strict=True)}
 
     @torch.no_grad()
     def read_data(self, optimizer: Optimizer, moves: bool) -> None:
@@ -55,11 +58,10 @@ class ParameterTap:
         names, parameters = self.names.trained_by([optimizer])
         if not names:
             return
-        self._with_data.update(names)
+        self._stepped.update(zip(names, parameters, strict=True))
         if not moves:
             self.table.add_all("data", names, parameters)
             return
-        self.shapes |= {name: p.shape for name, p in zip(names, parameters, strict=True)}
         copy = joined_copy(parameters)
         if copy is not None:
             self.table.add("data", names, copy)
@@ -89,6 +91,7 @@ class ParameterTap:
     @torch.no_grad()
     def finish(self) -> None:
         """Take in the parameters with a gradient whose optimizer did not step: a scaler (fp16) held it back."""
-        left = {name: p for name, p in self._graded.items() if name not in self._with_data}
+        left = {name: p for name, p in self._graded.items() if name not in self._stepped}
         if left:
             self.table.add_all("data", list(left), list(left.values()))
+        self.shapes = {name: p.shape for name, p in (*self._stepped.items(), *left.items())}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bnlm.probe.records import StepRecord
-from bnlm.stats import BOUNDED, accumulation_dtype, can_die, flat, responding_units
+from bnlm.stats import BOUNDED, accumulation_dtype, all_over, can_die, flat, responding_units
 
 #: The largest picture of which outputs are flat: examples x units.
 MAP_EXAMPLES, MAP_UNITS = 64, 512
@@ -16,10 +16,11 @@ MAP_EXAMPLES, MAP_UNITS = 64, 512
 
 @dataclass
 class Seen:
-    """A copy of one call's output (slices of a large one), not yet counted."""
+    """Copies of one call's input and output (slices of large ones), not yet reduced."""
 
     layer: str
     kind: str
+    input: Tensor
     output: Tensor
     channel_dim: int
     limits: tuple[float, float] | None
@@ -45,10 +46,12 @@ def count(record: StepRecord, seen: Sequence[Seen], maps: bool) -> None:
             record.flat[each.layer] = of_layer if known is None else known + of_layer
         if len(shape) < 2:
             continue
-        units = on_flat.movedim(channel_dim % len(shape) + 1, -1).reshape(len(of_kind), -1, shape[channel_dim])
-        for each, responded in zip(of_kind, (~units.all(dim=1)).unbind(), strict=True):
+        channels = channel_dim % len(shape) + 1
+        silent = all_over(on_flat, [d for d in range(1, on_flat.ndim) if d != channels])
+        for each, responded in zip(of_kind, (~silent).unbind(), strict=True):
             _add_responded(record, each, responded)
         if maps:
+            units = on_flat.movedim(channels, -1).reshape(len(of_kind), -1, shape[channel_dim])
             for each, of_layer in zip(of_kind, units.unbind(), strict=True):
                 record.maps.setdefault(each.layer, of_layer[:MAP_EXAMPLES, :MAP_UNITS])
 

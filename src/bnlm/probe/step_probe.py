@@ -161,7 +161,7 @@ class StepProbe:
     @property
     def is_small(self) -> bool:
         """Whether what was seen, and is not yet reduced, may be kept for a while."""
-        return self._table.waiting <= MAX_HELD
+        return self._table.waiting + (0 if self._tap is None else self._tap.waiting) <= MAX_HELD
 
     def detach(self) -> None:
         """Take everything off, whatever state it is in. May be called twice."""

@@ -1,6 +1,6 @@
 """Pure functions on tensors: the statistics behind the monitors and the doctor."""
 
-from bnlm.stats.dead_units import RELU_LIKE, can_die, channel_dim_of, responding_units
+from bnlm.stats.dead_units import RELU_LIKE, all_over, can_die, channel_dim_of, responding_units
 from bnlm.stats.histogram import BINS, bin_edges, histogram
 from bnlm.stats.moments import (
     accumulation_dtype,
@@ -23,6 +23,7 @@ __all__ = [
     "MAX_ELEMENTS",
     "RELU_LIKE",
     "accumulation_dtype",
+    "all_over",
     "bin_edges",
     "bounded",
     "can_die",

@@ -1,5 +1,8 @@
 """Units that never respond: a ReLU that is never positive, a tanh that never leaves its flat ends."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from bnlm.stats.saturation import BOUNDED, flat
@@ -28,5 +31,16 @@ def responding_units(kind: str, output: Tensor, channel_dim: int, limits: tuple[
         channel_dim: Dimension of the units.
         limits: See `flat`.
     """
-    alive = output > 0 if kind in RELU_LIKE else ~flat(kind, output, limits)
-    return alive.movedim(channel_dim, -1).reshape(-1, output.shape[channel_dim]).any(dim=0)
+    others = [d for d in range(output.ndim) if d != channel_dim % output.ndim]
+    if kind in RELU_LIKE:
+        return ~(output.amax(others) <= 0)  # a tenth of the time of a comparison and `any`; nan is not silence
+    return ~all_over(flat(kind, output, limits), others)
+
+
+def all_over(x: Tensor, dims: Sequence[int]) -> Tensor:
+    """Return whether all of the booleans `x` over these dimensions are true, the shape of the others."""
+    if x.device.type == "cpu":
+        return torch.from_numpy(x.numpy().all(axis=tuple(dims)))  # which takes a tenth of torch's time
+    for dim in sorted(dims, reverse=True):
+        x = x.all(dim)
+    return x

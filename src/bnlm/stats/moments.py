@@ -160,9 +160,12 @@ def _reduced(flat: Sequence[Tensor], counts: Sequence[int], minus: Sequence[Tens
     np.subtract(squares, sums[:, 1] * means, out=sums[:, 2])
     cancelled = ~(sums[:, 2] > CANCELLED * squares) & (squares != 0)  # all but constant, or nan
     if cancelled.any():
-        for index in np.flatnonzero(cancelled).tolist():
-            deviations = source[starts[index] : starts[index] + counts[index]] - means[index]
-            sums[index, 2] = np.einsum("i,i->", deviations, deviations)
+        which = np.flatnonzero(cancelled)
+        sizes = [counts[index] for index in which.tolist()]
+        x = np.concatenate([source[starts[i] : starts[i] + counts[i]] for i in which.tolist()], dtype=np.float64)
+        x -= np.repeat(means[which], sizes)
+        x *= x
+        sums[which, 2] = np.add.reduceat(x, [0, *accumulate(sizes)][:-1])
     return sums
 
 
