@@ -18,8 +18,8 @@ from torch import Tensor
 from bnlm.callbacks.dead_units import DeadUnits
 from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
-from bnlm.callbacks.shared_observation import Asked
 from bnlm.callbacks.running_statistics_watch import RunningStatisticsWatch
+from bnlm.callbacks.shared_observation import Asked
 from bnlm.callbacks.step_losses import StepLosses
 from bnlm.doctor import (
     Diagnosis,

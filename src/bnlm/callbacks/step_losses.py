@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-#: Losses that wait for somebody to take them.
+#: Losses that wait for somebody to take them, as tensors.
 MAX_WAITING = 5000
 
 
@@ -18,7 +18,7 @@ class StepLosses:
     """
 
     def __init__(self) -> None:
-        self._waiting: list[Tensor | float] = []
+        self._waiting: list[Tensor] = []
         self._backward: list[Tensor] = []  # of this batch, should it return none
         self._micro: list[Tensor] = []  # of micro-batches whose step is still to come
         self._step_of_micro = 0
@@ -49,20 +49,18 @@ class StepLosses:
         if loss.requires_grad:
             loss = loss.detach()
         if trainer.accumulate_grad_batches == 1 or not pl_module.automatic_optimization:
-            # On the processor a number is at hand; elsewhere to ask for it would wait for all that is computed before.
-            self._waiting.append(loss.item() if loss.is_cpu and loss.ndim == 0 else loss)
+            self._waiting.append(loss)
         else:
             self._add_micro(trainer, loss)
 
     def take(self) -> list[float]:
         """Return what waited, and forget it."""
         waiting, self._waiting = self._waiting, []
-        numbers = [loss for loss in waiting if isinstance(loss, float)]
-        if len(numbers) == len(waiting):
-            return numbers
-        device = next(loss.device for loss in waiting if isinstance(loss, Tensor))
-        alike = [torch.as_tensor(loss, dtype=torch.float32, device=device).reshape(-1) for loss in waiting]
-        return torch.cat(alike).tolist()  # moved together
+        if not waiting:
+            return []
+        scalars = all(loss.ndim == 0 for loss in waiting)
+        joined = torch.stack(waiting) if scalars else torch.cat([loss.reshape(-1) for loss in waiting])
+        return joined.float().tolist()
 
     def _add_micro(self, trainer: Trainer, loss: Tensor) -> None:
         """Take in the loss of a micro-batch, which may complete an optimizer step."""

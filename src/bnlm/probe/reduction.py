@@ -40,7 +40,7 @@ def count(record: StepRecord, seen: Sequence[Seen], maps: bool) -> None:
     for (kind, shape, channel_dim, limits, _, device), of_kind in alike.items():
         on_flat = flat(kind, torch.stack([each.output for each in of_kind]), limits)
         counts = torch.full((len(of_kind), 2), float(shape.numel()), dtype=accumulation_dtype(device), device=device)
-        torch.sum(on_flat.reshape(len(of_kind), -1), dim=1, out=counts[:, 0])
+        counts[:, 0] = on_flat.reshape(len(of_kind), -1).sum(dim=1)
         for each, of_layer in zip(of_kind, counts.unbind(), strict=True):
             known = record.flat.get(each.layer)
             record.flat[each.layer] = of_layer if known is None else known + of_layer
