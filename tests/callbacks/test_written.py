@@ -177,9 +177,8 @@ def test_figures_of_odd_histograms(count: int) -> None:
         figures.updates({f"p{i}": [(0, -3.0), (5, -2.0)] for i in range(count + 1)}),
         figures.saturation_map(np.eye(5, 4 + count, dtype=bool), "title"),
     ):
-        assert image.dtype == np.uint8
-        assert image.shape[2] == 3
-        assert len(np.unique(image)) > 2  # not a blank page
+        assert image.width == 800
+        assert len(np.unique(np.asarray(image))) > 2  # not a blank page
 
 
 def test_checksums_in_c_are_tensorboards_own():
