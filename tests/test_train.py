@@ -64,6 +64,16 @@ def test_a_run_folder_holds_what_it_should(run: Run, capsys: pytest.CaptureFixtu
     assert list(tags["saturation/model.blocks.0.activation"]) == [0, 100, 200]
 
 
+def test_callbacks_of_lightning_can_go_by_the_training_loss(run: Run) -> None:
+    """They read the value that was logged last."""
+    stop = "{_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: train/loss, mode: max, patience: 1}"
+    folder = run("a", "trainer.max_steps=300", "trainer.val_check_interval=100", f"+callbacks.stop={stop}")
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 200  # where it is lower
+    states = saved(folder)["callbacks"]
+    (state,) = (state for name, state in states.items() if name.startswith("EarlyStopping"))
+    assert float(state["best_score"]) == pytest.approx(scalars(folder)["train/loss"][99])
+
+
 def test_summary_losses_are_those_of_the_saved_model(run: Run) -> None:
     from bnlm.checkpoint import load_model
 

@@ -267,7 +267,6 @@ class LanguageModel(LightningModule):
                 self.first_loss = _mean(early[0])
             for step, loss in enumerate(early, start=first_step):
                 self._log_train(step, loss)
-            self.log("train/loss", _mean(early[-1]), logger=False)  # for the progress bar and other callbacks
             return
         self._losses.append(losses)
         trainer: Any = self.trainer
@@ -276,12 +275,13 @@ class LanguageModel(LightningModule):
             self._losses = []
             loss = self.trainer.strategy.reduce(mean).tolist()
             self._log_train(first_step + len(losses) - 1, loss)
-            self.log("train/loss", _mean(loss), logger=False)
 
     def _log_train(self, step: int, loss: float | list[float]) -> None:
         optimizer: Any = self.optimizers()
         of_each = [derived_metrics(each) for each in (loss if isinstance(loss, list) else [loss])]
         metrics = {f"train/{name}": value for name, value in over_replicas(of_each).items()}
+        # For the progress bar and whoever monitors it. `self.log` does so too, and takes as long as half a step.
+        self.trainer.callback_metrics["train/loss"] = torch.tensor(metrics["train/loss"])
         rates = over_replicas([{"train/lr": rate} for rate in rates_of(optimizer.optimizer)])
         self.log_metrics({**metrics, **rates}, step)
 
