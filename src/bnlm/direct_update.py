@@ -17,7 +17,8 @@ def direct_update(optimizer: Optimizer) -> Update:
     """Return a function that does what `optimizer.step()` does to parameters and state, bit for bit.
 
     For SGD and AdamW with `fused=True`, one group of parameters of one kind, and no hook on steps, it calls their
-    kernel with lists that are made once: a third of the time. Of any other optimizer it is `step` itself. To be asked
+    kernel with lists that are made once, of the parameters' values without their history, so that no gradient mode has
+    to be switched: a third of the time. Of any other optimizer it is `step` itself. To be asked
     for anew when the state may have been replaced, and after a first step, which makes the state.
     """
     kernel = _KERNELS.get(type(optimizer))
@@ -32,7 +33,6 @@ def direct_update(optimizer: Optimizer) -> Update:
     if run is None:
         return optimizer.step
 
-    @torch.no_grad()
     def update() -> None:
         gradients = [p.grad for p in parameters]
         if any(g is None for g in gradients):  # some parameters took no part in this loss
@@ -61,9 +61,10 @@ def _sgd(optimizer: Optimizer, group: dict[str, Any], parameters: list[Tensor]) 
             return None
     names = ("weight_decay", "momentum", "dampening", "nesterov", "maximize")
     constants = {name: group[name] for name in names}
+    values = [p.detach() for p in parameters]
 
     def run(gradients: list[Tensor]) -> None:
-        torch._fused_sgd_(parameters, gradients, buffers, lr=group["lr"], is_first_step=False, **constants)
+        torch._fused_sgd_(values, gradients, buffers, lr=group["lr"], is_first_step=False, **constants)
 
     return run
 
@@ -76,11 +77,12 @@ def _adamw(optimizer: Optimizer, group: dict[str, Any], parameters: list[Tensor]
     )
     beta1, beta2 = group["betas"]
     constants = {name: group[name] for name in ("weight_decay", "eps", "amsgrad", "maximize")}
+    values = [p.detach() for p in parameters]
 
     def run(gradients: list[Tensor]) -> None:
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(
-            parameters, gradients, averages, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2, **constants
+            values, gradients, averages, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2, **constants
         )
 
     return run

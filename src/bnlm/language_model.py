@@ -14,6 +14,7 @@ from bnlm.callbacks.tensorboard import write_step
 from bnlm.clipping import clipped
 from bnlm.compiled_step import CannotCompileError, CompiledStep
 from bnlm.config import first_line
+from bnlm.direct_backward import direct_backward
 from bnlm.direct_update import Update, direct_update
 from bnlm.listeners import is_watched, steps_can_be_direct
 from bnlm.metrics import SplitMetrics, derived_metrics, loss_of, over_replicas
@@ -120,6 +121,7 @@ class LanguageModel(LightningModule):
         losses: list[Tensor] = []
         compiled: CompiledStep | None = None
         update: Update | None = None
+        one: Tensor | None = None
         for contexts, targets in zip(batch[0].unbind(), batch[1].unbind(), strict=True):
             unseen = bool(losses) or not is_watched(optimizer.optimizer)
             if unseen and compiled is None:
@@ -136,7 +138,11 @@ class LanguageModel(LightningModule):
             for parameter in parameters:  # optimizer.zero_grad() takes ten times as long
                 parameter.grad = None
             direct = bool(losses) and self._direct
-            if direct:
+            if direct and total.device.type == "cpu":
+                if one is None:
+                    one = torch.ones_like(total)
+                direct_backward(total, one)
+            elif direct:
                 total.backward()
             else:
                 self.manual_backward(total)

@@ -190,7 +190,8 @@ class BatchNorm(_BatchNorm):
 
     def _normalize(self, x: Tensor) -> Tensor:
         """Normalise ``(N, C, *)`` and keep count of the batches."""
-        mean, var = self.running_mean, self.running_var
+        buffers = self._buffers  # by attribute, each look-up would cost as much as a small operation
+        mean, var = buffers["running_mean"], buffers["running_var"]
         if not self.training:
             if mean is not None:
                 return batch_norm(x, self.weight, self.bias, mean, var, training=False, momentum=0.0, eps=self.eps)
@@ -207,7 +208,7 @@ class BatchNorm(_BatchNorm):
             raise ValueError(self._explain_single_value(x.shape))
         if mean is None or var is None:
             return self._by_kernel(x, n, None, None, 0.0)
-        count = self.num_batches_tracked
+        count = buffers["num_batches_tracked"]
         if count is not None:
             count.add_(1)
         if self.momentum is None and count is not None and n > 0:
