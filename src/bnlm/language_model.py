@@ -82,6 +82,8 @@ class LanguageModel(LightningModule):
         self._losses: list[Tensor] = []  # of steps not yet logged
         self._rng_state: Tensor | None = None
         self._direct = False
+        self._stepped = False  # in this fit: the optimizer has its state
+        self._trained: list[nn.Parameter] = []
         self._compiled: CompiledStep | None = None
         self.replicas = model.replicas if isinstance(model, Replicas) else 1
         self.loss_of = model.loss_of if isinstance(model, Replicas) else loss_of
@@ -101,6 +103,8 @@ class LanguageModel(LightningModule):
 
     def on_train_start(self) -> None:
         self._direct = steps_can_be_direct(self.trainer)
+        self._stepped = False
+        self._trained = list(self.parameters())
         if self._rng_state is not None:
             torch.set_rng_state(self._rng_state)
             self._rng_state = None
@@ -117,11 +121,10 @@ class LanguageModel(LightningModule):
         first_step = self.global_step
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
-        model, parameters = self.model, list(self.parameters())
+        model, parameters = self.model, self._trained
         losses: list[Tensor] = []
         compiled: CompiledStep | None = None
         update: Update | None = None
-        one: Tensor | None = None
         for contexts, targets in zip(batch[0].unbind(), batch[1].unbind(), strict=True):
             unseen = bool(losses) or not is_watched(optimizer.optimizer)
             if unseen and compiled is None:
@@ -137,13 +140,9 @@ class LanguageModel(LightningModule):
             total = loss if self.replicas == 1 else loss.sum()  # nothing passes from one to another
             for parameter in parameters:  # optimizer.zero_grad() takes ten times as long
                 parameter.grad = None
-            direct = bool(losses) and self._direct
-            if direct and total.device.type == "cpu":
-                if one is None:
-                    one = torch.ones_like(total)
-                direct_backward(total, one)
-            elif direct:
-                total.backward()
+            direct = unseen and self._direct and self._stepped
+            if direct:
+                direct_backward(total)
             else:
                 self.manual_backward(total)
             if self.gradient_clip_val is not None and self.replicas > 1:
@@ -158,6 +157,7 @@ class LanguageModel(LightningModule):
                 optimizer._on_after_step()
             else:
                 optimizer.step()
+                self._stepped = True
             if scheduler is not None:
                 scheduler.step()
             losses.append(loss.detach())
