@@ -17,9 +17,9 @@ def direct_update(optimizer: Optimizer) -> Update:
     """Return a function that does what `optimizer.step()` does to parameters and state, bit for bit.
 
     For SGD and AdamW with `fused=True`, one group of parameters of one kind, and no hook on steps, it calls their
-    kernel with lists that are made once, of the parameters' values without their history, so that no gradient mode has
-    to be switched: a third of the time. Of any other optimizer it is `step` itself. To be asked
-    for anew when the state may have been replaced, and after a first step, which makes the state.
+    kernel with lists that are made once, of views that autograd does not follow: a third of the time. Of any other
+    optimizer it is `step` itself. To be asked for anew when the state may have been replaced, and after a first step,
+    which makes the state.
     """
     kernel = _KERNELS.get(type(optimizer))
     if kernel is None or len(optimizer.param_groups) != 1 or _is_heard(optimizer):
