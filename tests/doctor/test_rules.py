@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+import statistics
 
 import pytest
 
@@ -198,6 +199,35 @@ def test_a_loss_below_zero_has_no_spikes() -> None:
     assert not h.spikes
     h.add_losses([5.0])
     assert list(h.spikes) == [302]
+
+
+@pytest.mark.parametrize("together", [1, 7, 100])
+@pytest.mark.parametrize("level", [-2.0, 0.02, 3.0])
+def test_spikes_are_the_same_however_losses_come(level: float, together: int) -> None:
+    """Against a plain count: above three times the median of the ten before, one reference more, nan left out."""
+    h = history()
+    h.add(Observation(0, {}, {}, Output("cross_entropy", 1.0, 1.0, 0.1, 1.0)))
+    noise = random.Random(0)
+    losses = [level + noise.gauss(0, 0.1) for _ in range(400)]
+    border = level + 2 * abs(level) + 1
+    losses[150:154] = [border - 0.5, border + 0.5, border - 0.5, border + 0.5]
+    losses[230], losses[300], losses[301], losses[399] = math.nan, 50.0, 40.0, border + 0.5
+    finite: list[float] = []
+    expected = []
+    for count, loss in enumerate(losses, start=1):
+        if math.isfinite(loss):
+            if len(finite) >= 10:
+                median = statistics.median(finite[-10:])
+                if loss > median + 2 * abs(median) + 1.0:
+                    expected.append(count)
+            finite.append(loss)
+    for start in range(0, 400, together):
+        h.add_losses(losses[start : start + together])
+    assert expected == [152, 154, 301, 302, 400]
+    assert list(h.spikes) == expected
+    assert list(h.losses) == finite
+    assert h.non_finite_losses == 1
+    assert h.steps_with_loss == 400
 
 
 @pytest.mark.parametrize(

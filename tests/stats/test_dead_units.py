@@ -22,6 +22,11 @@ def test_responding_units_of_every_layout(kind: str, shape: tuple[int, ...], dim
     assert responding_units(kind, output, dim).tolist() == [True, False, True, False, True]
 
 
+@pytest.mark.parametrize(("kind", "output"), [("relu", [0.0, 0.5, 0.0]), ("tanh", [-0.99, 0.5, 0.99])])
+def test_units_of_a_single_example(kind: str, output: list[float]) -> None:
+    assert responding_units(kind, torch.tensor(output), 0).tolist() == [False, True, False]
+
+
 def test_limits_of_a_clamp_decide() -> None:
     output = torch.tensor([[2.0, 0.5, -1.0], [2.0, 2.0, -1.0]])
     assert responding_units("hardtanh", output, 1, (-1.0, 2.0)).tolist() == [False, True, False]

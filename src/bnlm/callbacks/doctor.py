@@ -71,7 +71,6 @@ class Doctor(Monitor):
         if on_critical not in ("continue", "stop", "raise"):
             raise ValueError(f"diagnostics.on_critical={on_critical!r}: expected continue, stop or raise.")
         self.on_critical = on_critical
-        self.is_urgent = on_critical != "continue"
         self.folder = folder
         self.table = table
         self._dead_units = DeadUnits()
@@ -83,6 +82,11 @@ class Doctor(Monitor):
         self._statistics = RunningStatisticsWatch()
         self._restored = False
         self._stop = False
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a finding may end the run."""
+        return self.on_critical != "continue"
 
     @property
     def findings(self) -> list[Finding]:
@@ -121,6 +125,7 @@ class Doctor(Monitor):
             self._diagnosis = Diagnosis()
         self._restored = False
         self._dead_units = DeadUnits()
+        self._lr_shares.clear()
         self._history = History(facts_of(pl_module, trainer.optimizers), self._total_steps)
         # A scaler (fp16) looks for the largest scale that does not overflow: single steps rightly do.
         self._history.overflows_allowed = 4 if getattr(trainer.precision_plugin, "scaler", None) is not None else 0
@@ -203,7 +208,7 @@ class Doctor(Monitor):
         self._write(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        findings = [finding.to_dict() for finding in self._diagnosis.findings]
+        findings = [finding.to_dict() for finding in self.findings]
         return {**super().state_dict(), "findings": findings}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

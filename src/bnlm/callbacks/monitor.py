@@ -41,8 +41,6 @@ class Monitor(Callback, ABC):
     needs_every_step: ClassVar[bool] = False
     #: Whether each batch is heard of, not only those whose step is observed.
     hears_every_batch: ClassVar[bool] = False
-    #: Whether each observed step is to be judged at once.
-    is_urgent: bool = False
     #: Title -> regular expressions of tags, for TensorBoard's custom scalars.
     charts: ClassVar[dict[str, list[str]]] = {}
 
@@ -74,6 +72,11 @@ class Monitor(Callback, ABC):
         self._total_steps = float("inf")
         self._last_step: int | None = None
         self._shared: SharedObservation | None = None
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether each observed step is to be judged at once."""
+        return False
 
     @abstractmethod
     def wanted(self, histograms: bool, figures: bool) -> Wanted:

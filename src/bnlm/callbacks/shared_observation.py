@@ -209,6 +209,8 @@ class SharedObservation:
 
     def read(self) -> None:
         """Publish what was seen and waits, and have it judged."""
+        if not self._unread:  # as when the trainer is gone
+            return
         trainer = self._trainer()
         assert trainer is not None
         concerned: dict[Monitor, None] = {}
@@ -246,6 +248,7 @@ class SharedObservation:
             self._probe.detach()
         self._probe, self._asked, self._names = None, {}, None
         self._unread.clear()
+        self._leader = None  # Lightning ties a callback to its module, and so to the trainer, which then would stay
         for member in self.members:
             for hook in BATCH_HOOKS:
                 vars(member).pop(hook, None)

@@ -77,8 +77,9 @@ class UpdateMonitor(Monitor):
             write_image(trainer.loggers, "figures/update_to_data", figures.updates(self._history), seen.step)
 
     def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()  # reads what waits
         history = {name: [list(point) for point in points] for name, points in self._history.items()}
-        return {**super().state_dict(), "history": history, "stride": self._stride}
+        return {**state, "history": history, "stride": self._stride}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)

@@ -33,7 +33,8 @@ def responding_units(kind: str, output: Tensor, channel_dim: int, limits: tuple[
     """
     others = [d for d in range(output.ndim) if d != channel_dim % output.ndim]
     if kind in RELU_LIKE:
-        return ~(output.amax(others) <= 0)  # a tenth of the time of a comparison and `any`; nan is not silence
+        highest = output.amax(others) if others else output  # a tenth of the time of a comparison and `any`
+        return ~(highest <= 0)  # nan is not silence
     return ~all_over(flat(kind, output, limits), others)
 
 
