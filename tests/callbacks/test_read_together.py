@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 from bnlm.callbacks import ActivationMonitor, Doctor, GradientMonitor, UpdateMonitor
 from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.shared_observation import PROMPT, TOGETHER
+from bnlm.probe.moment_table import MAX_HELD
 
 MakeTrainer = Callable[..., Trainer]
 Scalars = dict[int, dict[str, float]]
@@ -98,14 +100,61 @@ class Peek(Callback):
         self.seen.append(self.look(trainer))
 
 
-def test_steps_wait_at_all(make_trainer: MakeTrainer) -> None:
-    """Or the other tests would show nothing; and no more of them than are meant to."""
-    monitor = UpdateMonitor(1, histograms_every_n_steps=None, figures_every_n_steps=None)
-    peek = Peek(lambda trainer: max(step for step, _ in monitor._history["net.0.weight"]))
-    make_trainer(callbacks=[monitor, peek], max_steps=STEPS).fit(Network(), batches())
-    behind = [step - seen for step, seen in enumerate(peek.seen)]  # type: ignore[operator]
+def steps_behind(trainer: Callable[..., Trainer], network: LightningModule, *others: Callback, **cadences: Any) -> list:
+    """Return how many observed steps each batch is ahead of what has been read."""
+    given = {"every_n_steps": 1, "histograms_every_n_steps": None, "figures_every_n_steps": None} | cadences
+    monitor = UpdateMonitor(**given)
+
+    def behind(trainer: Trainer) -> int:
+        observed = (trainer.global_step - 1) // monitor.every_n_steps
+        return observed - max(step for step, _ in monitor._history["net.0.weight"]) // monitor.every_n_steps
+
+    peek = Peek(behind)
+    trainer(callbacks=[monitor, *others, peek]).fit(network, batches())
+    return peek.seen
+
+
+def test_the_first_steps_are_read_at_once_and_then_several_together(make_trainer: MakeTrainer) -> None:
+    behind = steps_behind(partial(make_trainer, max_steps=STEPS), Network())
     assert behind[:PROMPT] == [0] * PROMPT
     assert behind[PROMPT:] == [*range(1, TOGETHER), 0, *range(1, TOGETHER), 0, 1, 2]
+
+
+def test_steps_with_histograms_or_figures_do_not_wait(make_trainer: MakeTrainer) -> None:
+    for cadence in ("histograms_every_n_steps", "figures_every_n_steps"):
+        behind = steps_behind(partial(make_trainer, max_steps=STEPS), Network(), **{cadence: 2})
+        assert behind[PROMPT:] == [step % 2 for step in range(PROMPT, STEPS)], cadence
+
+
+def test_another_logger_gets_each_step_in_its_order(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    loggers = [TensorBoardLogger(tmp_path, "run", version=""), CSVLogger(tmp_path)]
+    assert not any(steps_behind(partial(make_trainer, max_steps=STEPS, logger=loggers), Network()))
+
+
+@pytest.mark.parametrize("on_critical", ["stop", "raise"])
+def test_who_may_end_the_run_hears_at_once(make_trainer: MakeTrainer, on_critical: str) -> None:
+    doctor = Doctor(1, on_critical=on_critical, table=False)
+    assert not any(steps_behind(partial(make_trainer, max_steps=STEPS), Network(), doctor))
+
+
+def test_a_large_network_is_read_at_once(make_trainer: MakeTrainer) -> None:
+    network = Network()
+    network.net = nn.Sequential(nn.Linear(4, MAX_HELD // 12), nn.Tanh(), nn.Linear(MAX_HELD // 12, 3))
+    assert not any(steps_behind(partial(make_trainer, max_steps=PROMPT + 3), network))
+
+
+def test_nothing_waits_for_long(make_trainer: MakeTrainer) -> None:
+    """Three steps that are 180 apart wait for each other, a fourth does not: together they would wait for over 500."""
+    network = Network()
+    batch = next(iter(batches()))
+    network.train_dataloader = lambda: DataLoader([batch] * 180, batch_size=None)  # type: ignore[method-assign]
+    network.configure_optimizers = lambda: torch.optim.SGD(network.parameters(), 0.01)  # type: ignore[method-assign]
+    monitor = UpdateMonitor(180, histograms_every_n_steps=None, figures_every_n_steps=None)
+    peek = Peek(lambda trainer: len(monitor._history["net.0.weight"]))
+    steps = 180 * (PROMPT + 6)
+    make_trainer(callbacks=[monitor, peek], max_steps=steps).fit(network)
+    read = peek.seen[::180]  # after each observed step
+    assert read[PROMPT:] == [PROMPT, PROMPT, PROMPT + 3, PROMPT + 3, PROMPT + 3, PROMPT + 6]
 
 
 @pytest.mark.parametrize("kind", [ActivationMonitor, GradientMonitor, UpdateMonitor, Doctor])

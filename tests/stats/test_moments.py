@@ -52,6 +52,13 @@ def test_a_constant_has_exactly_no_spread(value: float, count: int) -> None:
     assert std_of(moment_sums_of([drawn(9), x])[1]) == 0
 
 
+def test_several_that_hardly_vary_are_each_about_their_own_mean() -> None:
+    """Gains near 1 in several layers: the squares alone would have lost most digits of each."""
+    x = [center + 1e-4 * drawn(size) for center, size in ((1.0, 7), (-20.0, 300), (0.0, 50), (1e3, 12_000))]
+    exact = torch.stack([t.double().std() for t in x])
+    torch.testing.assert_close(std_of(moment_sums_of(x)), exact, rtol=1e-10, atol=0)
+
+
 def test_fewer_than_two_elements_have_no_std() -> None:
     for x in (torch.tensor(3.0), torch.ones(1, 1), torch.empty(0, 4)):
         assert math.isnan(std_of(moment_sums(x)))
