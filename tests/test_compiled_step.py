@@ -182,10 +182,11 @@ def fit(module: LanguageModel, callbacks: list[Any] | None = None, data: Data | 
 @pytest.mark.parametrize(
     ("make", "clip"),
     [
+        (partial(torch.optim.SGD, lr=0.05), {}),
         (partial(torch.optim.SGD, lr=0.05, momentum=0.9), {"clip_val": 0.3}),
         (partial(torch.optim.AdamW, lr=3e-3, weight_decay=0.1), {}),
     ],
-    ids=["sgd-clipped", "adamw"],
+    ids=["sgd", "sgd-clipped", "adamw"],
 )
 @pytest.mark.parametrize("chunk", [2, 4, 16])
 def test_replicas_computed_in_chunks_are_the_networks_alone(

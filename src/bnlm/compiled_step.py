@@ -15,10 +15,14 @@ from torch.optim import Optimizer
 from bnlm.clipping import clipped
 from bnlm.normalization.batch_norm_formula import written_out
 from bnlm.optimizer_updates import update_of
+from bnlm.rational_tanh import rational_tanh
 from bnlm.replica_rates import RatePerReplica, rates_of
 
 #: Replicas that are computed together: the weights and gradients of more would not stay in a core's caches.
 CHUNK = 16
+#: Of inductor. The calls of a step come from C++, which costs a small network less than Python; `begin` looks at the
+#: tensors' layout, so that each call need not; and a product and a sum may be one instruction.
+OPTIONS = {"cpp_wrapper": True, "size_asserts": False, "cpp.enable_floating_point_contract_flag": "fast"}
 LossOf = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -139,6 +143,8 @@ class CompiledStep:
         from torch.fx.experimental.proxy_tensor import make_fx
         from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+        from bnlm.product_updates import fuse_product_updates
+
         names = [name for name, p in self.model.named_parameters() if p.requires_grad]
         buffer_names = [name for name, _ in self.model.named_buffers()]
         n, m = len(names), len(buffer_names)
@@ -163,10 +169,13 @@ class CompiledStep:
         mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
         inputs: list[Any] = [mode.from_tensor(t) for t in (contexts, targets, self._rate_part(0), *self._held[0])]
         with torch.no_grad(), written_out() if self._replicas > 1 else nullcontext():
-            graph = make_fx(step, tracing_mode="fake")(*inputs)
+            table = {torch.ops.aten.tanh.default: rational_tanh}
+            graph = make_fx(step, decomposition_table=table, tracing_mode="fake")(*inputs)
+        if self._replicas > 1:
+            fuse_product_updates(graph)
         # Inductor itself rather than torch.compile, which would look at the graph's sixty tensors before every call, to
         # see whether they are still as they were: `begin` knows, and a fifth of a step is saved.
-        compiled: Callable[..., Tensor] = torch._inductor.compile(graph, inputs)
+        compiled: Callable[..., Tensor] = torch._inductor.compile(graph, inputs, OPTIONS)
         return compiled
 
 
