@@ -29,6 +29,7 @@ from bnlm.language_model import LanguageModel
 from bnlm.metrics import loss_of
 from bnlm.models import MLP, BagOfWords, Recurrent, Replicas, Transformer
 from bnlm.normalization import BatchNorm, BatchRenorm, GhostBatchNorm
+from bnlm.replica_rates import rates_of, with_rates
 
 # Lightning's, of the small runs below; none of torch's compiler and none of ours.
 pytestmark = [
@@ -45,6 +46,11 @@ def batches(steps: int) -> tuple[Tensor, Tensor]:
 def network() -> MLP:
     torch.manual_seed(0)
     return MLP(11, 3, 5, [20, 15], normalization=BatchNorm)
+
+
+def one_step(step: CompiledStep, x: Tensor, y: Tensor) -> Tensor:
+    (loss,) = step(x[None], y[None], [rates_of(step.optimizer)])
+    return loss
 
 
 def eager_step(
@@ -91,7 +97,7 @@ def test_equals_eager_steps_over_500(make: Any, clip: dict[str, Any]) -> None:
         if index % 50 == 1:
             assert step.ready
             step.begin(x, y)
-        found.append(step(x, y) if index % 50 else eager_step(ours, optimizer, x, y, clip))
+        found.append(one_step(step, x, y) if index % 50 else eager_step(ours, optimizer, x, y, clip))
         for schedule in schedules:
             schedule.step()
     assert_close(torch.stack(found), torch.stack(theirs), rtol=0, atol=1e-4)
@@ -117,7 +123,7 @@ def test_equals_eager_steps_in_float64(make: Any, normalization: Any) -> None:
         expected = eager_step(eager, their_optimizer, x, y, {"clip_val": 0.5})
         if index == 1:
             step.begin(x, y)
-        loss = step(x, y) if index else eager_step(ours, optimizer, x, y, {"clip_val": 0.5})
+        loss = one_step(step, x, y) if index else eager_step(ours, optimizer, x, y, {"clip_val": 0.5})
         assert_close(loss, expected, rtol=0, atol=1e-9, msg=f"step {index}: {loss} and {expected}")
 
 
@@ -153,7 +159,7 @@ def test_sequence_models_equal_eager_steps_in_float64(model: str) -> None:
         expected = eager_step(eager, their_optimizer, x, y, {}, loss_of)
         if index % 20 == 1:
             step.begin(x, y)
-        loss = step(x, y) if index % 20 else eager_step(ours, optimizer, x, y, {}, loss_of)
+        loss = one_step(step, x, y) if index % 20 else eager_step(ours, optimizer, x, y, {}, loss_of)
         assert_close(loss, expected, rtol=0, atol=1e-9, msg=f"step {index}: {loss} and {expected}")
     assert len(step._compiled) == 1
     for (name, a), b in zip(ours.named_buffers(), eager.buffers(), strict=True):
@@ -206,7 +212,7 @@ def test_replicas_computed_in_chunks_are_the_networks_alone(
         if index % 10:
             if index % 10 == 1:
                 step.begin(x, y)
-            found = step(x, y)
+            found = one_step(step, x, y)
         else:
             losses = together.loss_of(together(x), y)
             gradients = torch.autograd.grad(losses.sum(), list(together.parameters()))
@@ -223,17 +229,42 @@ def test_replicas_computed_in_chunks_are_the_networks_alone(
             assert_close(b, a, rtol=1e-7, atol=1e-9, msg=name)
 
 
+@pytest.mark.parametrize("make", [partial(torch.optim.SGD, lr=0.1), partial(torch.optim.AdamW, lr=3e-3)])
+@pytest.mark.parametrize("each", [False, True], ids=["one rate", "a rate for each"])
+def test_several_steps_at_once_are_those_one_by_one(monkeypatch: pytest.MonkeyPatch, make: Any, each: bool) -> None:
+    """With another rate at each step, and of replicas chunk by chunk, each for all steps before the next."""
+    monkeypatch.setattr(compiled_step, "CHUNK", 2)
+    start = Replicas([MLP(11, 3, 5, [20, 15], normalization=BatchNorm).double() for _ in range(4)])
+    generator = torch.Generator().manual_seed(2)
+    xs, ys = (torch.randint(11, (8, *shape), generator=generator) for shape in ((4, 16, 3), (4, 16)))
+    weights: list[list[Tensor]] = []
+    losses: list[Tensor] = []
+    for at_once in (1, 7):
+        model = copy.deepcopy(start)
+        optimizer = (with_rates(make, [0.1, 0.02, 0.05, 0.01]) if each else make)(model.parameters())
+        eager_step(model, optimizer, xs[0], ys[0], {}, lambda *given: start.loss_of(*given).sum())
+        step = CompiledStep(model, model.loss_of, optimizer)
+        rates = [[rate / (1 + index) for rate in rates_of(optimizer)] for index in range(7)]
+        step.begin(xs[0], ys[0])
+        parts = [slice(i, i + at_once) for i in range(0, 7, at_once)]
+        losses.append(torch.cat([step(xs[1:][part], ys[1:][part], rates[part]) for part in parts]))
+        weights.append([p.detach() for p in model.parameters()])
+    assert losses[0].shape == (7, 4)
+    assert_close(losses[1], losses[0], rtol=0, atol=1e-12)
+    assert_close(weights[1], weights[0], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_a_run_is_the_same_with_eager_observed_steps_in_between(
     momentum: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
     call = CompiledStep.__call__
-    monkeypatch.setattr(CompiledStep, "__call__", lambda *args: (taken.append(1), call(*args))[1])
+    monkeypatch.setattr(CompiledStep, "__call__", lambda *args: (taken.append(len(args[1])), call(*args))[1])
     make = partial(torch.optim.SGD, lr=0.1, momentum=momentum)
     modules = [LanguageModel(network(), 11, make, compile=on) for on in (False, True)]
     trainers = [fit(m, [ActivationMonitor(every_n_steps=20), UpdateMonitor(every_n_steps=20)]) for m in modules]
-    assert len(taken) == 50 - 3  # the monitor observes the steps 0, 20 and 40
+    assert sum(taken) == 50 - 3  # the monitor observes the steps 0, 20 and 40
     assert [trainer.global_step for trainer in trainers] == [50, 50]
     for a, b in zip(modules[0].model.parameters(), modules[1].model.parameters(), strict=True):
         assert_close(a, b, rtol=1e-4, atol=1e-5)
@@ -246,7 +277,7 @@ def test_auto_compiles_long_runs(
     monkeypatch.setattr(language_model, "COMPILE_FROM", limit)
     taken: list[int] = []
     call = CompiledStep.__call__
-    monkeypatch.setattr(CompiledStep, "__call__", lambda *args: (taken.append(1), call(*args))[1])
+    monkeypatch.setattr(CompiledStep, "__call__", lambda *args: (taken.append(len(args[1])), call(*args))[1])
     with caplog.at_level(logging.WARNING, "bnlm"):
         fit(LanguageModel(network(), 11, partial(torch.optim.SGD, lr=0.1), compile="auto"))  # of 50 steps
     assert bool(taken) == expected
@@ -329,7 +360,7 @@ model = Replicas([MLP(5, 2, 3, [4]) for _ in range(2)])
 step = CompiledStep(model, model.loss_of, torch.optim.SGD(model.parameters(), lr=0.1))
 x, y = torch.randint(5, (2, 4, 2)), torch.randint(5, (2, 4))
 step.begin(x, y)
-print([step(x, y).tolist() for _ in range(3)], counters["inductor"]["fxgraph_cache_hit"])
+print(step(x.expand(3, 2, 4, 2), y.expand(3, 2, 4), 3 * [[0.1]]).tolist(), counters["inductor"]["fxgraph_cache_hit"])
 """
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     said = []

@@ -16,13 +16,18 @@ from bnlm.clipping import clipped
 from bnlm.normalization.batch_norm_formula import written_out
 from bnlm.optimizer_updates import update_of
 from bnlm.rational_tanh import rational_tanh
-from bnlm.replica_rates import RatePerReplica, rates_of
+from bnlm.replica_rates import RatePerReplica
 
-#: Replicas that are computed together: the weights and gradients of more would not stay in a core's caches.
-CHUNK = 16
+#: Replicas that are computed together, several steps of them before the next: more would not stay in a core's caches.
+CHUNK = 8
 #: Of inductor. The calls of a step come from C++, which costs a small network less than Python; `begin` looks at the
 #: tensors' layout, so that each call need not; and a product and a sum may be one instruction.
-OPTIONS = {"cpp_wrapper": True, "size_asserts": False, "cpp.enable_floating_point_contract_flag": "fast"}
+OPTIONS = {
+    "cpp_wrapper": True,
+    "size_asserts": False,
+    "reorder_for_locality": False,  # it would take the weights' gradients last, long after what they are made of
+    "cpp.enable_floating_point_contract_flag": "fast",
+}
 LossOf = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -71,7 +76,7 @@ class CompiledStep:
         self._compiled: dict[Any, Callable[..., Tensor]] = {}
         self._replicas: int = getattr(model, "replicas", 1)
         self._chunk = _chunk_of(self._replicas)
-        self._lr = torch.zeros((self._replicas,) if several else (), dtype=torch.float64)
+        self._several_rates = several
         self._held: list[list[Tensor]] = []  # of each chunk
         self._run: Callable[..., Tensor] | None = None
         self.seconds = 0.0  # spent on compiling
@@ -104,32 +109,32 @@ class CompiledStep:
         self._run = self._compiled[key]
 
     @torch.no_grad()
-    def __call__(self, contexts: Tensor, targets: Tensor) -> Tensor:
-        """Take one step, and return the loss `()` before it; of replicas `(R,)`."""
-        assert self._run is not None, "begin() comes first"
-        rates = rates_of(self.optimizer)
-        if self._lr.dim():
-            self._lr.copy_(torch.tensor(rates, dtype=torch.float64))
-        else:
-            self._lr.fill_(rates[0])
-        if len(self._held) == 1:
-            return self._run(contexts, targets, self._lr, *self._held[0])
-        losses = [
-            self._run(self._part(contexts, start), self._part(targets, start), self._rate_part(start), *held)
-            for start, held in zip(range(0, self._replicas, self._chunk), self._held, strict=True)
-        ]
-        return torch.cat(losses)
+    def __call__(self, contexts: Tensor, targets: Tensor, rates: Sequence[Sequence[float]]) -> Tensor:
+        """Take steps, each with the learning rates that `rates_of` gave for it.
 
-    def _part(self, tensor: Tensor, start: int) -> Tensor:
-        """Return what the chunk of the replicas that begins with `start` has of a tensor."""
+        Args:
+            contexts, targets: A minibatch for each step; of replicas, with one for each.
+            rates: Of each step.
+        Returns:
+            `(steps,)`, the loss before each step; of replicas `(steps, R)`.
+        """
+        assert self._run is not None, "begin() comes first"
+        lr = torch.tensor(rates, dtype=torch.float64)
+        lr = lr if self._several_rates else lr[:, 0]
+        losses = []
+        for start, held in zip(range(0, self._replicas, self._chunk), self._held, strict=True):
+            parts = (self._part(each, start, dim=1) for each in (contexts, targets, lr))
+            steps = zip(*(each.unbind() for each in parts), strict=True)
+            losses.append(torch.stack([self._run(*given, *held) for given in steps]))
+        return losses[0] if len(losses) == 1 else torch.cat(losses, dim=1)
+
+    def _part(self, tensor: Tensor, start: int, dim: int = 0) -> Tensor:
+        """Return what the chunk of the replicas that begins with `start` has of a tensor that counts them in `dim`."""
         if self._chunk == self._replicas:
             return tensor
         if tensor.dim() == 0:  # AdamW's count of steps, which all share: each chunk counts for itself
             return tensor.clone() if start else tensor
-        return tensor[start : start + self._chunk]
-
-    def _rate_part(self, start: int) -> Tensor:
-        return self._part(self._lr, start) if self._lr.dim() else self._lr
+        return tensor.narrow(dim, start, self._chunk) if tensor.dim() > dim else tensor
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
@@ -143,7 +148,7 @@ class CompiledStep:
         from torch.fx.experimental.proxy_tensor import make_fx
         from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-        from bnlm.product_updates import fuse_product_updates
+        from bnlm.graph_passes import compute_roots_once, fuse_product_updates
 
         names = [name for name, p in self.model.named_parameters() if p.requires_grad]
         buffer_names = [name for name, _ in self.model.named_buffers()]
@@ -167,11 +172,13 @@ class CompiledStep:
         # such as how many positions the words of a batch have, as symbols: one function for all of them. With
         # such a mode inductor also looks for what an earlier run has compiled: without one it compiles each time anew.
         mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
-        inputs: list[Any] = [mode.from_tensor(t) for t in (contexts, targets, self._rate_part(0), *self._held[0])]
+        lr = torch.zeros((self._chunk,) if self._several_rates else (), dtype=torch.float64)
+        inputs: list[Any] = [mode.from_tensor(t) for t in (contexts, targets, lr, *self._held[0])]
         with torch.no_grad(), written_out() if self._replicas > 1 else nullcontext():
             table = {torch.ops.aten.tanh.default: rational_tanh}
             graph = make_fx(step, decomposition_table=table, tracing_mode="fake")(*inputs)
         if self._replicas > 1:
+            compute_roots_once(graph)
             fuse_product_updates(graph)
         # Inductor itself rather than torch.compile, which would look at the graph's sixty tensors before every call, to
         # see whether they are still as they were: `begin` knows, and a fifth of a step is saved.

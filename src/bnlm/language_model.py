@@ -123,19 +123,14 @@ class LanguageModel(LightningModule):
         scheduler: Any = self.lr_schedulers()
         model, parameters = self.model, self._trained
         losses: list[Tensor] = []
-        compiled: CompiledStep | None = None
         update: Update | None = None
-        for contexts, targets in zip(batch[0].unbind(), batch[1].unbind(), strict=True):
+        for index, (contexts, targets) in enumerate(zip(batch[0].unbind(), batch[1].unbind(), strict=True)):
             unseen = bool(losses) or not is_watched(optimizer.optimizer)
-            if unseen and compiled is None:
-                compiled = self._ready_to_run(contexts, targets)
-            if unseen and compiled is not None:
-                optimizer._on_before_step()
-                losses.append(compiled(contexts, targets))
-                optimizer._on_after_step()
-                if scheduler is not None:
-                    scheduler.step()
-                continue
+            compiled = self._ready_to_run(contexts, targets) if unseen else None
+            if compiled is not None:
+                rates = self._count_steps(len(batch[0]) - index)
+                losses += compiled(batch[0][index:], batch[1][index:], rates).unbind()
+                break
             loss = self.loss_of(model(contexts), targets)
             total = loss if self.replicas == 1 else loss.sum()  # nothing passes from one to another
             for parameter in parameters:  # optimizer.zero_grad() takes ten times as long
@@ -164,6 +159,19 @@ class LanguageModel(LightningModule):
         each = torch.stack(losses)
         self._log_losses(first_step, each)
         return each if self.replicas == 1 else each.mean(dim=1)
+
+    def _count_steps(self, steps: int) -> list[list[float]]:
+        """Have Lightning and the schedule count steps; return the learning rates of each."""
+        optimizer: Any = self.optimizers()
+        scheduler: Any = self.lr_schedulers()
+        rates = []
+        for _ in range(steps):
+            rates.append(rates_of(optimizer.optimizer))
+            optimizer._on_before_step()
+            optimizer._on_after_step()
+            if scheduler is not None:
+                scheduler.step()
+        return rates
 
     def _clip_each(self, parameters: list[nn.Parameter]) -> None:
         assert self.gradient_clip_val is not None

@@ -1,4 +1,4 @@
-"""SGD's steps within matrix products, against the steps beside them, in float64."""
+"""The changed graph computes what the traced one does, in float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from bnlm.product_updates import fuse_product_updates
+from bnlm.graph_passes import compute_roots_once, fuse_product_updates
 
 
 def step_of(gradient_of: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
@@ -58,3 +58,18 @@ def test_a_gradient_that_something_else_uses_stays() -> None:
 
     tensors = torch.randn(3, 4, 5), torch.randn(3, 7, 5), torch.randn(3, 7, 4), torch.tensor(0.1)
     assert fuse_product_updates(make_fx(step, tracing_mode="fake")(*tensors)) == 0
+
+
+def test_roots_are_computed_once() -> None:
+    def scaled(x: Tensor) -> Tensor:
+        root = (x.square().mean(1, keepdim=True) + 1e-5).rsqrt()
+        return x * root + root.sum()
+
+    x = torch.randn(3, 7, 4, dtype=torch.float64)
+    graph = make_fx(scaled, tracing_mode="fake")(x)
+    compute_roots_once(graph)
+    (node,) = graph.graph.find_nodes(op="call_function", target=torch.ops.aten.rsqrt.default)
+    assert [str(user.target) for user in node.users] == ["prims.inductor_force_stride_order.default"]
+    torch.testing.assert_close(graph(x), scaled(x), rtol=1e-12, atol=0)
+    compiled = torch._inductor.compile(graph, [x])
+    torch.testing.assert_close(compiled(x), scaled(x), rtol=1e-12, atol=1e-14)
