@@ -166,6 +166,22 @@ def test_sequence_models_equal_eager_steps_in_float64(model: str) -> None:
         assert_close(a, b, rtol=0, atol=1e-9, msg=name)
 
 
+@pytest.mark.parametrize("model", SEQUENCE_MODELS)
+def test_sequence_models_equal_eager_steps_over_500(model: str) -> None:
+    """In float32, where a compiled tanh is another function than an eager one."""
+    torch.manual_seed(0)
+    eager = SEQUENCE_MODELS[model]()
+    ours = copy.deepcopy(eager)
+    their_optimizer, optimizer = (torch.optim.SGD(network.parameters(), lr=0.1) for network in (eager, ours))
+    inputs, targets = words(501)
+    expected = [eager_step(eager, their_optimizer, x, y, {}, loss_of) for x, y in zip(inputs, targets, strict=True)]
+    first = eager_step(ours, optimizer, inputs[0], targets[0], {}, loss_of)
+    step = CompiledStep(ours, loss_of, optimizer)
+    step.begin(inputs[1], targets[1])
+    found = step(inputs[1:], targets[1:], 500 * [[0.1]])
+    assert_close(torch.cat([first[None], found]), torch.stack(expected), rtol=0, atol=1e-4)
+
+
 class Data(torch.utils.data.IterableDataset[tuple[Tensor, Tensor]]):
     def __init__(self, chunks: int, drawn: Callable[[int], tuple[Tensor, Tensor]] = batches) -> None:
         self.chunks = chunks

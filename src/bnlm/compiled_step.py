@@ -20,14 +20,12 @@ from bnlm.replica_rates import RatePerReplica
 
 #: Replicas that are computed together, several steps of them before the next: more would not stay in a core's caches.
 CHUNK = 8
-#: Of inductor. The calls of a step come from C++, which costs a small network less than Python; `begin` looks at the
-#: tensors' layout, so that each call need not; and a product and a sum may be one instruction.
-OPTIONS = {
-    "cpp_wrapper": True,
-    "size_asserts": False,
-    "reorder_for_locality": False,  # it would take the weights' gradients last, long after what they are made of
-    "cpp.enable_floating_point_contract_flag": "fast",
-}
+#: Of inductor: `begin` looks at the tensors' layout, so that each call need not; and the weights' gradients are not
+#: taken last, long after what they are made of.
+OPTIONS_ANYWHERE = {"size_asserts": False, "reorder_for_locality": False}
+#: Of a step on the CPU the calls come from C++, which costs a small network less than Python (on a GPU that would want
+#: more than a compiler for the host); and a product and a sum may be one instruction.
+OPTIONS_ON_CPU = {"cpp_wrapper": True, "cpp.enable_floating_point_contract_flag": "fast"}
 LossOf = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -180,9 +178,10 @@ class CompiledStep:
         if self._replicas > 1:
             compute_roots_once(graph)
             fuse_product_updates(graph)
+        options = OPTIONS_ANYWHERE | (OPTIONS_ON_CPU if contexts.device.type == "cpu" else {})
         # Inductor itself rather than torch.compile, which would look at the graph's sixty tensors before every call, to
         # see whether they are still as they were: `begin` knows, and a fifth of a step is saved.
-        compiled: Callable[..., Tensor] = torch._inductor.compile(graph, inputs, OPTIONS)
+        compiled: Callable[..., Tensor] = torch._inductor.compile(graph, inputs, options)
         return compiled
 
 
