@@ -42,8 +42,8 @@ def compute_roots_once(graph: fx.GraphModule) -> None:
 def fuse_product_updates(graph: fx.GraphModule) -> int:
     """Take SGD's step of a weight in the product that makes its gradient: weight -= lr · gᵀ x, in place.
 
-    The gradient is then never written to memory, to be read, turned and subtracted by another loop, which took a
-    twentieth of the step. Only gradients that are one batched product, or its transpose, and that nothing else uses
+    The gradient is then never written to memory, to be read, turned and subtracted by another loop, which would
+    take a twentieth of the step. Only gradients that are one batched product, or its transpose, and that nothing else uses
     are taken: with weight decay, momentum or clipping, and where a weight is used twice, the graph stays as it is.
 
     Args:
