@@ -60,6 +60,27 @@ def test_a_gradient_that_something_else_uses_stays() -> None:
     assert fuse_product_updates(make_fx(step, tracing_mode="fake")(*tensors)) == 0
 
 
+def test_a_product_with_another_weight_is_taken_before_that_weight_moves() -> None:
+    """As in a product of two weights, whose gradients hold each other."""
+
+    def step(a: Tensor, b: Tensor, g: Tensor, lr: Tensor) -> Tensor:
+        old_a, old_b = a.detach(), b.detach()
+        of_a, of_b = torch.bmm(g, old_b.transpose(1, 2)), torch.bmm(old_a.transpose(1, 2), g)
+        a.sub_(lr * of_a)
+        b.sub_(lr * of_b)
+        return g.sum()
+
+    torch.manual_seed(0)
+    a, b, g = (torch.randn(shape, dtype=torch.float64) for shape in ((3, 4, 2), (3, 2, 5), (3, 4, 5)))
+    lr = torch.tensor(0.1, dtype=torch.float64)
+    graph = make_fx(step, tracing_mode="fake")(a.clone(), b.clone(), g, lr)
+    fuse_product_updates(graph)
+    theirs, ours = (a.clone(), b.clone()), (a.clone(), b.clone())
+    step(*theirs, g, lr)
+    graph(*ours, g, lr)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
 def test_roots_are_computed_once() -> None:
     def scaled(x: Tensor) -> Tensor:
         root = (x.square().mean(1, keepdim=True) + 1e-5).rsqrt()

@@ -42,9 +42,10 @@ def compute_roots_once(graph: fx.GraphModule) -> None:
 def fuse_product_updates(graph: fx.GraphModule) -> int:
     """Take SGD's step of a weight in the product that makes its gradient: weight -= lr · gᵀ x, in place.
 
-    The gradient is then never written to memory, to be read, turned and subtracted by another loop, which would
-    take a twentieth of the step. Only gradients that are one batched product, or its transpose, and that nothing else uses
-    are taken: with weight decay, momentum or clipping, and where a weight is used twice, the graph stays as it is.
+    The gradient is then never written to memory, to be read, turned and subtracted by another loop, which would take a
+    twentieth of the step. Only gradients that are one batched product, or its transpose, and that nothing else uses are
+    taken: with weight decay, momentum or clipping, and where a weight is used twice, the graph stays as it is. So it
+    does where a factor is a weight too, which would have moved before it is multiplied.
 
     Args:
         graph: A step of plain tensor operations, as `make_fx` traces it; is changed.
@@ -52,10 +53,11 @@ def fuse_product_updates(graph: fx.GraphModule) -> int:
         How many updates were found.
     """
     found = 0
+    changed = {_storage(node.args[0]) for node in graph.graph.nodes if _changes_in_place(node)}
     for node in graph.graph.find_nodes(op="call_function", target=aten.sub_.Tensor):
         weight, step = node.args
         product, turned = _product_of(step)
-        if product is None:
+        if product is None or any(_storage(factor) in changed for factor in product.args):
             continue
         left, right = product.args
         with graph.graph.inserting_before(node):
@@ -88,6 +90,16 @@ def _product_of(step: fx.Node) -> tuple[fx.Node | None, bool]:
             break
         node = node.args[0]
     return None, turned
+
+
+def _changes_in_place(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _storage(node: Any) -> int:
+    """Return what tells the memory of a traced tensor, which its views share."""
+    number: int = node.meta["val"].untyped_storage()._cdata
+    return number
 
 
 def _shape(node: Any) -> torch.Size:
