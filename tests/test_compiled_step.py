@@ -245,8 +245,11 @@ def test_replicas_computed_in_chunks_are_the_networks_alone(
             assert_close(b, a, rtol=1e-7, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("make", [partial(torch.optim.SGD, lr=0.1), partial(torch.optim.AdamW, lr=3e-3)])
-@pytest.mark.parametrize("each", [False, True], ids=["one rate", "a rate for each"])
+@pytest.mark.parametrize(
+    ("make", "each"),
+    [(partial(torch.optim.SGD, lr=0.1), False), (partial(torch.optim.AdamW, lr=3e-3), True)],
+    ids=["sgd, one rate", "adamw, a rate for each"],
+)
 def test_several_steps_at_once_are_those_one_by_one(monkeypatch: pytest.MonkeyPatch, make: Any, each: bool) -> None:
     """With another rate at each step, and of replicas chunk by chunk, each for all steps before the next."""
     monkeypatch.setattr(compiled_step, "CHUNK", 2)
