@@ -20,7 +20,7 @@ from lightning import Callback, Trainer
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from bnlm import compiled_step, language_model
+from bnlm import compiled_step, graph_passes, language_model
 from bnlm.callbacks import ActivationMonitor, UpdateMonitor
 from bnlm.clipping import clipped
 from bnlm.compiled_step import CannotCompileError, CompiledStep
@@ -251,7 +251,12 @@ def test_replicas_computed_in_chunks_are_the_networks_alone(
     ids=["sgd, one rate", "adamw, a rate for each"],
 )
 def test_several_steps_at_once_are_those_one_by_one(monkeypatch: pytest.MonkeyPatch, make: Any, each: bool) -> None:
-    """With another rate at each step, and of replicas chunk by chunk, each for all steps before the next."""
+    """With another rate at each step, and of replicas chunk by chunk, each for all steps before the next.
+
+    SGD's steps of the three weights are taken within their gradients' products.
+    """
+    fuse, fused = graph_passes.fuse_product_updates, []
+    monkeypatch.setattr(graph_passes, "fuse_product_updates", lambda graph: fused.append(fuse(graph)))
     monkeypatch.setattr(compiled_step, "CHUNK", 2)
     start = Replicas([MLP(11, 3, 5, [20, 15], normalization=BatchNorm).double() for _ in range(4)])
     generator = torch.Generator().manual_seed(2)
@@ -268,6 +273,7 @@ def test_several_steps_at_once_are_those_one_by_one(monkeypatch: pytest.MonkeyPa
         parts = [slice(i, i + at_once) for i in range(0, 7, at_once)]
         losses.append(torch.cat([step(xs[1:][part], ys[1:][part], rates[part]) for part in parts]))
         weights.append([p.detach() for p in model.parameters()])
+    assert fused == 2 * [0 if each else 3]
     assert losses[0].shape == (7, 4)
     assert_close(losses[1], losses[0], rtol=0, atol=1e-12)
     assert_close(weights[1], weights[0], rtol=0, atol=1e-12)

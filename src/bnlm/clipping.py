@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @torch.no_grad()
@@ -28,3 +28,11 @@ def clipped(gradients: Sequence[Tensor], value: float, algorithm: str, replicas:
         squares = squares + gradient.reshape(replicas, -1).square().sum(dim=1)
     factors = (value / (squares.sqrt() + 1e-6)).clamp(max=1.0)
     return [g * factors.view(-1, *[1] * (g.dim() - 1)) for g in gradients]
+
+
+def clip_each(parameters: Sequence[nn.Parameter], value: float, algorithm: str, replicas: int) -> None:
+    """Clip the gradients that stacked parameters hold, of each network alone; see `clipped`."""
+    having = [p for p in parameters if p.grad is not None]
+    gradients = [p.grad for p in having if p.grad is not None]
+    for parameter, gradient in zip(having, clipped(gradients, value, algorithm, replicas), strict=True):
+        parameter.grad = gradient

@@ -26,7 +26,7 @@ def compute_roots_once(graph: fx.GraphModule) -> None:
     """Have each `rsqrt` of a traced step written to memory, and read where it is used.
 
     Inductor puts what is computed from a few values into the loop that uses it, and so the root and the quotient of a
-    channel's variance before each of its examples: they take half the time of a BatchNorm.
+    channel's variance before each of its examples, where nothing else takes as long.
 
     Args:
         graph: A step of plain tensor operations, as `make_fx` traces it; is changed.
@@ -42,10 +42,10 @@ def compute_roots_once(graph: fx.GraphModule) -> None:
 def fuse_product_updates(graph: fx.GraphModule) -> int:
     """Take SGD's step of a weight in the product that makes its gradient: weight -= lr · gᵀ x, in place.
 
-    The gradient is then never written to memory, to be read, turned and subtracted by another loop, which would take a
-    twentieth of the step. Only gradients that are one batched product, or its transpose, and that nothing else uses are
-    taken: with weight decay, momentum or clipping, and where a weight is used twice, the graph stays as it is. So it
-    does where a factor is a weight too, which would have moved before it is multiplied.
+    The gradient is then never written to memory, to be read, turned and subtracted by another loop. Only gradients that
+    are one batched product, or its transpose, and that nothing else uses are taken: with weight decay, momentum or
+    clipping, and where a weight is used twice, the graph stays as it is. So it does where a factor is a weight too,
+    which would have moved before it is multiplied.
 
     Args:
         graph: A step of plain tensor operations, as `make_fx` traces it; is changed.
@@ -62,7 +62,7 @@ def fuse_product_updates(graph: fx.GraphModule) -> int:
         left, right = product.args
         with graph.graph.inserting_before(node):
             call = graph.graph.call_function
-            # The smaller factor takes the rate: both have the batch's rows, `right` the output's columns.
+            # The rate is put on a factor, which has fewer elements than the product.
             scaled = call(aten.neg.default, (call(aten.mul.Tensor, (right, step.args[0])),))
             factors = (left, scaled)
             if turned:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from bnlm.callbacks.tensorboard import write_step
-from bnlm.clipping import clipped
+from bnlm.clipping import clip_each
 from bnlm.compiled_step import CannotCompileError, CompiledStep
 from bnlm.config import first_line
 from bnlm.direct_backward import direct_backward
@@ -141,7 +141,7 @@ class LanguageModel(LightningModule):
             else:
                 self.manual_backward(total)
             if self.gradient_clip_val is not None and self.replicas > 1:
-                self._clip_each(parameters)
+                clip_each(parameters, self.gradient_clip_val, self.gradient_clip_algorithm, self.replicas)
             elif self.gradient_clip_val is not None:
                 self.clip_gradients(optimizer, self.gradient_clip_val, self.gradient_clip_algorithm)
             if direct:  # LightningOptimizer.step without the hooks in between: it still counts
@@ -172,14 +172,6 @@ class LanguageModel(LightningModule):
             if scheduler is not None:
                 scheduler.step()
         return rates
-
-    def _clip_each(self, parameters: list[nn.Parameter]) -> None:
-        assert self.gradient_clip_val is not None
-        having = [p for p in parameters if p.grad is not None]
-        gradients = [p.grad for p in having if p.grad is not None]
-        each = clipped(gradients, self.gradient_clip_val, self.gradient_clip_algorithm, self.replicas)
-        for parameter, gradient in zip(having, each, strict=True):
-            parameter.grad = gradient
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate("val", batch)

@@ -10,7 +10,8 @@ from torch import Tensor
 #: Beyond it float32 has no number between tanh and 1.
 LIMIT = 9.02
 #: P and Q of tanh(x) = x P(x²) / Q(x²), lowest power first. They come of an iteratively reweighted least-squares fit
-#: (Lawson 1961) in float64 over 0..9.02, whose largest relative error is 2.1e-8, a third of float32's rounding.
+#: (Lawson 1961) in float64 over 0..9.02; with these nine digits the largest relative error is 2.4e-8, less than half of
+#: float32's rounding.
 NUMERATOR = (0.999999979, 0.133797203, 0.00349403733, 2.05835233e-05, 1.33191236e-08)
 DENOMINATOR = (1.0, 0.467130356, 0.025871084, 0.000328309722, 7.762042e-07)
 
@@ -18,7 +19,7 @@ DENOMINATOR = (1.0, 0.467130356, 0.025871084, 0.000328309722, 7.762042e-07)
 def rational_tanh(x: Tensor) -> Tensor:
     """Return tanh of float32 values on the CPU to 5e-7 of themselves; of others, NotImplemented.
 
-    The function of the vector library that compiled code calls takes more than half of a loop with a BatchNorm in it.
+    Compiled code would call a function of a vector library for it, in the middle of a loop that has little else to do.
     """
     if x.dtype != torch.float32 or x.device.type != "cpu":
         computed: Any = NotImplemented  # a decomposition that leaves the operation as it is
@@ -29,8 +30,8 @@ def rational_tanh(x: Tensor) -> Tensor:
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
-    *lower, highest = coefficients
-    value = x * highest
-    for coefficient in reversed(lower[1:]):
-        value = (value + coefficient) * x
-    return value + lower[0]
+    value: Any = coefficients[-1]
+    for coefficient in reversed(coefficients[:-1]):
+        value = value * x + coefficient
+    result: Tensor = value
+    return result
