@@ -132,7 +132,7 @@ def test_every_activation_module_is_seen_once(observe: Observe, module: type[nn.
 def test_relu6_keeps_its_limits(observe: Observe) -> None:
     """torch.nn computes it as a hardtanh from 0 to 6."""
     record = observe(nn.Sequential(nn.ReLU6()), torch.tensor([[-1.0, 0.5, 1.0, 5.9, 6.5]])).activations["0"]
-    assert record.flat.tolist() == [2, 5]
+    assert record.flat[:2].tolist() == [5, 2]
 
 
 FUNCTIONS = {
@@ -184,7 +184,7 @@ def test_gates_without_units_are_measured(observe: Observe, shape: tuple[int, ..
     gate = nn.ParameterList([nn.Parameter(torch.full(shape, 0.5))])
     record = observe(Root(lambda self, x: torch.sigmoid(self.gate[0]) * x.sum(), gate=gate), X).activations["sigmoid"]
     assert record.output[0] == max(1, sum(shape))
-    assert record.flat.tolist() == [0, max(1, sum(shape))]
+    assert record.flat[:2].tolist() == [max(1, sum(shape)), 0]
     assert record.responded is None
     assert record.flat_map is None
 

@@ -1,6 +1,7 @@
 """Units that are silent for so long that they count as dead."""
 
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -16,26 +17,51 @@ class DeadUnits:
     def __init__(self) -> None:
         # By layer: steps of silence of each unit `(units,)`, and over how many it was watched.
         self._silent: dict[str, tuple[np.ndarray, int]] = {}
+        # The layers of the last step together, as most steps have the same: a call for all takes as long as for one.
+        self._layers: list[str] = []
+        self._sizes: list[int] = []
+        self._together, self._watched = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64)
 
     def shares(self, responded: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Take in which units responded, `(units,)` by layer; return what share of each layer's are dead."""
-        found = {}
-        for layer, alive in responded.items():
-            silent, watched = self._silent.get(layer, (alive, 0))
-            if not watched or silent.shape != alive.shape:
-                silent, watched = np.zeros(alive.shape, dtype=np.int32), 0
-            silent += 1
-            silent *= ~alive
-            watched = min(watched + 1, DEAD_WINDOW)
-            self._silent[layer] = silent, watched
-            found[layer] = int(np.count_nonzero(silent >= watched)) / len(silent)
-        return found
+        if not responded:
+            return {}
+        layers, alive = list(responded), list(responded.values())
+        sizes = [len(of_layer) for of_layer in alive]
+        if layers != self._layers or sizes != self._sizes:
+            self._join(layers, sizes)
+        self._together += 1
+        self._together *= ~np.concatenate(alive)
+        np.minimum(self._watched + 1, DEAD_WINDOW, out=self._watched)
+        dead = self._together >= np.repeat(self._watched, sizes)
+        starts = list(accumulate(sizes, initial=0))[:-1]
+        counted = np.add.reduceat(dead, starts, dtype=np.int64) / sizes
+        return dict(zip(layers, counted.tolist(), strict=True))
+
+    def _join(self, layers: list[str], sizes: list[int]) -> None:
+        self._part()
+        none = (np.zeros(0, dtype=np.int32), 0)
+        known = [self._silent.get(layer, none) for layer in layers]
+        same = [
+            (silent, watched) if len(silent) == size else (np.zeros(size, dtype=np.int32), 0)
+            for (silent, watched), size in zip(known, sizes, strict=True)
+        ]
+        self._layers, self._sizes = layers, sizes
+        self._together = np.concatenate([silent for silent, _ in same])
+        self._watched = np.array([watched for _, watched in same])
+
+    def _part(self) -> None:
+        ends = list(accumulate(self._sizes))
+        for layer, size, end, watched in zip(self._layers, self._sizes, ends, self._watched.tolist(), strict=True):
+            self._silent[layer] = self._together[end - size : end].copy(), watched
 
     def state_dict(self) -> dict[str, Any]:
+        self._part()
         # Tensors, which checkpoints that are loaded safely may hold.
         return {layer: (torch.from_numpy(silent), watched) for layer, (silent, watched) in self._silent.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        self._layers, self._sizes, self._watched = [], [], self._watched[:0]
         self._silent = {
             layer: (silent.cpu().numpy().astype(np.int32), watched) for layer, (silent, watched) in state_dict.items()
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import compress
+from itertools import accumulate, compress
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 def _on_host(record: StepRecord) -> StepRecord:
     """Return the record with all its tensors on the host, moved together if they are elsewhere."""
     held: list[Tensor] = [of_group.sums for of_group in record.sums.values()]
-    held += [*record.flat.values(), *record.responded.values(), *record.maps.values()]
+    held += [*record.responded.values(), *record.maps.values()]
     held += [t for of_which in record.histograms.values() for t in of_which.values()]
     held += [loss.values for loss in record.losses[:1]]
     if all(t.device.type == "cpu" for t in held):
@@ -87,7 +87,6 @@ def _on_host(record: StepRecord) -> StepRecord:
     return replace(
         record,
         sums={group: Sums(of_group.names, moved(of_group.sums)) for group, of_group in record.sums.items()},
-        flat={layer: moved(t) for layer, t in record.flat.items()},
         responded={layer: moved(t) for layer, t in record.responded.items()},
         maps={layer: moved(t) for layer, t in record.maps.items()},
         histograms={w: {n: moved(t) for n, t in of_which.items()} for w, of_which in record.histograms.items()},
@@ -95,52 +94,60 @@ def _on_host(record: StepRecord) -> StepRecord:
     )
 
 
+#: Statistics of layers that are means, and of what.
+_MEANS = {"activation_mean": "output", "saturation": "flat"}
 #: Statistics of layers that are standard deviations, and of what.
 _STDS = {"activation_std": "output", "preactivation_std": "input", "activation_gradient_std": "output gradient"}
 
 
 @np.errstate(all="ignore")
 def _statistics(record: StepRecord) -> Statistics:
-    sums = {group: (of_group.names, of_group.sums.numpy()) for group, of_group in record.sums.items()}
+    names = {group: of_group.names for group, of_group in record.sums.items()}
+    rows = {group: of_group.sums.numpy() for group, of_group in record.sums.items()}
+    stds = _stds(rows)
     found: Statistics = {}
-    if "output" in sums:
-        layers, output = sums["output"]
-        found["activation_mean"] = _named(layers, output[:, 1] / output[:, 0])
+    for statistic, group in _MEANS.items():
+        if group in rows:
+            found[statistic] = _named(names[group], rows[group][:, 1] / rows[group][:, 0])
     for statistic, group in _STDS.items():
-        if group in sums:
-            found[statistic] = _named(sums[group][0], _std(sums[group][1]))
-    if "gradient" in sums:
-        rows = sums["gradient"][1]
-        squares = rows[:, 2] + rows[:, 1] ** 2 / np.maximum(rows[:, 0], 1)  # about zero again
+        if group in rows:
+            found[statistic] = _named(names[group], stds[group])
+    if "gradient" in rows:
+        of_gradient = rows["gradient"]
+        squares = of_gradient[:, 2] + of_gradient[:, 1] ** 2 / np.maximum(of_gradient[:, 0], 1)  # about zero again
         found["gradient_norm"] = {"total": float(np.sqrt(squares.sum()))}
-        names, gradient, data = _beside_data(sums, "gradient")
-        found["gradient_std"] = _named(names, gradient)
-        found["grad_to_data"] = _named(names, gradient / data)
-    if "update" in sums:
-        names, update, data = _beside_data(sums, "update")
-        found["update_to_data"] = _named(names, np.log10(update / data))
-    if record.flat:
-        on_flat, looked_at = torch.stack(list(record.flat.values())).numpy().T
-        found["saturation"] = _named(record.flat, on_flat / looked_at)
+        graded, gradient, data = _beside_data("gradient", names, rows, stds)
+        found["gradient_std"] = _named(graded, gradient)
+        found["grad_to_data"] = _named(graded, gradient / data)
+    if "update" in rows:
+        moved, update, data = _beside_data("update", names, rows, stds)
+        found["update_to_data"] = _named(moved, np.log10(update / data))
     return found
 
 
+def _stds(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the standard deviations of each group's moment sums, as `stats.std_of` does; all in one call."""
+    if not rows:
+        return {}
+    joined = np.concatenate(list(rows.values()))
+    stds = np.sqrt(joined[:, 2] / np.maximum(joined[:, 0] - 1, 0))
+    ends = accumulate(len(of_group) for of_group in rows.values())
+    return {group: stds[end - len(of_group) : end] for (group, of_group), end in zip(rows.items(), ends, strict=True)}
+
+
 def _beside_data(
-    sums: Mapping[str, tuple[list[str], np.ndarray]], group: str
+    group: str, names: Mapping[str, list[str]], rows: Mapping[str, np.ndarray], stds: Mapping[str, np.ndarray]
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return standard deviations of a group and of the data; a parameter with a single element has none."""
-    (names, rows), (data_names, data) = sums[group], sums["data"]
-    if names != data_names:
-        row = {name: index for index, name in enumerate(data_names)}
-        data = data[[row[name] for name in names]]
-    several = rows[:, 0] >= 2
+    """Return names, and standard deviations of a group and of the data; a parameter with a single element has none."""
+    of_group, of_data = stds[group], stds["data"]
+    named = names[group]
+    if named != names["data"]:
+        row = {name: index for index, name in enumerate(names["data"])}
+        of_data = of_data[[row[name] for name in named]]
+    several = rows[group][:, 0] >= 2
     if not several.all():
-        names, rows, data = list(compress(names, several)), rows[several], data[several]
-    return names, _std(rows), _std(data)
-
-
-def _std(rows: np.ndarray) -> np.ndarray:
-    return np.sqrt(rows[:, 2] / np.maximum(rows[:, 0] - 1, 0))  # as `stats.std_of`
+        named, of_group, of_data = list(compress(named, several)), of_group[several], of_data[several]
+    return named, of_group, of_data
 
 
 def _named(names: Iterable[str], values: np.ndarray) -> dict[str, float]:

@@ -6,14 +6,14 @@ from bnlm.probe import StepRecord, in_order
 from bnlm.stats import pooled_by_owner
 
 #: What differs between processes; gradients (after their reduction) and parameters are equal on all of them.
-_OF_ACTIVATIONS = ("output", "input", "output gradient")
+_OF_ACTIVATIONS = ("output", "input", "output gradient", "flat")
 
 
 def pool_over_ranks(record: StepRecord, world_size: int) -> None:
     """Pool the activation statistics over all processes, of the layers that each has seen."""
     _keep_what_all_have(record, world_size)
     pooled = [record.sums[g] for g in _OF_ACTIVATIONS if g in record.sums]
-    parts = [*(p.sums for p in pooled), *record.flat.values(), *record.responded.values()]
+    parts = [*(p.sums for p in pooled), *record.responded.values()]
     if not sum(t.numel() for t in parts):
         return
     joined = torch.cat([t.to(parts[0].dtype).reshape(-1) for t in parts])
@@ -23,14 +23,13 @@ def pool_over_ranks(record: StepRecord, world_size: int) -> None:
     for each in pooled:
         rows = torch.cat([next(of_rank).reshape(-1, 3) for of_rank in split])
         each.sums = pooled_by_owner(rows, [*range(len(each.names))] * world_size, len(each.names))
-    record.flat = {layer: torch.stack([next(of_rank) for of_rank in split]).sum(0) for layer in record.flat}
     record.responded = {layer: torch.stack([next(of_rank) for of_rank in split]).any(0) for layer in record.responded}
 
 
 def _keep_what_all_have(record: StepRecord, world_size: int) -> None:
     """Leave out what a process lacks, which may have gone another way through its batch, and put all in one order."""
     mine = {group: dict.fromkeys(record.sums[group].names, 3) for group in _OF_ACTIVATIONS if group in record.sums}
-    mine |= {"flat": dict.fromkeys(record.flat, 2), "responded": {n: len(t) for n, t in record.responded.items()}}
+    mine["responded"] = {name: len(units) for name, units in record.responded.items()}
     everyone: list[dict[str, dict[str, int]]] = [{}] * world_size
     torch.distributed.all_gather_object(everyone, mine)
 
@@ -42,5 +41,4 @@ def _keep_what_all_have(record: StepRecord, world_size: int) -> None:
         if group in record.sums:
             record.sums[group] = in_order(record.sums[group], common(group))
     record.kinds = {layer: record.kinds[layer] for layer in common("output")}
-    record.flat = {layer: record.flat[layer] for layer in common("flat")}
     record.responded = {layer: record.responded[layer] for layer in common("responded")}

@@ -14,7 +14,7 @@ from bnlm.doctor.facts import facts_of
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History, Observation, Output
 from bnlm.probe import ActivationTap, StepRecord
-from bnlm.stats import moment_sums, std_of
+from bnlm.stats import mean_of, moment_sums, std_of
 
 
 def check(
@@ -93,7 +93,7 @@ def _statistics(model: nn.Module, record: StepRecord) -> dict[str, dict[str, flo
         if seen.responded is not None:
             add("dead_units", layer, 1 - seen.responded.double().mean())
         if seen.flat is not None:
-            add("saturation", layer, seen.flat[0] / seen.flat[1])
+            add("saturation", layer, mean_of(seen.flat))
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and parameter.numel() > 1:
             add("gradient_std", name, std_of(moment_sums(parameter.grad)))

@@ -98,8 +98,9 @@ class ActivationTap(TorchFunctionMode):
         self._reduce()
         self._record.responded = {layer: units for layer, units in self._record.responded.items() if len(units)}
         sums = self._record.sums = self.table.sums()
-        if "output gradient" in sums:  # which came from the last layer on
-            sums["output gradient"] = in_order(sums["output gradient"], self._record.kinds)
+        for group in ("output gradient", "flat"):  # which came from the last layer on, or kind by kind
+            if group in sums:
+                sums[group] = in_order(sums[group], self._record.kinds)
         of_gradients = self._record.histograms.get("activation_gradients", {})
         if of_gradients:
             in_place = {layer: of_gradients[layer] for layer in self._record.kinds if layer in of_gradients}
@@ -191,15 +192,13 @@ class ActivationTap(TorchFunctionMode):
 
     def _reduce(self) -> None:
         seen, gradients, self._seen, self._gradients, self.waiting = self._seen, self._gradients, [], [], 0
-        add = self.table.add
-        for each in seen:
-            add("output", [each.layer], Flat(each.output.reshape(-1), [each.output.numel()]))
-        for each in seen:
-            add("input", [each.layer], Flat(each.input.reshape(-1), [each.input.numel()]))
-        for layer, gradient in gradients:
-            add("output gradient", [layer], Flat(gradient.reshape(-1), [gradient.numel()]))
+        layers = [each.layer for each in seen]
+        self.table.add("output", layers, *(_flat(each.output) for each in seen))
+        self.table.add("input", layers, *(_flat(each.input) for each in seen))
+        gradients.reverse()  # the last layer's came first
+        self.table.add("output gradient", [layer for layer, _ in gradients], *(_flat(g) for _, g in gradients))
         if seen:
-            count(self._record, seen, self.maps)
+            count(self._record, self.table, seen, self.maps)
 
     def _layer(self, kind: str) -> str:
         path, is_activation_module = self._caller()
@@ -231,6 +230,10 @@ _WATCHED: dict[Callable[..., Any], tuple[Callable[..., Any], Any]] = {
     **{function: (ActivationTap._loss_called, kind) for function, kind in LOSS_FUNCTIONS.items()},
     **dict.fromkeys(BACKWARD, (ActivationTap._backward_called, None)),
 }
+
+
+def _flat(copy: Tensor) -> Flat:
+    return Flat(copy.reshape(-1), [copy.numel()])
 
 
 def _values_of(x: Any) -> tuple[Tensor | None, int | None]:

@@ -54,12 +54,14 @@ class MomentTable:
         self.waiting = 0
         self._reduced: dict[str, list[Sums]] = {}
 
-    def add(self, group: str, names: Sequence[str], copy: Flat) -> None:
-        """Take in tensors that nobody else will change."""
-        known, copies = self._waiting.setdefault(group, ([], []))
+    def add(self, group: str, names: Sequence[str], *copies: Flat) -> None:
+        """Take in tensors that nobody else will change, the names of all copies together."""
+        if not copies:
+            return
+        known, waiting = self._waiting.setdefault(group, ([], []))
         known += names
-        copies.append(copy)
-        self.waiting += copy.values.numel()
+        waiting += copies
+        self.waiting += sum([copy.values.numel() for copy in copies])
         if self.waiting > MAX_WAITING:
             self.reduce()
 
@@ -90,7 +92,7 @@ class MomentTable:
         copies = [copy for _, of_group in waiting.values() for copy in of_group]
         if copies:
             rows = moment_sums_of_flat([copy.values for copy in copies], [copy.counts for copy in copies])
-            parts = rows.split([len(names) for names, _ in waiting.values()])
+            parts = rows.split_with_sizes([len(names) for names, _ in waiting.values()])
             for (group, (names, _)), sums in zip(waiting.items(), parts, strict=True):
                 self.add_sums(group, Sums(names, sums))
 
@@ -104,6 +106,8 @@ def in_order(sums: Sums, names: Iterable[str]) -> Sums:
     """Return the rows of those of `names` that there are, in their order."""
     row = {name: index for index, name in enumerate(sums.names)}
     kept = [name for name in names if name in row]
+    if kept == sums.names:
+        return sums
     return Sums(kept, sums.sums[[row[name] for name in kept]])
 
 

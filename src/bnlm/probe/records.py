@@ -19,7 +19,7 @@ class ActivationRecord:
         output: Moment sums of the outputs.
         input: Moment sums of the pre-activations.
         gradient: Moment sums of the loss gradient at the outputs; None until a backward pass came by.
-        flat: `(2,)`: outputs on the flat part, outputs looked at; None for unbounded activations.
+        flat: Moment sums of booleans, whether an output is on the flat part; None for unbounded activations.
         responded: `(units,)` booleans, see `stats.responding_units`; None without units that can die.
         histogram: Of the first micro-batch's outputs, see `stats.histogram`; likewise `gradient_histogram`.
         flat_map: `(examples, units)` booleans of the first micro-batch.
@@ -52,10 +52,10 @@ class StepRecord:
     """All that was seen of one optimizer step.
 
     Attributes:
-        sums: Moment sums by group: `output`, `input` and `output gradient` of layers, `data`, `gradient` and `update`
-            of parameters.
+        sums: Moment sums by group: `output`, `input`, `output gradient` and `flat` (whether outputs are on the flat
+            part, as 0 and 1) of layers, `data`, `gradient` and `update` of parameters.
         kinds: By layer, torch's name of the function.
-        flat, responded: By layer, see `ActivationRecord`.
+        responded: By layer, see `ActivationRecord`.
         histograms: By group (`activations`, `activation_gradients`, `gradients`) and name.
         maps: By layer, see `ActivationRecord.flat_map`.
         shapes: By parameter.
@@ -65,7 +65,6 @@ class StepRecord:
 
     sums: dict[str, Sums] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
-    flat: dict[str, Tensor] = field(default_factory=dict)
     responded: dict[str, Tensor] = field(default_factory=dict)
     histograms: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     maps: dict[str, Tensor] = field(default_factory=dict)
@@ -76,11 +75,11 @@ class StepRecord:
     @property
     def activations(self) -> dict[str, ActivationRecord]:
         """Each layer by itself."""
-        output, before, gradient = (self._rows(group) for group in ("output", "input", "output gradient"))
+        output, before, gradient, flat = (self._rows(group) for group in ("output", "input", "output gradient", "flat"))
         of_outputs, of_gradients = (self.histograms.get(g, {}) for g in ("activations", "activation_gradients"))
         return {
             name: ActivationRecord(
-                kind, output[name], before[name], gradient.get(name), self.flat.get(name), self.responded.get(name),
+                kind, output[name], before[name], gradient.get(name), flat.get(name), self.responded.get(name),
                 of_outputs.get(name), of_gradients.get(name), self.maps.get(name),
             )
             for name, kind in self.kinds.items()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnlm.probe.moment_table import MomentTable, Sums
 from bnlm.probe.records import StepRecord
 from bnlm.stats import BOUNDED, accumulation_dtype, all_over, can_die, flat, responding_units
 
@@ -27,8 +28,8 @@ class Seen:
 
 
 @torch.no_grad()
-def count(record: StepRecord, seen: Sequence[Seen], maps: bool) -> None:
-    """Pool which outputs are flat, and which units responded, into the record."""
+def count(record: StepRecord, table: MomentTable, seen: Sequence[Seen], maps: bool) -> None:
+    """Pool which units responded into the record, and how many outputs are flat into the group `flat` of the table."""
     alike: dict[Any, list[Seen]] = {}
     for each in seen:
         output = each.output
@@ -37,13 +38,9 @@ def count(record: StepRecord, seen: Sequence[Seen], maps: bool) -> None:
             alike.setdefault(key, []).append(each)
         elif can_die(each.kind) and output.ndim >= 2:  # `(N,)` and `()` have no dimension of units
             _add_responded(record, each, responding_units(each.kind, output, each.channel_dim, each.limits))
-    for (kind, shape, channel_dim, limits, _, device), of_kind in alike.items():
+    for (kind, shape, channel_dim, limits, *_), of_kind in alike.items():
         on_flat = flat(kind, torch.stack([each.output for each in of_kind]), limits)
-        counts = torch.full((len(of_kind), 2), float(shape.numel()), dtype=accumulation_dtype(device), device=device)
-        counts[:, 0] = on_flat.reshape(len(of_kind), -1).sum(dim=1)
-        for each, of_layer in zip(of_kind, counts.unbind(), strict=True):
-            known = record.flat.get(each.layer)
-            record.flat[each.layer] = of_layer if known is None else known + of_layer
+        table.add_sums("flat", Sums([each.layer for each in of_kind], _moments_of_booleans(on_flat)))
         if len(shape) < 2:
             continue
         channels = channel_dim % len(shape) + 1
@@ -54,6 +51,14 @@ def count(record: StepRecord, seen: Sequence[Seen], maps: bool) -> None:
             units = on_flat.movedim(channels, -1).reshape(len(of_kind), -1, shape[channel_dim])
             for each, of_layer in zip(of_kind, units.unbind(), strict=True):
                 record.maps.setdefault(each.layer, of_layer[:MAP_EXAMPLES, :MAP_UNITS])
+
+
+def _moments_of_booleans(x: Tensor) -> Tensor:
+    """Return the moment sums `(n, 3)` of n tensors of booleans, `(n, ...)`."""
+    each = x.reshape(len(x), -1)
+    true = each.sum(dim=1).to(accumulation_dtype(x.device))
+    size = torch.full_like(true, each.shape[1])
+    return torch.stack([size, true, true - true * true / size], dim=1)
 
 
 def _add_responded(record: StepRecord, seen: Seen, responded: Tensor) -> None:

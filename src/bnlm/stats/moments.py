@@ -7,6 +7,7 @@ CPU plain squares are taken first, which is faster, and deviations where those w
 """
 
 import threading
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -80,38 +81,26 @@ class _Room(threading.local):
     """Room for a block, kept: to get and give back a megabyte each time costs more than the arithmetic in it."""
 
     def __init__(self) -> None:
-        self._single: Tensor | None = None
-        self._double = np.empty(0)
+        self._block = np.empty(0)
 
-    def filled(
-        self, pieces: Sequence[Tensor], minus: Sequence[Tensor] | None, size: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pieces, flat and of `size` elements together, less those of `minus`, in float64.
-
-        Returns:
-            The values, to be overwritten at will, and the same values once more, in any precision that holds them.
-        """
-        if not len(self._double):
-            self._double = np.empty(BLOCK)
-        out = self._double[:size]
-        source = self._joined(pieces, size).numpy()
-        np.copyto(out, source)
-        if minus is not None:
-            out -= self._joined(minus, size).numpy()
-            source = out.copy()
-        return out, source
-
-    def _joined(self, pieces: Sequence[Tensor], size: int) -> Tensor:
-        if any(piece.dtype != torch.float32 for piece in pieces):
-            return torch.cat([piece.double() for piece in pieces])
-        if len(pieces) == 1:
-            return pieces[0]
-        if self._single is None:
-            self._single = torch.empty(BLOCK)
-        return torch.cat(list(pieces), out=self._single[:size])  # converted afterwards: twice as fast
+    def filled(self, pieces: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None) -> np.ndarray:
+        """Return the pieces, one after the other, less those of `minus`, in float64; to be overwritten at will."""
+        if not len(self._block):
+            self._block = np.empty(BLOCK)
+        end = 0
+        for index, piece in enumerate(pieces):
+            start, end = end, end + len(piece)
+            self._block[start:end] = piece
+            if minus is not None:
+                self._block[start:end] -= minus[index]
+        return self._block[:end]
 
 
 _room = _Room()
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return (x if x.dtype in (torch.float32, torch.float64) else x.double()).detach().numpy()
 
 
 def _blocks(counted: Sequence[int]) -> Iterator[list[tuple[int, int, int]]]:
@@ -148,24 +137,30 @@ def _reduced_in_blocks(flat: Sequence[Tensor], counts: Sequence[int], minus: Seq
 @np.errstate(all="ignore")  # nan and inf are what is to be reported
 def _reduced(flat: Sequence[Tensor], counts: Sequence[int], minus: Sequence[Tensor] | None) -> np.ndarray:
     """Return `(len(counts), 3)`: the moment sums of parts of flat tensors, none empty, that fill a block at most."""
-    starts = [0, *accumulate(counts)]
-    size = starts.pop()
-    x, source = _room.filled(flat, minus, size)
+    starts = list(accumulate(counts, initial=0))[:-1]
+    pieces = [_array(piece) for piece in flat]
+    others = None if minus is None else [_array(piece) for piece in minus]
+    x = _room.filled(pieces, others)
+    edges = np.array(starts)
     sums = np.empty((len(counts), 3))
     sums[:, 0] = counts
-    np.add.reduceat(x, starts, out=sums[:, 1])
-    means = sums[:, 1] / sums[:, 0]
+    totals = np.add.reduceat(x, edges)
+    means = totals / sums[:, 0]
     np.multiply(x, x, out=x)
-    squares = np.add.reduceat(x, starts)
-    np.subtract(squares, sums[:, 1] * means, out=sums[:, 2])
+    squares = np.add.reduceat(x, edges)
+    sums[:, 1] = totals
+    sums[:, 2] = squares - totals * means
     cancelled = ~(sums[:, 2] > CANCELLED * squares) & (squares != 0)  # all but constant, or nan
     if cancelled.any():
-        which = np.flatnonzero(cancelled)
-        sizes = [counts[index] for index in which.tolist()]
-        x = np.concatenate([source[starts[i] : starts[i] + counts[i]] for i in which.tolist()], dtype=np.float64)
-        x -= np.repeat(means[which], sizes)
-        x *= x
-        sums[which, 2] = np.add.reduceat(x, [0, *accumulate(sizes)][:-1])
+        first = list(accumulate((len(piece) for piece in pieces), initial=0))
+        for index in np.flatnonzero(cancelled).tolist():
+            piece = bisect_right(first, starts[index]) - 1
+            start = starts[index] - first[piece]
+            about = pieces[piece][start : start + counts[index]].astype(np.float64)
+            if others is not None:
+                about -= others[piece][start : start + counts[index]]
+            about -= means[index]
+            sums[index, 2] = about @ about
     return sums
 
 
