@@ -1,6 +1,7 @@
 """Observed steps that wait to be read: nothing is lost, nothing changes, and whoever asks gets all."""
 
 import gc
+import itertools
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from bnlm.callbacks import ActivationMonitor, Doctor, GradientMonitor, UpdateMonitor
 from bnlm.callbacks.monitor import Monitor
-from bnlm.callbacks.shared_observation import PROMPT, TOGETHER
+from bnlm.callbacks.shared_observation import LONGEST_WAIT, PROMPT, TOGETHER
 from bnlm.probe.moment_table import MAX_HELD
 
 MakeTrainer = Callable[..., Trainer]
@@ -143,18 +144,18 @@ def test_a_large_network_is_read_at_once(make_trainer: MakeTrainer) -> None:
     assert not any(steps_behind(partial(make_trainer, max_steps=PROMPT + 3), network))
 
 
-def test_nothing_waits_for_long(make_trainer: MakeTrainer) -> None:
-    """Three steps that are 180 apart wait for each other, a fourth does not: together they would wait for over 500."""
-    network = Network()
-    batch = next(iter(batches()))
-    network.train_dataloader = lambda: DataLoader([batch] * 180, batch_size=None)  # type: ignore[method-assign]
-    network.configure_optimizers = lambda: torch.optim.SGD(network.parameters(), 0.01)  # type: ignore[method-assign]
-    monitor = UpdateMonitor(180, histograms_every_n_steps=None, figures_every_n_steps=None)
-    peek = Peek(lambda trainer: len(monitor._history["net.0.weight"]))
-    steps = 180 * (PROMPT + 6)
-    make_trainer(callbacks=[monitor, peek], max_steps=steps).fit(network)
-    read = peek.seen[::180]  # after each observed step
-    assert read[PROMPT:] == [PROMPT, PROMPT, PROMPT + 3, PROMPT + 3, PROMPT + 3, PROMPT + 6]
+def test_nothing_waits_for_long(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Observed steps that take 0.3 of the longest wait are read three at a time: four would wait longer."""
+    seconds = itertools.count(0, 0.3 * LONGEST_WAIT)
+    monkeypatch.setattr("bnlm.callbacks.shared_observation.monotonic", lambda: next(seconds))
+    behind = steps_behind(partial(make_trainer, max_steps=PROMPT + 8), Network())
+    assert behind[PROMPT:] == [1, 2, 3, 0, 1, 2, 3, 0]
+
+
+def test_slow_steps_do_not_wait(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count(0, LONGEST_WAIT)
+    monkeypatch.setattr("bnlm.callbacks.shared_observation.monotonic", lambda: next(seconds))
+    assert not any(steps_behind(partial(make_trainer, max_steps=PROMPT + 3), Network()))
 
 
 @pytest.mark.parametrize("kind", [ActivationMonitor, GradientMonitor, UpdateMonitor, Doctor])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary, ref
 
@@ -15,7 +17,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from bnlm.callbacks.observed_step import observed_step
 from bnlm.callbacks.rank_pool import pool_over_ranks
 from bnlm.callbacks.tensorboard import write_layout, write_step
-from bnlm.probe import Names, StepProbe, Wanted
+from bnlm.probe import Names, StepProbe, StepRecord, Wanted, records_of
 
 if TYPE_CHECKING:
     from bnlm.callbacks.monitor import Monitor
@@ -35,9 +37,11 @@ WHEN_DUE = ("on_train_batch_start", "on_before_zero_grad", "on_after_backward")
 
 
 #: Small steps that were observed wait for each other to be read: code that runs again at once takes half the time.
-TOGETHER = 5
-#: Optimizer steps that what was seen waits at most, and the observed steps at the start that do not wait.
-LONGEST_WAIT, PROMPT = 500, 21
+TOGETHER = 10
+#: Seconds that what was seen waits at most.
+LONGEST_WAIT = 2.0
+#: The observed steps at the start that do not wait.
+PROMPT = 21
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,13 @@ class Asked:
 
 @dataclass
 class _Unread:
-    """A step that was observed, its tensors not yet reduced."""
+    """A step that was observed, and what was seen of it once that is reduced."""
 
     step: int
     asked: dict[Monitor, Asked]
     probe: StepProbe
+    since: float
+    record: StepRecord | None = None
 
 
 class SharedObservation:
@@ -84,6 +90,7 @@ class SharedObservation:
         self._unread: deque[_Unread] = deque()
         self._may_wait = False
         self._observed = 0
+        self._observed_at = -inf
 
     @classmethod
     def join(cls, trainer: Trainer, monitor: Monitor) -> SharedObservation:
@@ -186,23 +193,26 @@ class SharedObservation:
         if not self._probe.done and trainer.global_step == self._steps_before:
             return
         self._probe.end()
-        self._unread.append(_Unread(self._step, self._asked, self._probe))
+        now = monotonic()
+        since_last, self._observed_at = now - self._observed_at, now
+        self._unread.append(_Unread(self._step, self._asked, self._probe, now))
         self._observed += 1
         self._probe, self._asked = None, {}
         left = self._due - trainer.global_step
         self._listen(left <= 0)
         # Counted, for to ask for the step costs as much as all else here: a batch takes one step at most.
         self._batches_left = left if trainer.lightning_module.automatic_optimization else 0
-        if not self._can_wait():
+        if not self._can_wait(now + since_last):
             self.read()
 
-    def _can_wait(self) -> bool:
+    def _can_wait(self, until: float) -> bool:
+        """Return whether what was seen may wait until the next observed step is over."""
         last = self._unread[-1]
         return (
             self._may_wait
             and self._observed > PROMPT
             and len(self._unread) < TOGETHER
-            and self._due - self._unread[0].step < LONGEST_WAIT
+            and until - self._unread[0].since < LONGEST_WAIT
             and last.probe.is_small
             and not any(asked.histograms or asked.figures for asked in last.asked.values())
         )
@@ -214,8 +224,12 @@ class SharedObservation:
         trainer = self._trainer()
         assert trainer is not None
         concerned: dict[Monitor, None] = {}
+        # All are reduced before the first is published: code that runs again at once takes half the time.
+        new = [each for each in self._unread if each.record is None]
+        for unread, record in zip(new, records_of([each.probe for each in new]), strict=True):
+            unread.record = record
         while self._unread:
-            unread = self._unread.popleft()
+            unread = self._unread.popleft()  # should publishing it fail, the others are still there
             self._publish(trainer, unread)
             concerned |= dict.fromkeys(unread.asked)
         if trainer.is_global_zero:
@@ -223,7 +237,8 @@ class SharedObservation:
                 member.conclude(trainer)
 
     def _publish(self, trainer: Trainer, unread: _Unread) -> None:
-        record = unread.probe.record()
+        record = unread.record
+        assert record is not None
         if trainer.world_size > 1:
             pool_over_ranks(record, trainer.world_size)
         for member, asked in unread.asked.items():

@@ -5,7 +5,7 @@ from bnlm.probe.loss_record import LossRecord
 from bnlm.probe.moment_table import Sums, in_order
 from bnlm.probe.names import Names
 from bnlm.probe.records import ActivationRecord, ParameterRecord, StepRecord
-from bnlm.probe.step_probe import StepProbe, Wanted
+from bnlm.probe.step_probe import StepProbe, Wanted, records_of
 
 __all__ = [
     "ActivationRecord",
@@ -18,4 +18,5 @@ __all__ = [
     "Sums",
     "Wanted",
     "in_order",
+    "records_of",
 ]

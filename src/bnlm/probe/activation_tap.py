@@ -95,7 +95,7 @@ class ActivationTap(TorchFunctionMode):
 
     def record(self) -> StepRecord:
         """Reduce what waits, and return all that was seen; to be called once, after `detach`."""
-        self._reduce()
+        count(self.uncounted())
         self._record.responded = {layer: units for layer, units in self._record.responded.items() if len(units)}
         sums = self._record.sums = self.table.sums()
         for group in ("output gradient", "flat"):  # which came from the last layer on, or kind by kind
@@ -169,7 +169,19 @@ class ActivationTap(TorchFunctionMode):
                 lambda gradients: self._keep_gradient(layer, gradients[index], mapped, channel_dim)
             )
         limits = limits_from_call(kind, args, kwargs)
-        self._seen.append(Seen(layer, kind, pre_activation, seen, _behind(channel_dim, mapped), limits))
+        self._seen.append(
+            Seen(
+                self._record,
+                self.table,
+                layer,
+                kind,
+                pre_activation,
+                seen,
+                _behind(channel_dim, mapped),
+                limits,
+                self.maps,
+            )
+        )
         self._wait(2 * seen.numel())
         return output
 
@@ -188,17 +200,17 @@ class ActivationTap(TorchFunctionMode):
         """Leave what was copied for later, unless it is much."""
         self.waiting += elements
         if self.waiting > MAX_WAITING:
-            self._reduce()
+            count(self.uncounted())
 
-    def _reduce(self) -> None:
+    def uncounted(self) -> list[Seen]:
+        """Hand over what waits to be counted; its moments are left to the table."""
         seen, gradients, self._seen, self._gradients, self.waiting = self._seen, self._gradients, [], [], 0
         layers = [each.layer for each in seen]
         self.table.add("output", layers, *(_flat(each.output) for each in seen))
         self.table.add("input", layers, *(_flat(each.input) for each in seen))
         gradients.reverse()  # the last layer's came first
         self.table.add("output gradient", [layer for layer, _ in gradients], *(_flat(g) for _, g in gradients))
-        if seen:
-            count(self._record, self.table, seen, self.maps)
+        return seen
 
     def _layer(self, kind: str) -> str:
         path, is_activation_module = self._caller()

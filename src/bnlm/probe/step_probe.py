@@ -16,6 +16,7 @@ from bnlm.probe.moment_table import MAX_HELD, MomentTable
 from bnlm.probe.names import Names
 from bnlm.probe.parameter_tap import ParameterTap
 from bnlm.probe.records import StepRecord
+from bnlm.probe.reduction import Seen, count
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
@@ -178,6 +179,10 @@ class StepProbe:
             self._stance.__exit__(None, None, None)
             self._stance = None
 
+    def uncounted(self) -> list[Seen]:
+        """Hand over what waits to be counted, which probes may do together; see `ActivationTap.uncounted`."""
+        return [] if self._tap is None else self._tap.uncounted()
+
     @torch.no_grad()
     def record(self) -> StepRecord:
         """Reduce what was seen, and return it; to be called once, after `end`."""
@@ -204,3 +209,12 @@ def _scaled(sums: Tensor, factor: Tensor) -> Tensor:
     """Return the moment sums `(n, 3)` of `factor * x` from those of x."""
     factor = factor.to(sums.device, sums.dtype).reshape(())
     return sums * torch.stack([torch.ones_like(factor), factor, factor * factor])
+
+
+def records_of(probes: Sequence[StepProbe]) -> list[StepRecord]:
+    """Return the `record` of each of several probes: reduced one after the other, so that no other code comes between.
+
+    What they have in common is counted in the same calls.
+    """
+    count([seen for probe in probes for seen in probe.uncounted()])
+    return [probe.record() for probe in probes]
