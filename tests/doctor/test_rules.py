@@ -227,6 +227,31 @@ def test_spikes_are_the_same_however_losses_come(level: float, together: int) ->
     assert list(h.spikes) == expected
     assert list(h.losses) == finite
     assert h.non_finite_losses == 1
+
+
+@pytest.mark.parametrize("together", [1, 7, 100])
+def test_a_loss_that_rises_is_followed_however_losses_come(together: int) -> None:
+    """Against a plain running mean: it falls, rises for good at step 200, and comes back at 320."""
+    h = history()
+    h.add(Observation(0, {}, {}, Output("cross_entropy", 3.0, 3.0, 0.1, 1.0)))
+    noise = random.Random(0)
+    levels = [3.0] * 100 + [1.0] * 100 + [2.0] * 120 + [1.0] * 80
+    losses = [level + noise.gauss(0, 0.1) for level in levels]
+    smooth, best, above = 0.0, math.inf, 0
+    for start in range(0, 400, together):
+        h.add_losses(losses[start : start + together])
+        for count in range(start, min(400, start + together)):
+            weight = max(0.05, 1 / (count + 1))
+            smooth = (1 - weight) * smooth + weight * losses[count]
+            if count >= 9:
+                best = min(best, smooth)
+                above = above + 1 if smooth - best > max(0.3 * best, 0.15 * 3.0) else 0
+        assert h.smooth == pytest.approx(smooth, rel=1e-12)
+        assert h.best == pytest.approx(best, rel=1e-12)
+        assert h.steps_above == above
+        assert h.worst_rise == (pytest.approx(smooth / best, rel=1e-12) if above else 0.0)
+        assert h.steps_with_loss == len(h.losses) == min(400, start + together)
+    assert not h.spikes
     assert h.steps_with_loss == 400
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from bnlm.callbacks.observed_step import observed_step
+from bnlm.callbacks.observed_step import observed_steps
 from bnlm.probe import StepProbe, StepRecord, Wanted
 from bnlm.stats import std_of
 
@@ -50,7 +50,7 @@ def test_gradients_and_real_updates(observe: Observe, make: Callable[..., torch.
     record = observe(model, x, [optimizer])
     after = copies(model)
     assert list(record.parameters) == list(before)
-    statistics = observed_step(record, 0).statistics
+    statistics = observed_steps([record], [0])[0].statistics
     for name, seen in record.parameters.items():
         assert seen.shape == before[name].shape
         assert_close(std_of(seen.gradient), gradients[name].std(), rtol=1e-10, atol=0)
@@ -70,7 +70,7 @@ def test_only_what_is_wanted_is_looked_at(observe: Observe) -> None:
     assert all(p.update is None and p.gradient_histogram is None for p in gradients.parameters.values())
     updates = observe(model, x, wanted=Wanted(updates=True))
     assert all(p.gradient is None for p in updates.parameters.values())
-    assert list(observed_step(updates, 0).statistics) == ["update_to_data"]
+    assert list(observed_steps([updates], [0])[0].statistics) == ["update_to_data"]
     assert Wanted(gradients=True) | Wanted(maps=True) == Wanted(gradients=True, maps=True)
 
 
@@ -88,7 +88,9 @@ def test_gradients_are_those_before_clipping(observe: Observe) -> None:
     before = copies(model)
     record = observe(model, x, [optimizer], step)
     assert norms[0] > 1
-    assert observed_step(record, 0).statistics["gradient_norm"]["total"] == pytest.approx(float(norms[0]), rel=1e-10)
+    assert observed_steps([record], [0])[0].statistics["gradient_norm"]["total"] == pytest.approx(
+        float(norms[0]), rel=1e-10
+    )
     for name, seen in record.parameters.items():  # the change is of the clipped step
         moved = model.get_parameter(name) - before[name]
         assert_close(std_of(seen.update), moved.detach().std(), rtol=1e-10, atol=0)
@@ -132,7 +134,7 @@ def test_parameters_without_gradient(observe: Observe) -> None:
     model = Unused()
     own = [p for name, p in model.named_parameters() if not name.startswith("foreign")]
     seen = observe(model, torch.randn(6, 5), [torch.optim.SGD(own, lr=0.1)])
-    record, updates = seen.parameters, observed_step(seen, 0).statistics["update_to_data"]
+    record, updates = seen.parameters, observed_steps([seen], [0])[0].statistics["update_to_data"]
     assert {name for name, p in record.items() if p.gradient is not None} == {"used.weight", "used.bias"}
     assert "foreign.weight" not in record  # no optimizer of ours trains it
     assert math.isfinite(updates["used.weight"])
@@ -157,7 +159,7 @@ def test_a_stale_gradient_is_not_reported(observe: Observe) -> None:
     assert {name for name, p in record.parameters.items() if p.gradient is not None} == {"0.weight", "0.bias"}
     assert record.parameters["2.weight"].gradient_histogram is None
     assert_close(
-        torch.tensor(observed_step(record, 0).statistics["gradient_norm"]["total"], dtype=torch.float64),
+        torch.tensor(observed_steps([record], [0])[0].statistics["gradient_norm"]["total"], dtype=torch.float64),
         torch.cat([model[0].weight.grad.reshape(-1), model[0].bias.grad]).norm(),
         rtol=1e-10,
         atol=0,
@@ -177,7 +179,7 @@ def test_tied_weights_are_one_parameter(observe: Observe) -> None:
     model, idx = Tied(), torch.tensor([[1, 3], [3, 8], [0, 2]])
     before = copies(model)["embedding.weight"].double()
     (gradient,) = torch.autograd.grad(model(idx).square().sum(), [model.embedding.weight])
-    ratios = observed_step(observe(model, idx), 0).statistics["grad_to_data"]
+    ratios = observed_steps([observe(model, idx)], [0])[0].statistics["grad_to_data"]
     assert ratios == {"embedding.weight": pytest.approx(float(gradient.double().std() / before.std()), rel=1e-6)}
 
 
@@ -222,7 +224,7 @@ def test_each_of_several_optimizers_steps_once(observe: Observe, leftovers: Left
     assert states[1:] == [[], [], []]
     assert record.activations["tanh"].output[0] == 2 * 6 * 4  # both optimizers' forwards, not those of the second round
     assert set(record.parameters) == set(before)
-    updates = observed_step(record, 0).statistics["update_to_data"]
+    updates = observed_steps([record], [0])[0].statistics["update_to_data"]
     for name, seen in record.parameters.items():
         assert_close(std_of(seen.gradient), gradients[name].std(), rtol=1e-10, atol=0)
         assert updates[name] == pytest.approx(float((moved[name].std() / before[name].std()).log10()), rel=1e-10)

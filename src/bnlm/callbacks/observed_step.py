@@ -1,10 +1,10 @@
-"""An observed step as numbers on the host: moved in one transfer, and computed once for all that ask."""
+"""Observed steps as numbers on the host: moved in one transfer each, and computed once for all that ask."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, compress
+from itertools import compress, groupby
 
 import numpy as np
 import torch
@@ -45,12 +45,19 @@ class ObservedStep:
     values_per_channel: dict[str, int] = field(default_factory=dict)
 
 
-def observed_step(record: StepRecord, step: int) -> ObservedStep:
-    """Return what `record` holds, its statistics computed in float64."""
-    record = _on_host(record)
+def observed_steps(records: Sequence[StepRecord], steps: Sequence[int]) -> list[ObservedStep]:
+    """Return what each of `records` holds, the statistics computed in float64."""
+    on_host = [_on_host(record) for record in records]
+    statistics: list[Statistics] = []
+    for _, alike in groupby(on_host, key=lambda record: {group: sums.names for group, sums in record.sums.items()}):
+        statistics += _statistics(list(alike))
+    return [_observed_step(*each) for each in zip(on_host, steps, statistics, strict=True)]
+
+
+def _observed_step(record: StepRecord, step: int, statistics: Statistics) -> ObservedStep:
     seen = ObservedStep(
         step,
-        _statistics(record),
+        statistics,
         record.kinds,
         record.shapes,
         {layer: units.numpy() for layer, units in record.responded.items()},
@@ -76,7 +83,7 @@ def _on_host(record: StepRecord) -> StepRecord:
     held += [*record.responded.values(), *record.maps.values()]
     held += [t for of_which in record.histograms.values() for t in of_which.values()]
     held += [loss.values for loss in record.losses[:1]]
-    if all(t.device.type == "cpu" for t in held):
+    if all(t.is_cpu for t in held):
         return record
     joined = torch.cat([t.reshape(-1).to(held[0].device, held[0].dtype) for t in held]).cpu()
     parts = iter(joined.split([t.numel() for t in held]))
@@ -101,54 +108,48 @@ _STDS = {"activation_std": "output", "preactivation_std": "input", "activation_g
 
 
 @np.errstate(all="ignore")
-def _statistics(record: StepRecord) -> Statistics:
-    names = {group: of_group.names for group, of_group in record.sums.items()}
-    rows = {group: of_group.sums.numpy() for group, of_group in record.sums.items()}
-    stds = _stds(rows)
-    found: Statistics = {}
+def _statistics(records: Sequence[StepRecord]) -> list[Statistics]:
+    """Return the statistics of steps that have seen the same layers and parameters, all steps in the same calls."""
+    names = {group: of_group.names for group, of_group in records[0].sums.items()}
+    rows = {group: np.stack([record.sums[group].sums.numpy() for record in records]) for group in names}
+    stds = {group: np.sqrt(r[..., 2] / np.maximum(r[..., 0] - 1, 0)) for group, r in rows.items()}  # as `stats.std_of`
+    found: list[Statistics] = [{} for _ in records]
+
+    def add(statistic: str, named: Sequence[str], values: np.ndarray) -> None:
+        for of_step, of_names in zip(found, values.tolist(), strict=True):
+            of_step[statistic] = dict(zip(named, of_names, strict=True))
+
     for statistic, group in _MEANS.items():
         if group in rows:
-            found[statistic] = _named(names[group], rows[group][:, 1] / rows[group][:, 0])
+            add(statistic, names[group], rows[group][..., 1] / rows[group][..., 0])
     for statistic, group in _STDS.items():
         if group in rows:
-            found[statistic] = _named(names[group], stds[group])
+            add(statistic, names[group], stds[group])
     if "gradient" in rows:
-        of_gradient = rows["gradient"]
-        squares = of_gradient[:, 2] + of_gradient[:, 1] ** 2 / np.maximum(of_gradient[:, 0], 1)  # about zero again
-        found["gradient_norm"] = {"total": float(np.sqrt(squares.sum()))}
+        count, total, squares = np.moveaxis(rows["gradient"], -1, 0)
+        about_zero = squares + total**2 / np.maximum(count, 1)
+        add("gradient_norm", ["total"], np.sqrt(about_zero.sum(axis=1, keepdims=True)))
         graded, gradient, data = _beside_data("gradient", names, rows, stds)
-        found["gradient_std"] = _named(graded, gradient)
-        found["grad_to_data"] = _named(graded, gradient / data)
+        add("gradient_std", graded, gradient)
+        add("grad_to_data", graded, gradient / data)
     if "update" in rows:
         moved, update, data = _beside_data("update", names, rows, stds)
-        found["update_to_data"] = _named(moved, np.log10(update / data))
+        add("update_to_data", moved, np.log10(update / data))
     return found
-
-
-def _stds(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the standard deviations of each group's moment sums, as `stats.std_of` does; all in one call."""
-    if not rows:
-        return {}
-    joined = np.concatenate(list(rows.values()))
-    stds = np.sqrt(joined[:, 2] / np.maximum(joined[:, 0] - 1, 0))
-    ends = accumulate(len(of_group) for of_group in rows.values())
-    return {group: stds[end - len(of_group) : end] for (group, of_group), end in zip(rows.items(), ends, strict=True)}
 
 
 def _beside_data(
     group: str, names: Mapping[str, list[str]], rows: Mapping[str, np.ndarray], stds: Mapping[str, np.ndarray]
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return names, and standard deviations of a group and of the data; a parameter with a single element has none."""
-    of_group, of_data = stds[group], stds["data"]
-    named = names[group]
+    """Return names, and `(steps, names)` standard deviations of a group and of the data.
+
+    A parameter with a single element has none.
+    """
+    named, of_group, of_data = names[group], stds[group], stds["data"]
     if named != names["data"]:
         row = {name: index for index, name in enumerate(names["data"])}
-        of_data = of_data[[row[name] for name in named]]
-    several = rows[group][:, 0] >= 2
+        of_data = of_data[:, [row[name] for name in named]]
+    several = rows[group][0, :, 0] >= 2
     if not several.all():
-        named, of_group, of_data = list(compress(named, several)), of_group[several], of_data[several]
+        named, of_group, of_data = list(compress(named, several)), of_group[:, several], of_data[:, several]
     return named, of_group, of_data
-
-
-def _named(names: Iterable[str], values: np.ndarray) -> dict[str, float]:
-    return dict(zip(names, values.tolist(), strict=True))

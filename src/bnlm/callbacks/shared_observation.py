@@ -14,10 +14,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
-from bnlm.callbacks.observed_step import observed_step
+from bnlm.callbacks.observed_step import ObservedStep, observed_steps
 from bnlm.callbacks.rank_pool import pool_over_ranks
 from bnlm.callbacks.tensorboard import write_layout, write_step
-from bnlm.probe import Names, StepProbe, StepRecord, Wanted, records_of
+from bnlm.probe import Names, StepProbe, Wanted, records_of
 
 if TYPE_CHECKING:
     from bnlm.callbacks.monitor import Monitor
@@ -61,7 +61,7 @@ class _Unread:
     asked: dict[Monitor, Asked]
     probe: StepProbe
     since: float
-    record: StepRecord | None = None
+    seen: ObservedStep | None = None
 
 
 class SharedObservation:
@@ -224,31 +224,33 @@ class SharedObservation:
         trainer = self._trainer()
         assert trainer is not None
         concerned: dict[Monitor, None] = {}
-        # All are reduced before the first is published: code that runs again at once takes half the time.
-        new = [each for each in self._unread if each.record is None]
-        for unread, record in zip(new, records_of([each.probe for each in new]), strict=True):
-            unread.record = record
+        self._see(trainer, [each for each in self._unread if each.seen is None])
         while self._unread:
             unread = self._unread.popleft()  # should publishing it fail, the others are still there
-            self._publish(trainer, unread)
-            concerned |= dict.fromkeys(unread.asked)
+            if trainer.is_global_zero:
+                self._publish(trainer, unread)
+                concerned |= dict.fromkeys(unread.asked)
+        for member in concerned:
+            member.conclude(trainer)
+
+    def _see(self, trainer: Trainer, unread: list[_Unread]) -> None:
+        """Reduce what was seen: all steps before the first is published, since code that runs again is faster."""
+        records = records_of([each.probe for each in unread])
+        for each, record in zip(unread, records, strict=True):
+            if trainer.world_size > 1:
+                pool_over_ranks(record, trainer.world_size)
+            for member, asked in each.asked.items():
+                member.check_patterns(record, asked.wanted)
         if trainer.is_global_zero:
-            for member in concerned:
-                member.conclude(trainer)
+            for each, seen in zip(unread, observed_steps(records, [each.step for each in unread]), strict=True):
+                each.seen = seen
 
     def _publish(self, trainer: Trainer, unread: _Unread) -> None:
-        record = unread.record
-        assert record is not None
-        if trainer.world_size > 1:
-            pool_over_ranks(record, trainer.world_size)
-        for member, asked in unread.asked.items():
-            member.check_patterns(record, asked.wanted)
-        if not trainer.is_global_zero:
-            return
+        seen = unread.seen
+        assert seen is not None
         if not self._layout_written:
             self._layout_written = True
             write_layout(trainer.loggers, {title: tags for m in self.members for title, tags in m.charts.items()})
-        seen = observed_step(record, unread.step)
         scalars: dict[str, float] = {}
         histograms: dict[str, np.ndarray] = {}
         for member, asked in unread.asked.items():

@@ -19,6 +19,8 @@ WINDOW = 20
 LOSSES = 2000
 #: What counts as the start: losses of steps, and observed steps.
 EARLY_LOSSES, EARLY_OBSERVED = 20, 10
+#: Weight of a loss in the running mean of them; no less than 1 / EARLY_LOSSES, from where on it is constant.
+SMOOTHING = 0.05
 
 
 @dataclass
@@ -107,6 +109,7 @@ class History:
         self.validations: list[tuple[float, float]] = []
         self.ever_graded: set[str] = set()
         self.ungraded_since: dict[str, tuple[int, int]] = {}
+        self._with_spread = [name for name, one in facts.parameters.items() if math.prod(one.shape) >= 2]
         self.overflows_allowed = 0
         self._medians: dict[tuple[str, int], dict[str, float]] = {}
         self._improves: bool | None = None
@@ -161,12 +164,10 @@ class History:
             self.early_norms.append(norm)
         graded = {name for name, value in observation.of("gradient_std").items() if value != 0}
         self.ever_graded |= graded
-        for name, parameter in self.facts.parameters.items():
-            if math.prod(parameter.shape) < 2:
-                continue
-            if name in graded:
-                self.ungraded_since.pop(name, None)
-            else:
+        for name in self.ungraded_since.keys() & graded:
+            del self.ungraded_since[name]
+        for name in self._with_spread:
+            if name not in graded:
                 since, times = self.ungraded_since.get(name, (observation.step, 0))
                 self.ungraded_since[name] = since, times + 1
 
@@ -174,29 +175,43 @@ class History:
         """Take in the losses of steps, observed or not, in their order."""
         self._improves = None
         scale = self.scale
-        calm = len(self.losses) >= EARLY_LOSSES and self._without_spikes(losses, scale)
+        if len(self.losses) >= EARLY_LOSSES and self._without_spikes(losses, scale):
+            self._follow(losses, scale)
+            return
         for loss in losses:
             self.steps_with_loss += 1
-            if not calm:
-                if not math.isfinite(loss):
-                    self.non_finite_losses += 1
-                    continue
-                if len(self.first_losses) < 4:
-                    self.first_losses.append(loss)
-                    scale = self.scale
-                if len(self.early_losses) < EARLY_LOSSES:
-                    self.early_losses.append(loss)
-                if len(self.losses) >= 10 and loss > self._height_of_a_spike(scale):
-                    self.spikes.append(self.steps_with_loss)
+            if not math.isfinite(loss):
+                self.non_finite_losses += 1
+                continue
+            if len(self.first_losses) < 4:
+                self.first_losses.append(loss)
+                scale = self.scale
+            if len(self.early_losses) < EARLY_LOSSES:
+                self.early_losses.append(loss)
+            if len(self.losses) >= 10 and loss > self._height_of_a_spike(scale):
+                self.spikes.append(self.steps_with_loss)
             self.losses.append(loss)
             # A running mean whose weights are those of a plain mean at first: the first loss alone is no start.
-            weight = max(0.05, 1 / len(self.losses))
+            weight = max(SMOOTHING, 1 / len(self.losses))
             self.smooth = loss if math.isnan(self.smooth) else self.smooth + weight * (loss - self.smooth)
             if self.steps_with_loss >= 10:
                 self.best = min(self.best, self.smooth)
                 risen = self.smooth - self.best > max(0.3 * abs(self.best), 0.15 * scale)
                 self.steps_above = self.steps_above + 1 if risen else 0
                 self.worst_rise = self.smooth / self.best if risen and self.best > 0 else 0.0
+
+    def _follow(self, losses: Sequence[float], scale: float) -> None:
+        """Do the same with losses that can be nothing but followed: there is one of each step of the run."""
+        smooth, best, above = self.smooth, self.best, self.steps_above
+        for loss in losses:
+            smooth += SMOOTHING * (loss - smooth)
+            if smooth < best:
+                best = smooth
+            above = above + 1 if smooth - best > max(0.3 * abs(best), 0.15 * scale) else 0
+        self.smooth, self.best, self.steps_above = smooth, best, above
+        self.worst_rise = smooth / best if above and best > 0 else 0.0
+        self.losses.extend(losses)
+        self.steps_with_loss += len(losses)
 
     def _height_of_a_spike(self, scale: float) -> float:
         """Return above what the next loss is a spike, from the ten before it."""

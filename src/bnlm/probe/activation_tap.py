@@ -245,7 +245,7 @@ _WATCHED: dict[Callable[..., Any], tuple[Callable[..., Any], Any]] = {
 
 
 def _flat(copy: Tensor) -> Flat:
-    return Flat(copy.reshape(-1), [copy.numel()])
+    return Flat(copy, [copy.numel()])
 
 
 def _values_of(x: Any) -> tuple[Tensor | None, int | None]:

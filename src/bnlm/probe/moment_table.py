@@ -25,7 +25,7 @@ class Sums:
 
 @dataclass
 class Flat:
-    """Tensors one after the other in one block of memory `(n,)`, of `counts` elements each."""
+    """Tensors one after the other in one block of memory, of any shape and `counts` elements each."""
 
     values: Tensor
     counts: list[int]

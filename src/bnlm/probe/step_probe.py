@@ -80,6 +80,7 @@ class StepProbe:
         self._stance: AbstractContextManager[None] | None = None
         self._gradient_scale: Tensor | None = None
         self._saw_backward = False
+        self._record: StepRecord | None = None
 
     @property
     def done(self) -> bool:
@@ -185,19 +186,25 @@ class StepProbe:
 
     @torch.no_grad()
     def record(self) -> StepRecord:
-        """Reduce what was seen, and return it; to be called once, after `end`."""
-        record = StepRecord(sums=self._table.sums()) if self._tap is None else self._tap.record()
-        record.shapes = self._parameters.shapes
-        if self._parameters.histograms:
-            record.histograms["gradients"] = self._parameters.histograms
-        if self._gradient_scale is not None:
-            for group in ("gradient", "output gradient"):
-                if group in record.sums:
-                    record.sums[group].sums = _scaled(record.sums[group].sums, 1 / self._gradient_scale)
-            for group in ("gradients", "activation_gradients"):
-                for counted in record.histograms.get(group, {}).values():
-                    counted[:2] /= self._gradient_scale
-        return record
+        """Reduce what was seen, and return it; to be called after `end`."""
+        if self._record is None:
+            record = StepRecord(sums=self._table.sums()) if self._tap is None else self._tap.record()
+            record.shapes = self._parameters.shapes
+            if self._parameters.histograms:
+                record.histograms["gradients"] = self._parameters.histograms
+            if self._gradient_scale is not None:
+                _scale_gradients(record, 1 / self._gradient_scale)
+            self._record = record
+        return self._record
+
+
+def _scale_gradients(record: StepRecord, factor: Tensor) -> None:
+    for group in ("gradient", "output gradient"):
+        if group in record.sums:
+            record.sums[group].sums = _scaled(record.sums[group].sums, factor)
+    for group in ("gradients", "activation_gradients"):
+        for counted in record.histograms.get(group, {}).values():
+            counted[:2] *= factor
 
 
 def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -57,24 +57,19 @@ def moment_sums_of_flat(blocks: Sequence[Tensor], counts: Sequence[Sequence[int]
     """Return `(n, 3)`: the moment sums of tensors that lie one after the other in blocks of memory.
 
     Args:
-        blocks: `(n,)` each.
+        blocks: Of any shape, each contiguous.
         counts: For each block, the elements of the tensors in it.
     """
-    found: list[Tensor] = []
-    start = size = 0
-    for end, block in enumerate((*blocks, None)):
-        if block is not None and (size == 0 or size + block.numel() <= BLOCK):
-            size += block.numel()
-            continue
-        together, sizes = blocks[start:end], [count for of_block in counts[start:end] for count in of_block]
-        if size <= BLOCK and all(sizes) and all(each.device.type == "cpu" for each in together):
-            found.append(torch.from_numpy(_reduced(together, sizes, None)))
-        else:
-            found.append(
-                moment_sums_of([t for b, c in zip(together, counts[start:end], strict=True) for t in b.split(c)])
-            )
-        start, size = end, 0 if block is None else block.numel()
-    return found[0] if len(found) == 1 else torch.cat([each.to(found[0].device) for each in found])
+    sizes = [count for of_block in counts for count in of_block]
+    fits = sum(sizes) <= BLOCK
+    if fits and all(sizes) and all(block.is_cpu for block in blocks):  # as almost always
+        return torch.from_numpy(_reduced(blocks, sizes, None))
+    if fits or len(blocks) == 1:
+        flat = [block.reshape(-1).split(list(each)) for block, each in zip(blocks, counts, strict=True)]
+        return moment_sums_of([t for of_block in flat for t in of_block])
+    half = len(blocks) // 2
+    parts = [moment_sums_of_flat(blocks[:half], counts[:half]), moment_sums_of_flat(blocks[half:], counts[half:])]
+    return torch.cat([part.to(parts[0].device) for part in parts])
 
 
 class _Room(threading.local):
@@ -100,7 +95,8 @@ _room = _Room()
 
 
 def _array(x: Tensor) -> np.ndarray:
-    return (x if x.dtype in (torch.float32, torch.float64) else x.double()).detach().numpy()
+    dtype = x.dtype
+    return (x if dtype is torch.float32 or dtype is torch.float64 else x.double()).numpy().reshape(-1)
 
 
 def _blocks(counted: Sequence[int]) -> Iterator[list[tuple[int, int, int]]]:
@@ -152,16 +148,29 @@ def _reduced(flat: Sequence[Tensor], counts: Sequence[int], minus: Sequence[Tens
     sums[:, 2] = squares - totals * means
     cancelled = ~(sums[:, 2] > CANCELLED * squares) & (squares != 0)  # all but constant, or nan
     if cancelled.any():
-        first = list(accumulate((len(piece) for piece in pieces), initial=0))
-        for index in np.flatnonzero(cancelled).tolist():
-            piece = bisect_right(first, starts[index]) - 1
-            start = starts[index] - first[piece]
-            about = pieces[piece][start : start + counts[index]].astype(np.float64)
-            if others is not None:
-                about -= others[piece][start : start + counts[index]]
-            about -= means[index]
-            sums[index, 2] = about @ about
+        which = np.flatnonzero(cancelled).tolist()
+        about = np.concatenate(_parts(pieces, others, [(starts[i], starts[i] + counts[i]) for i in which]))
+        sizes = [counts[i] for i in which]
+        about -= np.repeat(means[which], sizes)
+        about *= about
+        sums[which, 2] = np.add.reduceat(about, list(accumulate(sizes, initial=0))[:-1])
     return sums
+
+
+def _parts(
+    pieces: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None, spans: Sequence[tuple[int, int]]
+) -> list[np.ndarray]:
+    """Return what lies between each `(start, end)` of the pieces, one after the other, less `minus`, in float64."""
+    first = list(accumulate((len(piece) for piece in pieces), initial=0))
+    found = []
+    for start, end in spans:
+        piece = bisect_right(first, start) - 1
+        span = slice(start - first[piece], end - first[piece])
+        part = pieces[piece][span].astype(np.float64)
+        if minus is not None:
+            part -= minus[piece][span]
+        found.append(part)
+    return found
 
 
 def _reduced_one_by_one(tensors: Sequence[Tensor], minus: Sequence[Tensor] | None) -> Tensor:
