@@ -172,9 +172,8 @@ class Monitor(Callback, ABC):
         if step < self.next_due:
             return
         assert self._shared is not None
-        tensorboard = has_tensorboard(trainer.loggers)
-        histograms = tensorboard and self._crosses(self.histograms_every_n_steps, step)
-        figures = tensorboard and self._figures_due(trainer, step)
+        histograms = self._crosses(self.histograms_every_n_steps, step) and has_tensorboard(trainer.loggers)
+        figures = self._figures_due(step) and has_tensorboard(trainer.loggers)
         self._shared.ask(self, Asked(self.wanted(histograms, figures), histograms, figures), step)
         self._last_step = step
 
@@ -236,7 +235,7 @@ class Monitor(Callback, ABC):
         assert self._last_step is not None
         return step // cadence != self._last_step // cadence
 
-    def _figures_due(self, trainer: Trainer, step: int) -> bool:
+    def _figures_due(self, step: int) -> bool:
         if self.figures_every_n_steps is None:
             return False
         last = step + self.every_n_steps >= self._total_steps

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -44,8 +44,7 @@ LONGEST_WAIT = 2.0
 PROMPT = 21
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """What a monitor wants of a step."""
 
     wanted: Wanted

@@ -34,7 +34,7 @@ class Flat:
 def joined_copy(tensors: Sequence[Tensor]) -> Flat | None:
     """Return a copy of small tensors of one kind; None of large ones, and of none."""
     counts = [t.numel() for t in tensors]
-    if not 0 < sum(counts) <= MAX_HELD or len({(t.dtype, t.device) for t in tensors}) > 1:
+    if not 0 < sum(counts) <= MAX_HELD or len({t.dtype for t in tensors}) + len({t.device for t in tensors}) > 2:
         return None
     joined = _flatten_dense_tensors(tensors)
     return Flat(joined.clone() if len(tensors) == 1 else joined, counts)

@@ -33,8 +33,8 @@ class Names:
     def __init__(self, root: nn.Module) -> None:
         self.root = root
         self._paths: dict[int, tuple[nn.Module, str | None]] = {}
-        self._named: list[tuple[str, nn.Parameter]] = []
-        self._known: dict[int, nn.Parameter] = {}
+        # By the identities of what optimizers hold: names, parameters, and all that is held.
+        self._trained: dict[tuple[int, ...], tuple[list[str], list[nn.Parameter], list[nn.Parameter]]] = {}
 
     def path_of(self, module: nn.Module) -> str | None:
         """Return a module's path; None if it is no part of the network."""
@@ -46,12 +46,14 @@ class Names:
 
     def trained_by(self, optimizers: Sequence[Optimizer]) -> tuple[list[str], list[nn.Parameter]]:
         """Return the names, and the network's parameters that these optimizers hold, in its order."""
-        held = {id(p): p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-        if not held.keys() <= self._known.keys():
-            self._named = [(_plain(name), p) for name, p in self.root.named_parameters()]
-            self._known = {id(p): p for _, p in self._named} | held
-        named = self._named if len(self._named) == len(held) else [n for n in self._named if id(n[1]) in held]
-        return [name for name, _ in named], [p for _, p in named]
+        held = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+        identities = tuple(map(id, held))
+        if identities not in self._trained:
+            those = set(identities)
+            named = [(_plain(name), p) for name, p in self.root.named_parameters() if id(p) in those]
+            self._trained[identities] = [name for name, _ in named], [p for _, p in named], held
+        names, parameters, _ = self._trained[identities]
+        return names, parameters
 
 
 def _plain(path: str) -> str:

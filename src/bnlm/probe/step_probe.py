@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from operator import or_
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,7 @@ from bnlm.probe.reduction import Seen, count
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What is to be looked at; several observers of one step join theirs with `|`."""
 
     activations: bool = False
@@ -33,14 +32,7 @@ class Wanted:
     losses: bool = False
 
     def __or__(self, other: "Wanted") -> "Wanted":
-        return Wanted(
-            self.activations or other.activations,
-            self.gradients or other.gradients,
-            self.updates or other.updates,
-            self.histograms or other.histograms,
-            self.maps or other.maps,
-            self.losses or other.losses,
-        )
+        return Wanted(*map(or_, self, other))
 
 
 def _of_one_step(hook: Hook) -> Hook:
