@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from bnlm.callbacks.observed_step import ObservedStep, observed_steps
 from bnlm.callbacks.rank_pool import pool_over_ranks
 from bnlm.callbacks.tensorboard import write_layout, write_step
-from bnlm.probe import Names, StepProbe, Wanted, records_of
+from bnlm.probe import ActivationModules, Names, StepProbe, Wanted, records_of
 
 if TYPE_CHECKING:
     from bnlm.callbacks.monitor import Monitor
@@ -84,6 +84,7 @@ class SharedObservation:
         self._asked: dict[Monitor, Asked] = {}
         self._probe: StepProbe | None = None
         self._names: Names | None = None
+        self._modules: ActivationModules | None = None
         self._steps_before = 0
         self._layout_written = False
         self._unread: deque[_Unread] = deque()
@@ -162,8 +163,8 @@ class SharedObservation:
             for each in self._asked.values():
                 wanted |= each.wanted
             if self._names is None:
-                self._names = Names(pl_module)
-            self._probe = StepProbe(pl_module, trainer.optimizers, wanted, self._names)
+                self._names, self._modules = Names(pl_module), ActivationModules()
+            self._probe = StepProbe(pl_module, trainer.optimizers, wanted, self._names, self._modules)
             self._steps_before = step
             self._probe.attach()
 
@@ -262,7 +263,7 @@ class SharedObservation:
         """Take the probe off and forget it and the members: training ended, or failed in the middle of a step."""
         if self._probe is not None:
             self._probe.detach()
-        self._probe, self._asked, self._names = None, {}, None
+        self._probe, self._asked, self._names, self._modules = None, {}, None, None
         self._unread.clear()
         self._leader = None  # Lightning ties a callback to its module, and so to the trainer, which then would stay
         for member in self.members:

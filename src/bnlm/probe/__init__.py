@@ -1,5 +1,6 @@
 """How one optimizer step of any `nn.Module` is observed."""
 
+from bnlm.probe.activation_modules import ActivationModules
 from bnlm.probe.activation_tap import ActivationTap
 from bnlm.probe.loss_record import LossRecord
 from bnlm.probe.moment_table import Sums, in_order
@@ -8,6 +9,7 @@ from bnlm.probe.records import ActivationRecord, ParameterRecord, StepRecord
 from bnlm.probe.step_probe import StepProbe, Wanted, records_of
 
 __all__ = [
+    "ActivationModules",
     "ActivationRecord",
     "ActivationTap",
     "LossRecord",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
+from bnlm.probe.activation_modules import ActivationModules, Call
 from bnlm.probe.loss_record import LOSS_FUNCTIONS, loss_record
 from bnlm.probe.moment_table import MAX_WAITING, Flat, MomentTable, in_order
 from bnlm.probe.names import Names, calling_modules
@@ -37,6 +40,7 @@ class ActivationTap(TorchFunctionMode):
         maps: Also keep which outputs of bounded activations are flat, `(examples, units)`.
         losses: Also look at what goes into the loss functions, and how much into each BatchNorm.
         names: Of the root, if they are known already.
+        modules: What earlier steps have taught of the root's activations; None to hear all calls.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class ActivationTap(TorchFunctionMode):
         maps: bool = False,
         losses: bool = False,
         names: Names | None = None,
+        modules: ActivationModules | None = None,
     ) -> None:
         super().__init__()
         self.root = root
@@ -57,6 +62,10 @@ class ActivationTap(TorchFunctionMode):
         self._record = StepRecord()
         self._entered = False
         self._names = Names(root) if names is None else names
+        self._modules = modules
+        self._listened: Sequence[Call] = ()
+        self._handles: list[RemovableHandle] = []
+        self._forwards: list[list[Call | None]] = [[]]
         self._calls: Counter[str] = Counter()
         self._used: set[str] = set()
         self._channel_dims: dict[torch.Size, int] = {}
@@ -67,12 +76,28 @@ class ActivationTap(TorchFunctionMode):
     def attach(self) -> None:
         """Start to look."""
         self.on = True
+        if self._modules is not None and not self.losses:
+            self._listened = self._modules.for_next_step()
+        for call in self._listened:  # each hook before others, which may change what the module returned
+            hook = partial(self._module_called, call)
+            self._handles.append(call.module.register_forward_hook(hook, prepend=True, with_kwargs=True))
         self._resume()
 
     def detach(self) -> None:
         """Stop looking; leaves the stack of modes once no other mode lies on top of this one."""
+        if self.on and self._modules is not None:
+            self._teach(self._modules)
         self.on = False
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
         self.pause()
+
+    def _teach(self, modules: ActivationModules) -> None:
+        if not self._listened:
+            modules.learn([calls for calls in self._forwards if calls])
+        elif list(self._record.kinds) != [call.layer for call in self._listened]:
+            modules.learn([])  # this step went another way
 
     def pause(self) -> None:
         """See no calls until the next forward begins: each of an optimizer's would cost as much as one of a layer's."""
@@ -83,13 +108,14 @@ class ActivationTap(TorchFunctionMode):
                 self._entered = False
 
     def _resume(self) -> None:
-        if self.on and not self._entered:
+        if self.on and not self._entered and not self._listened:
             self.__enter__()
             self._entered = True
 
     def next_forward(self) -> None:
         """A new forward begins: its first tanh is the layer `tanh` again, not `tanh_1`."""
         self._resume()
+        self._forwards.append([])
         self._calls.clear()
         self._used.clear()
 
@@ -127,6 +153,7 @@ class ActivationTap(TorchFunctionMode):
         return output
 
     def _backward_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
+        self._forwards[-1].append(None)  # modules alone would not tell where the next forward begins
         output = func(*args, **kwargs)
         with unseen():
             self.next_forward()
@@ -158,7 +185,39 @@ class ActivationTap(TorchFunctionMode):
         values, mapped = _values_of(output)
         if values is None:
             return output
-        layer = self._layer(kind)
+        path, module = self._caller()
+        layer = self._layer(f"{path}.{kind}".lstrip(".") if module is None else path)
+        limits = limits_from_call(kind, args, kwargs)
+        alone = module is not None and layer == path and not getattr(module, "inplace", False)
+        self._forwards[-1].append(Call(module, layer, kind, channel_dim, limits) if module and alone else None)
+        self._take_in(layer, kind, pre_activation, values, mapped, channel_dim, limits)
+        return output
+
+    def _module_called(self, call: Call, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        if not self.on or not self.root.training or torch._C._current_graph_task_id() != -1:
+            return
+        with unseen():
+            x = args[0] if args else kwargs.get("input")
+            before, mapped_before = _values_of(x)
+            after, mapped = _values_of(output)
+            if x is None or before is None or after is None:
+                return
+            channel_dim = call.channel_dim if call.channel_dim < x.ndim else channel_dim_of(x)
+            pre_activation = _copied(before, mapped_before, channel_dim)
+            layer = self._layer(call.layer)
+            self._take_in(layer, call.kind, pre_activation, after, mapped, channel_dim, call.limits)
+
+    def _take_in(
+        self,
+        layer: str,
+        kind: str,
+        pre_activation: Tensor,
+        values: Tensor,
+        mapped: int | None,
+        channel_dim: int,
+        limits: tuple[float, float] | None,
+    ) -> None:
+        """Keep a copy of the output of an activation, and of its gradient once that comes."""
         seen = _copied(values, mapped, channel_dim)
         if self.histograms and layer not in self._record.kinds:
             self._record.histograms.setdefault("activations", {})[layer] = histogram(seen)
@@ -168,22 +227,11 @@ class ActivationTap(TorchFunctionMode):
             values.grad_fn.register_prehook(
                 lambda gradients: self._keep_gradient(layer, gradients[index], mapped, channel_dim)
             )
-        limits = limits_from_call(kind, args, kwargs)
+        channels = _behind(channel_dim, mapped)
         self._seen.append(
-            Seen(
-                self._record,
-                self.table,
-                layer,
-                kind,
-                pre_activation,
-                seen,
-                _behind(channel_dim, mapped),
-                limits,
-                self.maps,
-            )
+            Seen(self._record, self.table, layer, kind, pre_activation, seen, channels, limits, self.maps)
         )
         self._wait(2 * seen.numel())
-        return output
 
     def _keep_gradient(self, layer: str, gradient: Tensor | None, mapped: int | None, channel_dim: int) -> None:
         if self.on and gradient is not None:
@@ -212,9 +260,9 @@ class ActivationTap(TorchFunctionMode):
         self.table.add("output gradient", [layer for layer, _ in gradients], *(_flat(g) for _, g in gradients))
         return seen
 
-    def _layer(self, kind: str) -> str:
-        path, is_activation_module = self._caller()
-        layer = path if is_activation_module else f"{path}.{kind}".lstrip(".")
+    def _layer(self, name: str) -> str:
+        """Return the name of a further call of the layer `name` in this forward."""
+        layer = name
         while True:
             call = self._calls[layer]
             self._calls[layer] += 1
@@ -223,16 +271,16 @@ class ActivationTap(TorchFunctionMode):
                 self._used.add(name)
                 return name
 
-    def _caller(self) -> tuple[str, bool]:
-        """Return the path of the innermost module of the root that is being called, and whether it is an activation.
+    def _caller(self) -> tuple[str, nn.Module | None]:
+        """Return the path of the innermost module of the root that is being called, and it, if it is an activation.
 
         What a module calls that is not a part of root, a part of root calls through it.
         """
         for depth, module in enumerate(calling_modules()):
             path = self._names.path_of(module)
             if path is not None:
-                return path, depth == 0 and type(module).__module__ == nn.Tanh.__module__
-        return "", False
+                return path, module if depth == 0 and type(module).__module__ == nn.Tanh.__module__ else None
+        return "", None
 
 
 #: By function of torch: what watches its calls, and what that has to know of it.

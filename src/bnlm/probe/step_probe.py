@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from bnlm.probe.activation_modules import ActivationModules
 from bnlm.probe.activation_tap import ActivationTap, unseen
 from bnlm.probe.moment_table import MAX_HELD, MomentTable
 from bnlm.probe.names import Names
@@ -52,16 +53,22 @@ class StepProbe:
         optimizers: Those that train it.
         wanted: What to look at.
         names: Of the root, if they are known already.
+        modules: What earlier probes have learnt of the root's activations; None to hear all calls.
     """
 
     def __init__(
-        self, root: nn.Module, optimizers: Sequence[Optimizer], wanted: Wanted, names: Names | None = None
+        self,
+        root: nn.Module,
+        optimizers: Sequence[Optimizer],
+        wanted: Wanted,
+        names: Names | None = None,
+        modules: ActivationModules | None = None,
     ) -> None:
         self.root = root
         self.wanted = wanted
         self._names = Names(root) if names is None else names
         self._tap = (
-            ActivationTap(root, wanted.histograms, wanted.maps, wanted.losses, self._names)
+            ActivationTap(root, wanted.histograms, wanted.maps, wanted.losses, self._names, modules)
             if wanted.activations or wanted.losses
             else None
         )
