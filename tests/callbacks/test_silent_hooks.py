@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.profilers import Profiler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -131,6 +132,59 @@ def test_hooks_of_a_subclass_are_heard(tmp_path: Path, last: bool) -> None:
     own, other = Own(), GradientMonitor(every_n_steps=10)
     trainer_of([other, own] if last else [own, other], tmp_path).fit(Small(), batches())
     assert own.heard == {"zero_grad": 20, "backward": 20, "start": 20}
+
+
+class Counting(Doctor):
+    """A user's doctor, which counts batches."""
+
+    ends = 0
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        super().on_train_batch_end(*args)
+        self.ends += 1
+
+
+def test_the_end_of_every_batch_is_heard_by_a_subclass_of_the_doctor(tmp_path: Path) -> None:
+    doctor = Counting(every_n_steps=10, table=False)
+    trainer_of([doctor], tmp_path).fit(Small(), batches())
+    assert doctor.ends == 20
+
+
+class Loss(Callback):
+    """Keeps each batch's loss, and asks for findings in the middle."""
+
+    def __init__(self, doctor: Doctor) -> None:
+        self.doctor = doctor
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.losses.append(outputs["loss"].item())
+        if trainer.global_step in (5, 13):
+            assert self.doctor.findings is not None
+
+
+def test_no_loss_is_lost_on_batches_of_which_the_least_is_heard(tmp_path: Path) -> None:
+    doctor = Doctor(every_n_steps=10, table=False)
+    loss = Loss(doctor)
+    trainer_of([doctor, loss], tmp_path).fit(Small(), batches())
+    assert doctor._history is not None
+    assert list(doctor._history.losses) == loss.losses
+    assert len(loss.losses) == 20
+
+
+def test_accumulation_may_begin_in_the_middle(tmp_path: Path) -> None:
+    """Lightning's scheduler changes it between epochs, while the doctor passes over batches."""
+    doctor = Doctor(every_n_steps=10, table=False)
+    loss = Loss(doctor)
+    scheduler = GradientAccumulationScheduler({0: 1, 1: 2})
+    loader = DataLoader(TensorDataset(torch.randn(60, 4)), batch_size=4)  # 15 batches an epoch
+    trainer_of([doctor, loss, scheduler], tmp_path, max_steps=23).fit(Small(), loader)
+    assert doctor._history is not None
+    pairs = zip(loss.losses[15:-1:2], loss.losses[16:-1:2], strict=True)
+    last = loss.losses[-1] * 2  # of an odd number of batches one is left: it is a step, of half its loss
+    expected = [*loss.losses[:15], *(a + b for a, b in pairs), last]
+    torch.testing.assert_close(torch.tensor(list(doctor._history.losses)), torch.tensor(expected), rtol=1e-6, atol=0)
+    assert [o.step for o in doctor._history.recent] == [0, 10, 20]
 
 
 class Wrapper(Callback):

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,9 @@ class Doctor(Monitor):
         ):
             idle.append("on_before_backward")  # each batch returns its loss
         return idle
+
+    def in_passing(self) -> Callable[[Trainer, LightningModule, Any], None] | None:
+        return self._losses.batch_ends if type(self).on_train_batch_end is Doctor.on_train_batch_end else None
 
     def step_begins(self, trainer: Trainer, step: int) -> None:
         super().step_begins(trainer, step)

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, TypeVar
 
@@ -167,6 +167,10 @@ class Monitor(Callback, ABC):
             if (mine := getattr(type(self), hook)) in unused or mine is getattr(Callback, hook)
         ]
 
+    def in_passing(self) -> Callable[[Trainer, LightningModule, Any], None] | None:
+        """Return what to call with the outputs of a batch that is not observed; None where the whole hook has to be."""
+        return _nothing if type(self).on_train_batch_end is Monitor.on_train_batch_end else None
+
     def step_begins(self, trainer: Trainer, step: int) -> None:
         """Ask for the optimizer step that begins now, if it is due."""
         if step < self.next_due:
@@ -240,6 +244,10 @@ class Monitor(Callback, ABC):
             return False
         last = step + self.every_n_steps >= self._total_steps
         return last or self._crosses(self.figures_every_n_steps, step)
+
+
+def _nothing(trainer: Trainer, pl_module: LightningModule, outputs: Any) -> None:
+    pass
 
 
 def _patterns(option: str, given: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -202,8 +202,33 @@ class SharedObservation:
         self._listen(left <= 0)
         # Counted, for to ask for the step costs as much as all else here: a batch takes one step at most.
         self._batches_left = left if trainer.lightning_module.automatic_optimization else 0
+        if self._batches_left > 1:
+            self._pass_over(self._batches_left, trainer)
         if not self._can_wait(now + since_last):
             self.read()
+
+    def _pass_over(self, batches: int, trainer: Trainer) -> None:
+        """Have the leader hear the least of the ends of so many batches, save the last, of which it hears as ever."""
+        leader = self._leader
+        assert leader is not None
+        keep = leader.in_passing()
+        if keep is None or leader not in trainer.callbacks:  # type: ignore[attr-defined]
+            return
+        left = batches
+
+        def on_train_batch_end(
+            trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
+            nonlocal left
+            left -= 1
+            if left:
+                keep(trainer, pl_module, outputs)
+                return
+            self._batches_left = 1
+            del vars(leader)["on_train_batch_end"]
+            leader.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+        vars(leader)["on_train_batch_end"] = on_train_batch_end
 
     def _can_wait(self, until: float) -> bool:
         """Return whether what was seen may wait until the next observed step is over."""

@@ -64,6 +64,8 @@ class StepLosses:
 
     def _add_micro(self, trainer: Trainer, loss: Tensor) -> None:
         """Take in the loss of a micro-batch, which may complete an optimizer step."""
+        if not self._micro and not trainer.is_last_batch:  # the first of several, though one batch was a step until now
+            self._step_of_micro = trainer.global_step
         self._micro.append(loss * trainer.accumulate_grad_batches)  # of which Lightning has taken the mean already
         if trainer.global_step != self._step_of_micro:
             self._waiting.append(torch.stack(self._micro).mean())
