@@ -36,7 +36,7 @@ KINDS: dict[str, tuple[Callable[..., None], int]] = {
     "lecture_deep": (bench_lecture_deep, 1),
     "models": (bench_models, 9),
     "normalization": (bench_normalization, 25),
-    "diagnostics": (bench_diagnostics, 5),
+    "diagnostics": (bench_diagnostics, 25),
     "data": (bench_data, 9),
     "startup": (bench_startup, 5),
 }

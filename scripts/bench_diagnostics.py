@@ -1,11 +1,12 @@
 """What the monitors and the doctor cost on a plain LightningModule, in turns, in one process.
 
-    python scripts/bench.py diagnostics [--pairs 5] [--threads 1] [--quick] [--json FILE]
+    python scripts/bench.py diagnostics [--pairs 25] [--threads 1] [--quick] [--json FILE]
 
-Each turn trains the same network without a callback and with all three monitors and the doctor, at several cadences
-(and the lecture's deep network with each of them alone);
-histograms and figures are off. Compared is processor time (other programs disturb it less than the clock) from step 201
-on: before, the doctor looks at every tenth step, whatever the cadence.
+A turn trains the same network for a second or a few, without a callback and with all three monitors and the doctor, one
+directly after the other: where other programs take a share of the machine that changes, many short turns tell more than
+a few long ones. Several cadences are measured, and on the lecture's deep network each callback alone; histograms and
+figures are off. Compared is processor time from step 201 on (before, the doctor looks at every tenth step, whatever the
+cadence) until all that was observed is read and written; what happens once at the end of a run does not count.
 """
 
 import json
@@ -27,13 +28,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from bnlm.callbacks import ActivationMonitor, Doctor, GradientMonitor, UpdateMonitor
+from bnlm.callbacks.monitor import Monitor
 
 ALONE = ("ActivationMonitor", "GradientMonitor", "UpdateMonitor", "Doctor")
-#: By network: optimizer steps of a turn, the cadences, and which callbacks.
-PLANS: dict[str, tuple[int, tuple[int, ...], tuple[str, ...]]] = {
-    "deep_mlp": (8201, (100, 50, 10), ("all", *ALONE)),
-    "conv_net": (701, (50,), ("all",)),
-    "transformer": (301, (50,), ("all",)),
+#: By network: optimizer steps of a turn, one in how many of the turns it takes, and callbacks with their cadences.
+PLANS: dict[str, tuple[int, int, tuple[tuple[str, int], ...]]] = {
+    "deep_mlp": (1201, 1, (("all", 100), ("all", 50), ("all", 10), *((name, 100) for name in ALONE))),
+    "conv_net": (401, 5, (("all", 50),)),
+    "transformer": (301, 5, (("all", 50),)),
 }
 CLASSES = 27
 #: Until then the doctor looks at every tenth step, whatever the cadence.
@@ -108,16 +110,23 @@ class Clock(Callback):
 
     def __init__(self) -> None:
         self.started = 0.0
+        self.seconds = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
         if trainer.global_step == min(START, trainer.max_steps - 1):
             self.started = time.process_time()
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Monitor):
+                callback.read()
+        self.seconds = time.process_time() - self.started
+
 
 def seconds_of(
     make: Callable[[], tuple[nn.Module, tuple[Tensor, Tensor]]], steps: int, callbacks: list[Callback]
 ) -> float:
-    """Return the processor seconds of `Trainer.fit` from step `START` on."""
+    """Return the processor seconds of training from step `START` on."""
     clock = Clock()
     torch.manual_seed(0)
     model, batch = make()
@@ -134,33 +143,34 @@ def seconds_of(
         )
         module, loader = Plain(model), DataLoader(Same(batch), batch_size=None)
         trainer.fit(module, loader)
-        return time.process_time() - clock.started
+    return clock.seconds
 
 
 def bench_diagnostics(turns: int, threads: int, quick: bool, json_file: Path | None) -> None:
     """Measure and print all; ``quick`` is one turn of few steps, to see that everything runs."""
     torch.set_num_threads(threads)
     results: dict[str, dict[str, list[float]]] = {}
-    table = Table("network", "ms a step", "callbacks", "observed every", "extra time", "quartiles")
+    table = Table("network", "ms a step", "callbacks", "observed every", "turns", "extra time", "quartiles")
     for make in (deep_mlp, conv_net, transformer):
-        steps, cadences, names = PLANS[make.__name__]
-        steps, turns = (20, 1) if quick else (steps, turns)
-        ways = [("none", 0), *((name, cadence) for name in names for cadence in cadences)]
-        found: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
+        steps, every_nth_turn, ways = PLANS[make.__name__]
+        steps, taken = (20, 1) if quick else (steps, max(1, turns // every_nth_turn))
+        found: dict[tuple[str, int], list[tuple[float, float]]] = {way: [] for way in ways}
         seconds_of(make, 20, watched("all", 10))  # the first run imports and fills caches
-        for turn in range(turns):
-            for name, cadence in found if turn % 2 == 0 else reversed(found):
-                found[name, cadence].append(seconds_of(make, steps, watched(name, cadence)))
-        plain = statistics.median(found["none", 0]) / max(1, steps - START) * 1e3
+        for turn in range(taken):
+            for name, cadence in ways:
+                pair = [("none", 0), (name, cadence)]
+                seconds = {way: seconds_of(make, steps, watched(*way)) for way in (pair if turn % 2 else pair[::-1])}
+                found[name, cadence].append((seconds["none", 0], seconds[name, cadence]))
+        plain = statistics.median(p for pairs in found.values() for p, _ in pairs) / max(1, steps - START) * 1e3
         results[make.__name__] = {"ms": [plain]}
-        for name, cadence in ways[1:]:
-            extra = [a / b - 1 for a, b in zip(found[name, cadence], found["none", 0], strict=True)]
+        for name, cadence in ways:
+            extra = [b / a - 1 for a, b in found[name, cadence]]
             results[make.__name__][f"{name} {cadence}"] = extra
             low, middle, high = statistics.quantiles(extra, n=4) if len(extra) > 1 else extra * 3
             spread = f"{low:.1%} .. {high:.1%}"
-            table.add_row(make.__name__, f"{plain:.2f}", name, f"{cadence} steps", f"{middle:.1%}", spread)
+            table.add_row(make.__name__, f"{plain:.2f}", name, f"{cadence} steps", str(taken), f"{middle:.1%}", spread)
         print(f"{make.__name__} done", file=sys.stderr)
     Console(width=110).print(table)
-    print(f"{turns} turns, {threads} thread(s), torch {torch.__version__}")
+    print(f"{threads} thread(s), torch {torch.__version__}")
     if json_file is not None:
         json_file.write_text(json.dumps({"turns": turns, "threads": threads, "results": results}, indent=2))
