@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.profilers import Profiler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -80,7 +81,7 @@ def test_one_callback_hears_of_the_batches_for_all(tmp_path: Path, doctor_first:
     trainer_of(callbacks, tmp_path, profiler=calls).fit(Small(), batches())
     heard = {name: n for name, n in of_batches(calls).items() if not name.startswith(("TQDM", "Model"))}
     assert heard == {
-        "Doctor.on_train_batch_end": 20,  # it reads each loss
+        "Doctor.on_train_batch_end": 4,  # of the steps 0 and 10, and before the next ones; the other losses it hears
         "Doctor.on_train_batch_start": 2,  # of the steps 0 and 10
         "Doctor.on_before_zero_grad": 2,
         "Doctor.on_after_backward": 2,
@@ -94,7 +95,7 @@ def test_without_a_doctor_the_last_monitor_hears(tmp_path: Path) -> None:
     callbacks: list[Callback] = [ActivationMonitor(every_n_steps=10), UpdateMonitor(every_n_steps=5)]
     trainer_of(callbacks, tmp_path, profiler=calls).fit(Small(), batches())
     assert of_batches(calls) == {
-        "UpdateMonitor.on_train_batch_end": 20,
+        "UpdateMonitor.on_train_batch_end": 8,
         "UpdateMonitor.on_train_batch_start": 4,
         "UpdateMonitor.on_before_zero_grad": 4,
         "UpdateMonitor.on_after_backward": 4,
@@ -158,18 +159,135 @@ class Loss(Callback):
         self.losses: list[float] = []
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.losses.append(outputs["loss"].item())
+        if outputs:
+            self.losses.append(outputs["loss"].item())
         if trainer.global_step in (5, 13):
             assert self.doctor.findings is not None
 
 
-def test_no_loss_is_lost_on_batches_of_which_the_least_is_heard(tmp_path: Path) -> None:
+class Skipping(Small):
+    """Skips some batches, two of them in a row."""
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor | None:  # type: ignore[override]
+        return None if batch_idx in (3, 6, 7, 19) else super().training_step(batch, batch_idx)
+
+
+class InDict(Small):
+    """Returns more than the loss."""
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> dict[str, Any]:  # type: ignore[override]
+        return {"loss": super().training_step(batch, batch_idx), "more": batch_idx}
+
+
+class Irregular(Small):
+    """Takes only every second step, though Lightning counts each."""
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        if batch_idx % 2:
+            optimizer.step(closure=optimizer_closure)
+        else:
+            optimizer_closure()
+
+
+class Twice(torch.optim.SGD):
+    """An optimizer whose step is one of its parent's with the same closure, so that hooks hear of both."""
+
+    def step(self, closure: Any = None) -> Any:
+        return super().step(closure)
+
+
+class StepInStep(Small):
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        torch.optim.SGD(self.parameters(), lr=0.01)  # from now on the parent's step calls hooks, too
+        return Twice(self.parameters(), lr=0.01)
+
+
+class OnceMore(Small):
+    """Calls its closure several times a step."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.LBFGS(self.parameters(), lr=0.01, max_iter=3)
+
+
+@pytest.mark.filterwarnings("ignore:.training_step. returned .None.")
+@pytest.mark.parametrize("network", [Small, Skipping, InDict, Irregular, StepInStep, OnceMore])
+@pytest.mark.parametrize("batches_an_epoch", [20, 7])
+def test_no_loss_is_lost_on_batches_of_which_the_least_is_heard(
+    tmp_path: Path, network: type[Small], batches_an_epoch: int
+) -> None:
     doctor = Doctor(every_n_steps=10, table=False)
     loss = Loss(doctor)
-    trainer_of([doctor, loss], tmp_path).fit(Small(), batches())
+    loader = DataLoader(TensorDataset(torch.randn(4 * batches_an_epoch, 4)), batch_size=4)
+    trainer_of([doctor, loss], tmp_path, max_steps=24).fit(network(), loader)
     assert doctor._history is not None
     assert list(doctor._history.losses) == loss.losses
+    assert [o.step for o in doctor._history.recent] == [0, 10, 20]
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_no_loss_is_lost_in_other_precisions(tmp_path: Path, precision: str) -> None:
+    doctor = Doctor(every_n_steps=10, table=False)
+    loss = Loss(doctor)
+    loader = DataLoader(TensorDataset(torch.randn(80, 4).to(torch.float64 if "64" in precision else torch.float32)))
+    trainer_of([doctor, loss], tmp_path, precision=precision).fit(Small(), loader)
+    assert doctor._history is not None
+    assert list(doctor._history.losses) == pytest.approx(loss.losses, rel=1e-6)
     assert len(loss.losses) == 20
+
+
+class AnotherOptimizer(Callback):
+    """Replaces the optimizer when the second epoch begins."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            trainer.optimizers = [torch.optim.AdamW(pl_module.parameters(), lr=1e-3)]
+
+
+def test_the_optimizer_may_be_replaced_between_epochs(tmp_path: Path) -> None:
+    doctor = Doctor(every_n_steps=10, table=False)
+    loss = Loss(doctor)
+    loader = DataLoader(TensorDataset(torch.randn(60, 4)), batch_size=4)  # 15 batches an epoch
+    trainer_of([doctor, AnotherOptimizer(), loss], tmp_path, max_steps=35).fit(Small(), loader)
+    assert doctor._history is not None
+    assert list(doctor._history.losses) == loss.losses
+    assert [o.step for o in doctor._history.recent] == [0, 10, 20, 30]
+
+
+def test_where_the_closure_does_not_tell_the_loss_each_batch_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Lightning's closure holds is private to it, and may be elsewhere in another version."""
+    with monkeypatch.context() as patched:
+        for name in ("__init__", "closure", "consume_result", "__call__"):
+            patched.setattr(Closure, name, vars(Elsewhere)[name])
+        calls, doctor = Calls(), Doctor(every_n_steps=10, table=False)
+        loss = Loss(doctor)
+        trainer_of([doctor, loss], tmp_path, profiler=calls).fit(Small(), batches())
+    assert of_batches(calls)["Doctor.on_train_batch_end"] == 20
+    assert doctor._history is not None
+    assert list(doctor._history.losses) == loss.losses
+
+
+class Elsewhere:
+    """Lightning's closure, which keeps its result under another name."""
+
+    def __init__(self, step_fn: Any, backward_fn: Any = None, zero_grad_fn: Any = None) -> None:
+        self._step_fn, self._backward_fn, self._zero_grad_fn = step_fn, backward_fn, zero_grad_fn
+        self.kept: Any = None
+
+    def closure(self, *args: Any, **kwargs: Any) -> Any:
+        with torch.enable_grad():
+            result = self._step_fn()
+            self._zero_grad_fn()
+            self._backward_fn(result.closure_loss)
+        return result
+
+    def consume_result(self) -> Any:
+        return self.kept
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.kept = self.closure()
+        return self.kept.loss
 
 
 def test_accumulation_may_begin_in_the_middle(tmp_path: Path) -> None:
@@ -218,11 +336,13 @@ def test_a_wrapped_monitor_works(tmp_path: Path) -> None:
 
 def test_hooks_are_back_after_training(tmp_path: Path) -> None:
     monitors: list[Callback] = [ActivationMonitor(), GradientMonitor(), Doctor(table=False)]
-    trainer_of(monitors, tmp_path).fit(Small(), batches())
+    trainer = trainer_of(monitors, tmp_path)
+    trainer.fit(Small(), batches())
     assert all(callable(getattr(m, hook)) for m in monitors for hook in BATCH_HOOKS)
+    assert not trainer.optimizers[0]._optimizer_step_post_hooks
     calls = Calls()
     trainer_of(monitors[:1], tmp_path, profiler=calls).fit(Small(), batches())  # the same monitor, alone
-    assert of_batches(calls)["ActivationMonitor.on_train_batch_end"] == 20
+    assert of_batches(calls)["ActivationMonitor.on_train_batch_end"] == 1  # no other step is due
 
 
 def test_a_trainer_fits_again_without_the_callback_that_heard_for_all(tmp_path: Path) -> None:

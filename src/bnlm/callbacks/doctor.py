@@ -144,8 +144,8 @@ class Doctor(Monitor):
             idle.append("on_before_backward")  # each batch returns its loss
         return idle
 
-    def in_passing(self) -> Callable[[Trainer, LightningModule, Any], None] | None:
-        return self._losses.batch_ends if type(self).on_train_batch_end is Doctor.on_train_batch_end else None
+    def in_passing(self, loss: Tensor | None) -> Callable[[Tensor], None] | None:
+        return self._losses.in_passing(loss) if type(self).on_train_batch_end is Doctor.on_train_batch_end else None
 
     def step_begins(self, trainer: Trainer, step: int) -> None:
         super().step_begins(trainer, step)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 from torch.optim import Optimizer
 
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
@@ -167,9 +168,13 @@ class Monitor(Callback, ABC):
             if (mine := getattr(type(self), hook)) in unused or mine is getattr(Callback, hook)
         ]
 
-    def in_passing(self) -> Callable[[Trainer, LightningModule, Any], None] | None:
-        """Return what to call with the outputs of a batch that is not observed; None where the whole hook has to be."""
-        return _nothing if type(self).on_train_batch_end is Monitor.on_train_batch_end else None
+    def in_passing(self, loss: Tensor | None) -> Callable[[Tensor], None] | None:
+        """Return what to call with the loss of each step that is not observed; None where the whole hook has to be.
+
+        Args:
+            loss: What such a call would have brought of the batch that ends now; None if there would have been none.
+        """
+        return _nothing if loss is not None and type(self).on_train_batch_end is Monitor.on_train_batch_end else None
 
     def step_begins(self, trainer: Trainer, step: int) -> None:
         """Ask for the optimizer step that begins now, if it is due."""
@@ -180,6 +185,10 @@ class Monitor(Callback, ABC):
         figures = self._figures_due(step) and has_tensorboard(trainer.loggers)
         self._shared.ask(self, Asked(self.wanted(histograms, figures), histograms, figures), step)
         self._last_step = step
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._shared is not None
+        self._shared.epoch_starts(self)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert self._shared is not None
@@ -246,7 +255,7 @@ class Monitor(Callback, ABC):
         return last or self._crosses(self.figures_every_n_steps, step)
 
 
-def _nothing(trainer: Trainer, pl_module: LightningModule, outputs: Any) -> None:
+def _nothing(loss: Tensor) -> None:
     pass
 
 

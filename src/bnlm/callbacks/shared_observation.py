@@ -6,15 +6,17 @@ from collections import deque
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from bnlm.callbacks.observed_step import ObservedStep, observed_steps
+from bnlm.callbacks.passing_steps import PassingSteps
 from bnlm.callbacks.rank_pool import pool_over_ranks
 from bnlm.callbacks.tensorboard import write_layout, write_step
 from bnlm.probe import ActivationModules, Names, StepProbe, Wanted, records_of
@@ -83,6 +85,7 @@ class SharedObservation:
         self._step = -1
         self._asked: dict[Monitor, Asked] = {}
         self._probe: StepProbe | None = None
+        self._passing: PassingSteps | None = None
         self._names: Names | None = None
         self._modules: ActivationModules | None = None
         self._steps_before = 0
@@ -167,6 +170,17 @@ class SharedObservation:
             self._probe = StepProbe(pl_module, trainer.optimizers, wanted, self._names, self._modules)
             self._steps_before = step
             self._probe.attach()
+            self._hear_of_steps(trainer, pl_module)
+
+    def _hear_of_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to the optimizer, where Lightning has it take one step a batch."""
+        optimizer = trainer.optimizers[0] if len(trainer.optimizers) == 1 else None
+        if self._passing is not None and self._passing.optimizer is not optimizer:
+            self._passing.remove()
+            self._passing = None
+        one_each = pl_module.automatic_optimization and not is_overridden("optimizer_step", pl_module)
+        if self._passing is None and optimizer is not None and one_each:
+            self._passing = PassingSteps(optimizer, pl_module)
 
     def before_zero_grad(self, monitor: Monitor) -> None:
         """The forward of automatic optimization is over."""
@@ -187,7 +201,9 @@ class SharedObservation:
             return
         if self._probe is None:
             self._batches_left -= 1
-            if self._batches_left <= 0 and trainer.global_step >= self._due:
+            if self._batches_left > 1:
+                self._pass_over(self._batches_left, trainer)
+            elif self._batches_left <= 0 and trainer.global_step >= self._due:
                 self._listen(True)
             return
         if not self._probe.done and trainer.global_step == self._steps_before:
@@ -208,27 +224,25 @@ class SharedObservation:
             self.read()
 
     def _pass_over(self, batches: int, trainer: Trainer) -> None:
-        """Have the leader hear the least of the ends of so many batches, save the last, of which it hears as ever."""
-        leader = self._leader
-        assert leader is not None
-        keep = leader.in_passing()
-        if keep is None or leader not in trainer.callbacks:  # type: ignore[attr-defined]
+        """Hear of so many batches from the optimizer, save the last, of whose end the leader hears as ever."""
+        leader, passing = self._leader, self._passing
+        if leader is None or passing is None or leader not in trainer.callbacks:  # type: ignore[attr-defined]
             return
-        left = batches
+        keep = leader.in_passing(passing.loss)
+        if keep is not None and trainer.accumulate_grad_batches == 1:
+            vars(leader)["on_train_batch_end"] = None
+            passing.start(batches, keep, self._pass_no_longer)
 
-        def on_train_batch_end(
-            trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-        ) -> None:
-            nonlocal left
-            left -= 1
-            if left:
-                keep(trainer, pl_module, outputs)
-                return
-            self._batches_left = 1
-            del vars(leader)["on_train_batch_end"]
-            leader.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+    def _pass_no_longer(self) -> None:
+        """Have the leader hear of the end of this batch and of all others."""
+        assert self._passing is not None
+        self._batches_left = self._passing.stop()
+        vars(self._leader).pop("on_train_batch_end", None)
 
-        vars(leader)["on_train_batch_end"] = on_train_batch_end
+    def epoch_starts(self, monitor: Monitor) -> None:
+        """Take nothing for granted: what runs between epochs may change how many batches a step has."""
+        if monitor is self._leader and self._passing is not None and self._passing.left:
+            self._pass_no_longer()
 
     def _can_wait(self, until: float) -> bool:
         """Return whether what was seen may wait until the next observed step is over."""
@@ -289,6 +303,9 @@ class SharedObservation:
         if self._probe is not None:
             self._probe.detach()
         self._probe, self._asked, self._names, self._modules = None, {}, None, None
+        if self._passing is not None:
+            self._passing.remove()
+            self._passing = None
         self._unread.clear()
         self._leader = None  # Lightning ties a callback to its module, and so to the trainer, which then would stay
         for member in self.members:

@@ -1,5 +1,6 @@
 """The loss of each optimizer step of anybody's LightningModule, without a transfer to the host."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,6 +53,16 @@ class StepLosses:
             self._waiting.append(loss)
         else:
             self._add_micro(trainer, loss)
+
+    def in_passing(self, loss: Tensor | None) -> Callable[[Tensor], None] | None:
+        """Return what keeps the loss of each batch without its end, if `loss` is what the end of this one brought."""
+        if loss is None or (self._collects and not (self._waiting and self._waiting[-1] is loss)):
+            return None
+        return self._keep
+
+    def _keep(self, loss: Tensor) -> None:
+        if self._collects and len(self._waiting) < MAX_WAITING:
+            self._waiting.append(loss)
 
     def take(self) -> list[float]:
         """Return what waited, and forget it."""
