@@ -2,14 +2,17 @@
 
     python scripts/bench.py diagnostics [--pairs 25] [--threads 1] [--quick] [--json FILE]
 
-A turn trains the same network for a second or a few, without a callback and with all three monitors and the doctor, one
-directly after the other: where other programs take a share of the machine that changes, many short turns tell more than
-a few long ones. Several cadences are measured, and on the lecture's deep network each callback alone; histograms and
-figures are off. Compared is processor time from step 201 on (before, the doctor looks at every tenth step, whatever the
-cadence) until all that was observed is read and written; what happens once at the end of a run does not count.
+A network is trained with all three monitors and the doctor, and without any callback, in turns of as many steps as lie
+between two observed ones, within the same run: where other programs take a share of the machine that changes, and runs
+differ by a few percent in where their memory lies, only this tells a percent. In the turns without callbacks one call
+of a Python function is left at the optimizer, under a thousandth of a step. Several cadences are measured, and on the
+lecture's deep network each callback alone; histograms and figures are off. Compared is processor time, from where the
+doctor has ceased to look at every tenth step, in groups of turns that each contain all that is read and written of
+them.
 """
 
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -18,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -28,18 +32,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from bnlm.callbacks import ActivationMonitor, Doctor, GradientMonitor, UpdateMonitor
-from bnlm.callbacks.monitor import Monitor
 
 ALONE = ("ActivationMonitor", "GradientMonitor", "UpdateMonitor", "Doctor")
-#: By network: optimizer steps of a turn, one in how many of the turns it takes, and callbacks with their cadences.
+#: By network: turns of a group, one in how many groups it takes, and callbacks with their cadences.
 PLANS: dict[str, tuple[int, int, tuple[tuple[str, int], ...]]] = {
-    "deep_mlp": (1201, 1, (("all", 100), ("all", 50), ("all", 10), *((name, 100) for name in ALONE))),
-    "conv_net": (401, 5, (("all", 50),)),
-    "transformer": (301, 5, (("all", 50),)),
+    "deep_mlp": (10, 1, (("all", 100), ("all", 50), ("all", 10), *((name, 100) for name in ALONE))),
+    "conv_net": (10, 5, (("all", 50),)),
+    "transformer": (1, 5, (("all", 50),)),
 }
 CLASSES = 27
-#: Until then the doctor looks at every tenth step, whatever the cadence.
-START = 201
+#: A multiple of all cadences and turns, after the doctor's first 200 steps.
+START = 400
 
 
 class Same(IterableDataset[tuple[Tensor, Tensor]]):
@@ -96,46 +99,53 @@ def transformer() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
 
 
 def watched(which: str, every_n_steps: int) -> list[Callback]:
-    """All monitors and the doctor, the one of that name alone, or none; without histograms and figures."""
-    if which == "none":
-        return []
+    """All monitors and the doctor, or the one of that name alone; without histograms and figures."""
     off = {"histograms_every_n_steps": None, "figures_every_n_steps": None}
     monitors = [kind(every_n_steps, **off) for kind in (ActivationMonitor, GradientMonitor, UpdateMonitor)]
     callbacks = [*monitors, Doctor(every_n_steps, table=False)]
     return [each for each in callbacks if which in ("all", type(each).__name__)]
 
 
-class Clock(Callback):
-    """Processor time from `START` on, when the doctor has ceased to look more often than it is told to."""
+class Turns(Callback):
+    """Takes the other callbacks away for every second turn of so many steps; to be the last of them.
 
-    def __init__(self) -> None:
-        self.started = 0.0
-        self.seconds = 0.0
+    Attributes:
+        seconds: Processor time of each turn, the first one with them.
+    """
 
-    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
-        if trainer.global_step == min(START, trainer.max_steps - 1):
-            self.started = time.process_time()
+    def __init__(self, others: list[Callback], steps: int, start: int) -> None:
+        self.others = others
+        self.steps = steps
+        self.start = start
+        self.seconds: list[float] = []
+        self._since: float | None = None
+        self._without = True
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Monitor):
-                callback.read()
-        self.seconds = time.process_time() - self.started
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        step = trainer.global_step
+        if step < self.start or step % self.steps:
+            return
+        if self._since is not None:
+            self.seconds.append(time.process_time() - self._since)
+        self._without = not self._without
+        trainer.callbacks = [self] if self._without else [*self.others, self]  # type: ignore[attr-defined]
+        self._since = time.process_time()
 
 
 def seconds_of(
-    make: Callable[[], tuple[nn.Module, tuple[Tensor, Tensor]]], steps: int, callbacks: list[Callback]
-) -> float:
-    """Return the processor seconds of training from step `START` on."""
-    clock = Clock()
+    make: Callable[[], tuple[nn.Module, tuple[Tensor, Tensor]]], callbacks: list[Callback], steps: int, turns: int
+) -> tuple[list[float], list[float]]:
+    """Return the processor seconds of so many turns of so many steps with the callbacks, and of those without."""
+    start = START if turns > 1 else steps
+    clock = Turns(callbacks, steps, start)
     torch.manual_seed(0)
     model, batch = make()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             accelerator="cpu",
-            max_steps=steps,
+            max_steps=start + 2 * turns * steps,
             max_epochs=-1,
-            callbacks=[clock, *callbacks],
+            callbacks=[*callbacks, clock],
             logger=TensorBoardLogger(folder),
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -143,34 +153,33 @@ def seconds_of(
         )
         module, loader = Plain(model), DataLoader(Same(batch), batch_size=None)
         trainer.fit(module, loader)
-    return clock.seconds
+    return clock.seconds[::2], clock.seconds[1::2]
 
 
 def bench_diagnostics(turns: int, threads: int, quick: bool, json_file: Path | None) -> None:
-    """Measure and print all; ``quick`` is one turn of few steps, to see that everything runs."""
+    """Measure and print all, in so many groups of turns at every 100; ``quick`` is one turn, to see that all runs."""
     torch.set_num_threads(threads)
     results: dict[str, dict[str, list[float]]] = {}
-    table = Table("network", "ms a step", "callbacks", "observed every", "turns", "extra time", "quartiles")
+    table = Table("network", "ms a step", "callbacks", "observed every", "groups", "extra time", "quartiles", "error")
     for make in (deep_mlp, conv_net, transformer):
-        steps, every_nth_turn, ways = PLANS[make.__name__]
-        steps, taken = (20, 1) if quick else (steps, max(1, turns // every_nth_turn))
-        found: dict[tuple[str, int], list[tuple[float, float]]] = {way: [] for way in ways}
-        seconds_of(make, 20, watched("all", 10))  # the first run imports and fills caches
-        for turn in range(taken):
-            for name, cadence in ways:
-                pair = [("none", 0), (name, cadence)]
-                seconds = {way: seconds_of(make, steps, watched(*way)) for way in (pair if turn % 2 else pair[::-1])}
-                found[name, cadence].append((seconds["none", 0], seconds[name, cadence]))
-        plain = statistics.median(p for pairs in found.values() for p, _ in pairs) / max(1, steps - START) * 1e3
-        results[make.__name__] = {"ms": [plain]}
+        size, every_nth, ways = PLANS[make.__name__]
+        results[make.__name__] = {}
+        seconds_of(make, watched("all", 10), 10, 1)  # the first run imports and fills caches
         for name, cadence in ways:
-            extra = [b / a - 1 for a, b in found[name, cadence]]
+            # At shorter cadences more groups, so that each takes as many steps.
+            size, groups = (1, 1) if quick else (size, max(1, turns // every_nth) * max(1, 100 // cadence // every_nth))
+            steps = 10 if quick else cadence
+            sides = [np.array(side) for side in seconds_of(make, watched(name, cadence), steps, size * groups)]
+            with_callbacks, without = (side.reshape(groups, size).sum(axis=1) for side in sides)
+            extra = (with_callbacks / without - 1).tolist()
             results[make.__name__][f"{name} {cadence}"] = extra
-            low, middle, high = statistics.quantiles(extra, n=4) if len(extra) > 1 else extra * 3
-            spread = f"{low:.1%} .. {high:.1%}"
-            table.add_row(make.__name__, f"{plain:.2f}", name, f"{cadence} steps", str(taken), f"{middle:.1%}", spread)
+            low, middle, high = statistics.quantiles(extra, n=4) if groups > 1 else extra * 3
+            error = statistics.stdev(extra) / math.sqrt(groups) if groups > 1 else math.nan
+            plain = float(np.median(without)) / (size * steps) * 1e3
+            row = (f"{plain:.2f}", name, f"{cadence} steps", str(groups), f"{middle:.1%}", f"{low:.1%} .. {high:.1%}")
+            table.add_row(make.__name__, *row, f"{error:.1%}")
         print(f"{make.__name__} done", file=sys.stderr)
-    Console(width=110).print(table)
-    print(f"{threads} thread(s), torch {torch.__version__}")
+    Console(width=120).print(table)
+    print(f"{threads} thread(s), torch {torch.__version__}; error: standard error of the mean over the groups")
     if json_file is not None:
         json_file.write_text(json.dumps({"turns": turns, "threads": threads, "results": results}, indent=2))
