@@ -133,10 +133,13 @@ class Turns(Callback):
 
 
 def seconds_of(
-    make: Callable[[], tuple[nn.Module, tuple[Tensor, Tensor]]], callbacks: list[Callback], steps: int, turns: int
+    make: Callable[[], tuple[nn.Module, tuple[Tensor, Tensor]]],
+    callbacks: list[Callback],
+    start: int,
+    steps: int,
+    turns: int,
 ) -> tuple[list[float], list[float]]:
     """Return the processor seconds of so many turns of so many steps with the callbacks, and of those without."""
-    start = START if turns > 1 else steps
     clock = Turns(callbacks, steps, start)
     torch.manual_seed(0)
     model, batch = make()
@@ -164,12 +167,12 @@ def bench_diagnostics(turns: int, threads: int, quick: bool, json_file: Path | N
     for make in (deep_mlp, conv_net, transformer):
         size, every_nth, ways = PLANS[make.__name__]
         results[make.__name__] = {}
-        seconds_of(make, watched("all", 10), 10, 1)  # the first run imports and fills caches
+        seconds_of(make, watched("all", 10), 10, 10, 1)  # the first run imports and fills caches
         for name, cadence in ways:
             # At shorter cadences more groups, so that each takes as many steps.
             size, groups = (1, 1) if quick else (size, max(1, turns // every_nth) * max(1, 100 // cadence // every_nth))
-            steps = 10 if quick else cadence
-            sides = [np.array(side) for side in seconds_of(make, watched(name, cadence), steps, size * groups)]
+            start, steps = (10, 10) if quick else (START, cadence)
+            sides = [np.array(side) for side in seconds_of(make, watched(name, cadence), start, steps, size * groups)]
             with_callbacks, without = (side.reshape(groups, size).sum(axis=1) for side in sides)
             extra = (with_callbacks / without - 1).tolist()
             results[make.__name__][f"{name} {cadence}"] = extra

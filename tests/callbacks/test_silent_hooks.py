@@ -193,7 +193,7 @@ class Twice(torch.optim.SGD):
     """An optimizer whose step is one of its parent's with the same closure, so that hooks hear of both."""
 
     def step(self, closure: Any = None) -> Any:
-        return super().step(closure)
+        return super().step(closure=closure)
 
 
 class StepInStep(Small):
@@ -247,7 +247,10 @@ def test_the_optimizer_may_be_replaced_between_epochs(tmp_path: Path) -> None:
     doctor = Doctor(every_n_steps=10, table=False)
     loss = Loss(doctor)
     loader = DataLoader(TensorDataset(torch.randn(60, 4)), batch_size=4)  # 15 batches an epoch
-    trainer_of([doctor, AnotherOptimizer(), loss], tmp_path, max_steps=35).fit(Small(), loader)
+    calls = Calls()
+    trainer_of([doctor, AnotherOptimizer(), loss], tmp_path, max_steps=35, profiler=calls).fit(Small(), loader)
+    # Of the steps 0, 9, 10; of 15 to 20, until the new one is listened to; and of 29 and 30.
+    assert of_batches(calls)["Doctor.on_train_batch_end"] == 11
     assert doctor._history is not None
     assert list(doctor._history.losses) == loss.losses
     assert [o.step for o in doctor._history.recent] == [0, 10, 20, 30]

@@ -1,11 +1,10 @@
-"""Hears of the optimizer steps between two observed ones, at a fifth of what a hook of a callback costs."""
+"""Hears of the optimizer steps between two observed ones, which costs less than a hook of a callback."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -13,20 +12,19 @@ from torch.optim import Optimizer
 class PassingSteps:
     """Listens to an optimizer, which Lightning gives a closure that has the batch's loss once it was called.
 
-    Lightning surrounds each hook of a callback with its profiler, which on a step of a millisecond is half a percent of
-    it. What the closure holds is private to Lightning: it is to be believed only where it is what the end of an earlier
-    batch has brought.
+    Lightning surrounds each hook of a callback with its profiler, which takes longer than to keep a loss. What the
+    closure holds is private to Lightning: it is to be believed only where it is what the end of an earlier batch has
+    brought.
 
     Attributes:
         loss: Of the optimizer's last step, `()`; None until one was found.
         left: Steps to be passed over still.
     """
 
-    def __init__(self, optimizer: Optimizer, pl_module: LightningModule) -> None:
+    def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self.loss: Tensor | None = None
         self.left = 0
-        self._pl_module = pl_module
         self._keep: Callable[[Tensor], None] | None = None
         self._last: Callable[[], None] | None = None
         self._handle = optimizer.register_step_post_hook(self._after_step)
@@ -47,11 +45,10 @@ class PassingSteps:
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         try:
-            bound = kwargs["closure"].args
-            loss = bound[-1]._result.loss
-        except (KeyError, IndexError, AttributeError):  # somebody else's step, or another Lightning
+            loss = kwargs["closure"].args[-1]._result.loss
+        except (KeyError, IndexError, AttributeError, TypeError):  # somebody else's step, or another Lightning
             return
-        if bound[0] is not self._pl_module or (loss is self.loss and loss is not None):  # a step within a step
+        if loss is self.loss and loss is not None:  # a step within a step
             return
         self.loss = loss
         if self.left > 1:

@@ -180,7 +180,7 @@ class SharedObservation:
             self._passing = None
         one_each = pl_module.automatic_optimization and not is_overridden("optimizer_step", pl_module)
         if self._passing is None and optimizer is not None and one_each:
-            self._passing = PassingSteps(optimizer, pl_module)
+            self._passing = PassingSteps(optimizer)
 
     def before_zero_grad(self, monitor: Monitor) -> None:
         """The forward of automatic optimization is over."""
@@ -226,7 +226,8 @@ class SharedObservation:
     def _pass_over(self, batches: int, trainer: Trainer) -> None:
         """Hear of so many batches from the optimizer, save the last, of whose end the leader hears as ever."""
         leader, passing = self._leader, self._passing
-        if leader is None or passing is None or leader not in trainer.callbacks:  # type: ignore[attr-defined]
+        assert leader is not None
+        if passing is None or leader not in trainer.callbacks:  # type: ignore[attr-defined]
             return
         keep = leader.in_passing(passing.loss)
         if keep is not None and trainer.accumulate_grad_batches == 1:
