@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from bnlm.callbacks import ActivationMonitor, Doctor, GradientMonitor, UpdateMonitor
 from bnlm.callbacks.monitor import Monitor
-from bnlm.callbacks.shared_observation import LONGEST_WAIT, PROMPT, TOGETHER
+from bnlm.callbacks.unread_steps import LONGEST_WAIT, PROMPT, TOGETHER
 from bnlm.probe.moment_table import MAX_HELD
 
 MakeTrainer = Callable[..., Trainer]
@@ -147,14 +147,14 @@ def test_a_large_network_is_read_at_once(make_trainer: MakeTrainer) -> None:
 def test_nothing_waits_for_long(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Observed steps that take 0.3 of the longest wait are read three at a time: four would wait longer."""
     seconds = itertools.count(0, 0.3 * LONGEST_WAIT)
-    monkeypatch.setattr("bnlm.callbacks.shared_observation.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("bnlm.callbacks.unread_steps.monotonic", lambda: next(seconds))
     behind = steps_behind(partial(make_trainer, max_steps=PROMPT + 8), Network())
     assert behind[PROMPT:] == [1, 2, 3, 0, 1, 2, 3, 0]
 
 
 def test_slow_steps_do_not_wait(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count(0, LONGEST_WAIT)
-    monkeypatch.setattr("bnlm.callbacks.shared_observation.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("bnlm.callbacks.unread_steps.monotonic", lambda: next(seconds))
     assert not any(steps_behind(partial(make_trainer, max_steps=PROMPT + 3), Network()))
 
 

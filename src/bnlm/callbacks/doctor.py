@@ -20,8 +20,8 @@ from bnlm.callbacks.dead_units import DeadUnits
 from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
 from bnlm.callbacks.running_statistics_watch import RunningStatisticsWatch
-from bnlm.callbacks.shared_observation import Asked
 from bnlm.callbacks.step_losses import StepLosses
+from bnlm.callbacks.unread_steps import Asked
 from bnlm.doctor import (
     Diagnosis,
     Finding,

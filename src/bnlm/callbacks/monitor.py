@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
-from bnlm.callbacks.shared_observation import BATCH_HOOKS, WHEN_DUE, Asked, SharedObservation
+from bnlm.callbacks.shared_observation import BATCH_HOOKS, WHEN_DUE, SharedObservation
 from bnlm.callbacks.tensorboard import has_tensorboard
+from bnlm.callbacks.unread_steps import Asked
 from bnlm.probe import StepRecord, Wanted
 
 log = logging.getLogger("bnlm")

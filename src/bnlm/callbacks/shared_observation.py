@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
-from math import inf
-from time import monotonic
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
-from weakref import WeakKeyDictionary, ref
+from typing import TYPE_CHECKING, ClassVar
+from weakref import WeakKeyDictionary
 
-import numpy as np
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from bnlm.callbacks.observed_step import ObservedStep, observed_steps
 from bnlm.callbacks.passing_steps import PassingSteps
-from bnlm.callbacks.rank_pool import pool_over_ranks
-from bnlm.callbacks.tensorboard import write_layout, write_step
-from bnlm.probe import ActivationModules, Names, StepProbe, Wanted, records_of
+from bnlm.callbacks.unread_steps import Asked, UnreadSteps
+from bnlm.probe import ActivationModules, Names, StepProbe, Wanted
 
 if TYPE_CHECKING:
     from bnlm.callbacks.monitor import Monitor
@@ -38,45 +30,15 @@ BATCH_HOOKS = (
 WHEN_DUE = ("on_train_batch_start", "on_before_zero_grad", "on_after_backward")
 
 
-#: Small steps that were observed wait for each other to be read: code that runs again at once takes half the time.
-TOGETHER = 10
-#: Seconds that what was seen waits at most.
-LONGEST_WAIT = 2.0
-#: The observed steps at the start that do not wait.
-PROMPT = 21
-
-
-class Asked(NamedTuple):
-    """What a monitor wants of a step."""
-
-    wanted: Wanted
-    histograms: bool
-    figures: bool
-
-
-@dataclass
-class _Unread:
-    """A step that was observed, and what was seen of it once that is reduced."""
-
-    step: int
-    asked: dict[Monitor, Asked]
-    probe: StepProbe
-    since: float
-    seen: ObservedStep | None = None
-
-
 class SharedObservation:
     """The monitors of one trainer and the probe they share while a step is observed.
 
-    What was seen of a step is copied at once, and read (reduced, written, judged) soon after: several small steps
-    together, large ones and the first ones by themselves; in any case before a validation, a checkpoint, the end, and
-    whenever somebody asks for findings.
+    What was seen of a step is copied at once, and read (reduced, written, judged) soon after, see `UnreadSteps`.
     """
 
     _of_trainer: ClassVar[WeakKeyDictionary[Trainer, SharedObservation]] = WeakKeyDictionary()
 
     def __init__(self, trainer: Trainer) -> None:
-        self._trainer = ref(trainer)  # it is the key under which this is kept
         self.members: list[Monitor] = []
         self._leader: Monitor | None = None
         self._listens_when_due: list[str] = []  # hooks of the leader
@@ -89,11 +51,7 @@ class SharedObservation:
         self._names: Names | None = None
         self._modules: ActivationModules | None = None
         self._steps_before = 0
-        self._layout_written = False
-        self._unread: deque[_Unread] = deque()
-        self._may_wait = False
-        self._observed = 0
-        self._observed_at = -inf
+        self._unread = UnreadSteps(trainer, self.members)
 
     @classmethod
     def join(cls, trainer: Trainer, monitor: Monitor) -> SharedObservation:
@@ -132,10 +90,7 @@ class SharedObservation:
                 vars(member)[hook] = None
         self._listen(True)  # the members ask when the first batch begins; what was due in an earlier fit is of others
         self._due = self._batches_left = 0
-        # Processes have to pool what they saw at the same time, and loggers other than TensorBoard want it in order.
-        in_order = all(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
-        self._may_wait = trainer.world_size == 1 and in_order and not any(m.is_urgent for m in self.members)
-        self._observed = 0
+        self._unread.begin(trainer)
 
     def _listen(self, listens: bool) -> None:
         """Have the leader hear of the next batch's parts, or not."""
@@ -209,10 +164,7 @@ class SharedObservation:
         if not self._probe.done and trainer.global_step == self._steps_before:
             return
         self._probe.end()
-        now = monotonic()
-        since_last, self._observed_at = now - self._observed_at, now
-        self._unread.append(_Unread(self._step, self._asked, self._probe, now))
-        self._observed += 1
+        self._unread.add(self._step, self._asked, self._probe)
         self._probe, self._asked = None, {}
         left = self._due - trainer.global_step
         self._listen(left <= 0)
@@ -220,7 +172,7 @@ class SharedObservation:
         self._batches_left = left if trainer.lightning_module.automatic_optimization else 0
         if self._batches_left > 1:
             self._pass_over(self._batches_left, trainer)
-        if not self._can_wait(now + since_last):
+        if not self._unread.can_wait():
             self.read()
 
     def _pass_over(self, batches: int, trainer: Trainer) -> None:
@@ -245,59 +197,9 @@ class SharedObservation:
         if monitor is self._leader and self._passing is not None and self._passing.left:
             self._pass_no_longer()
 
-    def _can_wait(self, until: float) -> bool:
-        """Return whether what was seen may wait until the next observed step is over."""
-        last = self._unread[-1]
-        return (
-            self._may_wait
-            and self._observed > PROMPT
-            and len(self._unread) < TOGETHER
-            and until - self._unread[0].since < LONGEST_WAIT
-            and last.probe.is_small
-            and not any(asked.histograms or asked.figures for asked in last.asked.values())
-        )
-
     def read(self) -> None:
         """Publish what was seen and waits, and have it judged."""
-        if not self._unread:  # as when the trainer is gone
-            return
-        trainer = self._trainer()
-        assert trainer is not None
-        concerned: dict[Monitor, None] = {}
-        self._see(trainer, [each for each in self._unread if each.seen is None])
-        while self._unread:
-            unread = self._unread.popleft()  # should publishing it fail, the others are still there
-            if trainer.is_global_zero:
-                self._publish(trainer, unread)
-                concerned |= dict.fromkeys(unread.asked)
-        for member in concerned:
-            member.conclude(trainer)
-
-    def _see(self, trainer: Trainer, unread: list[_Unread]) -> None:
-        """Reduce what was seen: all steps before the first is published, since code that runs again is faster."""
-        records = records_of([each.probe for each in unread])
-        for each, record in zip(unread, records, strict=True):
-            if trainer.world_size > 1:
-                pool_over_ranks(record, trainer.world_size)
-            for member, asked in each.asked.items():
-                member.check_patterns(record, asked.wanted)
-        if trainer.is_global_zero:
-            for each, seen in zip(unread, observed_steps(records, [each.step for each in unread]), strict=True):
-                each.seen = seen
-
-    def _publish(self, trainer: Trainer, unread: _Unread) -> None:
-        seen = unread.seen
-        assert seen is not None
-        if not self._layout_written:
-            self._layout_written = True
-            write_layout(trainer.loggers, {title: tags for m in self.members for title, tags in m.charts.items()})
-        scalars: dict[str, float] = {}
-        histograms: dict[str, np.ndarray] = {}
-        for member, asked in unread.asked.items():
-            more_scalars, more_histograms = member.publish(trainer, seen, asked)
-            scalars |= more_scalars
-            histograms |= more_histograms
-        write_step(trainer.loggers, unread.step, scalars, histograms)
+        self._unread.read()
 
     def release(self) -> None:
         """Take the probe off and forget it and the members: training ended, or failed in the middle of a step."""
