@@ -1,4 +1,4 @@
-"""The loss of each optimizer step of anybody's LightningModule, without a transfer to the host."""
+"""The loss of each optimizer step of anybody's LightningModule, without a wait for the device it is on."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-#: Losses that wait for somebody to take them, as tensors.
+#: Losses that wait for somebody to take them.
 MAX_WAITING = 5000
 
 
@@ -19,7 +19,9 @@ class StepLosses:
     """
 
     def __init__(self) -> None:
-        self._waiting: list[Tensor] = []
+        self._read: list[float] = []
+        self._waiting: list[Tensor] = []  # those after them that are not read yet
+        self._last: Tensor | None = None  # what the last batch's end brought
         self._backward: list[Tensor] = []  # of this batch, should it return none
         self._micro: list[Tensor] = []  # of micro-batches whose step is still to come
         self._step_of_micro = 0
@@ -27,8 +29,9 @@ class StepLosses:
 
     def start(self, trainer: Trainer) -> None:
         """Forget what waited: training starts. Only the first process collects."""
-        for waiting in (self._waiting, self._backward, self._micro):
+        for waiting in (self._read, self._waiting, self._backward, self._micro):
             waiting.clear()
+        self._last = None
         self._step_of_micro = trainer.global_step
         self._collects = len(trainer.optimizers) == 1 and trainer.is_global_zero
 
@@ -45,33 +48,40 @@ class StepLosses:
             if not isinstance(loss, Tensor):
                 loss = torch.stack(self._backward).mean()
             self._backward.clear()
-        if not self._collects or not isinstance(loss, Tensor) or len(self._waiting) >= MAX_WAITING:
+        self._last = None
+        if not self._collects or not isinstance(loss, Tensor):
             return
         if loss.requires_grad:
             loss = loss.detach()
         if trainer.accumulate_grad_batches == 1 or not pl_module.automatic_optimization:
-            self._waiting.append(loss)
+            self._keep(loss)
+            self._last = loss
         else:
             self._add_micro(trainer, loss)
 
     def in_passing(self, loss: Tensor | None) -> Callable[[Tensor], None] | None:
         """Return what keeps the loss of each batch without its end, if `loss` is what the end of this one brought."""
-        if loss is None or (self._collects and not (self._waiting and self._waiting[-1] is loss)):
+        if loss is None or (self._collects and self._last is not loss):
             return None
         return self._keep
 
     def _keep(self, loss: Tensor) -> None:
-        if self._collects and len(self._waiting) < MAX_WAITING:
+        if not self._collects or len(self._read) + len(self._waiting) >= MAX_WAITING:
+            return
+        # On the CPU there is nobody to wait for, and a tensor costs more to keep than to read.
+        if loss.is_cpu and loss.ndim == 0 and not self._waiting:
+            self._read.append(loss.item())
+        else:
             self._waiting.append(loss)
 
     def take(self) -> list[float]:
         """Return what waited, and forget it."""
-        waiting, self._waiting = self._waiting, []
+        read, waiting, self._read, self._waiting = self._read, self._waiting, [], []
         if not waiting:
-            return []
+            return read
         scalars = all(loss.ndim == 0 for loss in waiting)
         joined = torch.stack(waiting) if scalars else torch.cat([loss.reshape(-1) for loss in waiting])
-        return joined.float().tolist()
+        return read + joined.float().tolist()
 
     def _add_micro(self, trainer: Trainer, loss: Tensor) -> None:
         """Take in the loss of a micro-batch, which may complete an optimizer step."""
@@ -79,6 +89,6 @@ class StepLosses:
             self._step_of_micro = trainer.global_step
         self._micro.append(loss * trainer.accumulate_grad_batches)  # of which Lightning has taken the mean already
         if trainer.global_step != self._step_of_micro:
-            self._waiting.append(torch.stack(self._micro).mean())
+            self._keep(torch.stack(self._micro).mean())
             self._step_of_micro = trainer.global_step
             self._micro.clear()

@@ -7,7 +7,6 @@ CPU plain squares are taken first, which is faster, and deviations where those w
 """
 
 import threading
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -17,6 +16,8 @@ from torch import Tensor
 
 #: Elements that are reduced at a time on the CPU: in float64 they stay in its caches.
 BLOCK = 1 << 18
+#: Elements whose squares are summed in one call.
+PIECE = 10_000
 #: Share of the squares that has to be left about the mean: below it, more than four of 16 digits are lost.
 CANCELLED = 1e-4
 
@@ -133,44 +134,25 @@ def _reduced_in_blocks(flat: Sequence[Tensor], counts: Sequence[int], minus: Seq
 @np.errstate(all="ignore")  # nan and inf are what is to be reported
 def _reduced(flat: Sequence[Tensor], counts: Sequence[int], minus: Sequence[Tensor] | None) -> np.ndarray:
     """Return `(len(counts), 3)`: the moment sums of parts of flat tensors, none empty, that fill a block at most."""
-    starts = list(accumulate(counts, initial=0))[:-1]
-    pieces = [_array(piece) for piece in flat]
-    others = None if minus is None else [_array(piece) for piece in minus]
-    x = _room.filled(pieces, others)
-    edges = np.array(starts)
+    x = _room.filled([_array(piece) for piece in flat], None if minus is None else [_array(piece) for piece in minus])
+    ends = list(accumulate(counts))
+    starts = [0, *ends[:-1]]
+    parts = [x[start:end] for start, end in zip(starts, ends, strict=True)]
     sums = np.empty((len(counts), 3))
     sums[:, 0] = counts
-    totals = np.add.reduceat(x, edges)
+    sums[:, 1] = totals = np.add.reduceat(x, starts)
+    squares = np.array([_square_sum(part) for part in parts])
     means = totals / sums[:, 0]
-    np.multiply(x, x, out=x)
-    squares = np.add.reduceat(x, edges)
-    sums[:, 1] = totals
-    sums[:, 2] = squares - totals * means
-    cancelled = ~(sums[:, 2] > CANCELLED * squares) & (squares != 0)  # all but constant, or nan
-    if cancelled.any():
-        which = np.flatnonzero(cancelled).tolist()
-        about = np.concatenate(_parts(pieces, others, [(starts[i], starts[i] + counts[i]) for i in which]))
-        sizes = [counts[i] for i in which]
-        about -= np.repeat(means[which], sizes)
-        about *= about
-        sums[which, 2] = np.add.reduceat(about, list(accumulate(sizes, initial=0))[:-1])
+    sums[:, 2] = about_mean = squares - totals * means
+    cancelled = ~(about_mean > CANCELLED * squares) & (squares != 0)  # all but constant, or nan
+    for index in np.flatnonzero(cancelled).tolist():
+        sums[index, 2] = _square_sum(parts[index] - means[index])
     return sums
 
 
-def _parts(
-    pieces: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None, spans: Sequence[tuple[int, int]]
-) -> list[np.ndarray]:
-    """Return what lies between each `(start, end)` of the pieces, one after the other, less `minus`, in float64."""
-    first = list(accumulate((len(piece) for piece in pieces), initial=0))
-    found = []
-    for start, end in spans:
-        piece = bisect_right(first, start) - 1
-        span = slice(start - first[piece], end - first[piece])
-        part = pieces[piece][span].astype(np.float64)
-        if minus is not None:
-            part -= minus[piece][span]
-        found.append(part)
-    return found
+def _square_sum(x: np.ndarray) -> float:
+    # In pieces that no BLAS deals out to threads of its own.
+    return np.dot(x, x) if len(x) <= PIECE else sum(_square_sum(x[i : i + PIECE]) for i in range(0, len(x), PIECE))
 
 
 def _reduced_one_by_one(tensors: Sequence[Tensor], minus: Sequence[Tensor] | None) -> Tensor:
