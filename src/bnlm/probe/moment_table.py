@@ -88,18 +88,28 @@ class MomentTable:
 
     def reduce(self) -> None:
         """Reduce what waits."""
+        reduce_together([self])
+
+    def unreduced(self) -> list[tuple[str, list[str], list[Flat]]]:
+        """Hand over what waits: groups, names, and their copies."""
         waiting, self._waiting, self.waiting = self._waiting, {}, 0
-        copies = [copy for _, of_group in waiting.values() for copy in of_group]
-        if copies:
-            rows = moment_sums_of_flat([copy.values for copy in copies], [copy.counts for copy in copies])
-            parts = rows.split_with_sizes([len(names) for names, _ in waiting.values()])
-            for (group, (names, _)), sums in zip(waiting.items(), parts, strict=True):
-                self.add_sums(group, Sums(names, sums))
+        return [(group, names, copies) for group, (names, copies) in waiting.items()]
 
     def sums(self) -> dict[str, Sums]:
         """Reduce what waits; return all sums by group, each name once."""
         self.reduce()
         return {group: _joined(parts) for group, parts in self._reduced.items()}
+
+
+def reduce_together(tables: Iterable[MomentTable]) -> None:
+    """Reduce what waits in several tables."""
+    waiting = [(table, *of_group) for table in tables for of_group in table.unreduced()]
+    copies = [copy for _, _, _, of_group in waiting for copy in of_group]
+    if copies:
+        rows = moment_sums_of_flat([copy.values for copy in copies], [copy.counts for copy in copies])
+        parts = rows.split_with_sizes([len(names) for _, _, names, _ in waiting])
+        for (table, group, names, _), sums in zip(waiting, parts, strict=True):
+            table.add_sums(group, Sums(names, sums))
 
 
 def in_order(sums: Sums, names: Iterable[str]) -> Sums:

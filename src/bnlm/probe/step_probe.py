@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bnlm.probe.activation_modules import ActivationModules
 from bnlm.probe.activation_tap import ActivationTap, unseen
-from bnlm.probe.moment_table import MAX_HELD, MomentTable
+from bnlm.probe.moment_table import MAX_HELD, MomentTable, reduce_together
 from bnlm.probe.names import Names
 from bnlm.probe.parameter_tap import ParameterTap
 from bnlm.probe.records import StepRecord
@@ -54,6 +54,9 @@ class StepProbe:
         wanted: What to look at.
         names: Of the root, if they are known already.
         modules: What earlier probes have learnt of the root's activations; None to hear all calls.
+
+    Attributes:
+        table: What was seen of tensors.
     """
 
     def __init__(
@@ -72,8 +75,8 @@ class StepProbe:
             if wanted.activations or wanted.losses
             else None
         )
-        self._table = MomentTable() if self._tap is None else self._tap.table
-        self._parameters = ParameterTap(self._names, self._table, wanted.histograms and wanted.gradients)
+        self.table = MomentTable() if self._tap is None else self._tap.table
+        self._parameters = ParameterTap(self._names, self.table, wanted.histograms and wanted.gradients)
         self._waiting = list(optimizers)
         self._handles: list[RemovableHandle] = []
         self._stance: AbstractContextManager[None] | None = None
@@ -162,7 +165,7 @@ class StepProbe:
     @property
     def is_small(self) -> bool:
         """Whether what was seen, and is not yet reduced, may be kept for a while."""
-        return self._table.waiting + (0 if self._tap is None else self._tap.waiting) <= MAX_HELD
+        return self.table.waiting + (0 if self._tap is None else self._tap.waiting) <= MAX_HELD
 
     def detach(self) -> None:
         """Take everything off, whatever state it is in. May be called twice."""
@@ -187,7 +190,7 @@ class StepProbe:
     def record(self) -> StepRecord:
         """Reduce what was seen, and return it; to be called after `end`."""
         if self._record is None:
-            record = StepRecord(sums=self._table.sums()) if self._tap is None else self._tap.record()
+            record = StepRecord(sums=self.table.sums()) if self._tap is None else self._tap.record()
             record.shapes = self._parameters.shapes
             if self._parameters.histograms:
                 record.histograms["gradients"] = self._parameters.histograms
@@ -218,9 +221,7 @@ def _scaled(sums: Tensor, factor: Tensor) -> Tensor:
 
 
 def records_of(probes: Sequence[StepProbe]) -> list[StepRecord]:
-    """Return the `record` of each of several probes: reduced one after the other, so that no other code comes between.
-
-    What they have in common is counted in the same calls.
-    """
+    """Return the `record` of each of several probes, counted and reduced in the same calls."""
     count([seen for probe in probes for seen in probe.uncounted()])
+    reduce_together([probe.table for probe in probes])
     return [probe.record() for probe in probes]

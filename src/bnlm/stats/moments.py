@@ -8,13 +8,13 @@ CPU plain squares are taken first, which is faster, and deviations where those w
 
 import threading
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-#: Elements that are reduced at a time on the CPU: in float64 they stay in its caches.
+#: Elements that are reduced at a time on the CPU; in float64 those of small networks stay in its caches.
 BLOCK = 1 << 18
 #: Elements whose squares are summed in one call.
 PIECE = 10_000
@@ -47,9 +47,7 @@ def moment_sums_of(tensors: Sequence[Tensor], minus: Sequence[Tensor] | None = N
         rows = [moment_sums_of([t], None if minus is None else [minus[i]])[0] for i, t in enumerate(tensors)]
         return torch.stack([row.to(first) for row in rows])
     if first.type == "cpu":
-        flat = [t.reshape(-1) for t in tensors]
-        flat_minus = None if minus is None else [t.reshape(-1) for t in minus]
-        return torch.from_numpy(_reduced_in_blocks(flat, [t.numel() for t in flat], flat_minus))
+        return torch.from_numpy(_reduced(tensors, [[t.numel()] for t in tensors], minus))
     return _reduced_one_by_one(tensors, minus)
 
 
@@ -61,16 +59,10 @@ def moment_sums_of_flat(blocks: Sequence[Tensor], counts: Sequence[Sequence[int]
         blocks: Of any shape, each contiguous.
         counts: For each block, the elements of the tensors in it.
     """
-    sizes = [count for of_block in counts for count in of_block]
-    fits = sum(sizes) <= BLOCK
-    if fits and all(sizes) and all(block.is_cpu for block in blocks):  # as almost always
-        return torch.from_numpy(_reduced(blocks, sizes, None))
-    if fits or len(blocks) == 1:
-        flat = [block.reshape(-1).split(list(each)) for block, each in zip(blocks, counts, strict=True)]
-        return moment_sums_of([t for of_block in flat for t in of_block])
-    half = len(blocks) // 2
-    parts = [moment_sums_of_flat(blocks[:half], counts[:half]), moment_sums_of_flat(blocks[half:], counts[half:])]
-    return torch.cat([part.to(parts[0].device) for part in parts])
+    if all(block.is_cpu for block in blocks):
+        return torch.from_numpy(_reduced(blocks, counts, None))
+    flat = [block.reshape(-1).split(list(each)) for block, each in zip(blocks, counts, strict=True)]
+    return moment_sums_of([t for of_block in flat for t in of_block])
 
 
 class _Room(threading.local):
@@ -79,17 +71,21 @@ class _Room(threading.local):
     def __init__(self) -> None:
         self._block = np.empty(0)
 
-    def filled(self, pieces: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None) -> np.ndarray:
-        """Return the pieces, one after the other, less those of `minus`, in float64; to be overwritten at will."""
+    def filled(self, values: np.ndarray, minus: np.ndarray | None) -> np.ndarray:
+        """Return the values, less those of `minus`, in float64; to be overwritten at will."""
         if not len(self._block):
             self._block = np.empty(BLOCK)
-        end = 0
-        for index, piece in enumerate(pieces):
-            start, end = end, end + len(piece)
-            self._block[start:end] = piece
-            if minus is not None:
-                self._block[start:end] -= minus[index]
-        return self._block[:end]
+        x = self._block[: len(values)]
+        x[:] = values
+        if minus is not None:
+            x -= minus
+        return x
+
+    def pieces(self, values: np.ndarray, minus: np.ndarray | None, start: int, end: int) -> Iterator[np.ndarray]:
+        """Yield the same of the values from `start` to `end`, as much as fits at a time."""
+        for low in range(start, end, BLOCK):
+            piece = slice(low, min(low + BLOCK, end))
+            yield self.filled(values[piece], None if minus is None else minus[piece])
 
 
 _room = _Room()
@@ -100,53 +96,39 @@ def _array(x: Tensor) -> np.ndarray:
     return (x if dtype is torch.float32 or dtype is torch.float64 else x.double()).numpy().reshape(-1)
 
 
-def _blocks(counted: Sequence[int]) -> Iterator[list[tuple[int, int, int]]]:
-    """Yield what fits into a block: parts `(index of a tensor, start, end)`, none of them empty."""
-    block: list[tuple[int, int, int]] = []
-    held = 0
-    for index, size in enumerate(counted):
-        start = 0
-        while start < size:
-            end = min(size, start + BLOCK - held)
-            block.append((index, start, end))
-            held += end - start
-            start = end
-            if held == BLOCK:
-                yield block
-                block, held = [], 0
-    if block:
-        yield block
-
-
-def _reduced_in_blocks(flat: Sequence[Tensor], counts: Sequence[int], minus: Sequence[Tensor] | None) -> np.ndarray:
-    if sum(counts) <= BLOCK and all(counts):
-        return _reduced(flat, counts, minus)
-    parts = [np.empty((0, 3))]
-    owners: list[int] = []  # of each part, which tensor it is of
-    for block in _blocks(counts):
-        pieces = [flat[index][start:end] for index, start, end in block]
-        others = None if minus is None else [minus[index][start:end] for index, start, end in block]
-        parts.append(_reduced(pieces, [end - start for _, start, end in block], others))
-        owners += [index for index, _, _ in block]
-    return pooled_by_owner(torch.from_numpy(np.concatenate(parts)), owners, len(flat)).numpy()
-
-
 @np.errstate(all="ignore")  # nan and inf are what is to be reported
-def _reduced(flat: Sequence[Tensor], counts: Sequence[int], minus: Sequence[Tensor] | None) -> np.ndarray:
-    """Return `(len(counts), 3)`: the moment sums of parts of flat tensors, none empty, that fill a block at most."""
-    x = _room.filled([_array(piece) for piece in flat], None if minus is None else [_array(piece) for piece in minus])
-    ends = list(accumulate(counts))
-    starts = [0, *ends[:-1]]
-    parts = [x[start:end] for start, end in zip(starts, ends, strict=True)]
-    sums = np.empty((len(counts), 3))
-    sums[:, 0] = counts
-    sums[:, 1] = totals = np.add.reduceat(x, starts)
-    squares = np.array([_square_sum(part) for part in parts])
-    means = totals / sums[:, 0]
-    sums[:, 2] = about_mean = squares - totals * means
-    cancelled = ~(about_mean > CANCELLED * squares) & (squares != 0)  # all but constant, or nan
-    for index in np.flatnonzero(cancelled).tolist():
-        sums[index, 2] = _square_sum(parts[index] - means[index])
+def _reduced(blocks: Sequence[Tensor], counts: Sequence[Sequence[int]], minus: Sequence[Tensor] | None) -> np.ndarray:
+    """Return `(n, 3)`: the moment sums of tensors that lie one after the other in blocks, less those of `minus`."""
+    arrays = [_array(block) for block in blocks]
+    others = [None] * len(arrays) if minus is None else [_array(block) for block in minus]
+    totals: list[float] = []
+    squares: list[float] = []
+    for array, other, of_block in zip(arrays, others, counts, strict=True):
+        if 0 < len(array) <= BLOCK and all(of_block):  # as almost always
+            x = _room.filled(array, other)
+            if len(of_block) == 1:
+                totals.append(np.add.reduce(x))
+                squares.append(_square_sum(x))
+            else:
+                bounds = list(accumulate(of_block, initial=0))
+                totals += np.add.reduceat(x, bounds[:-1]).tolist()
+                squares += [_square_sum(x[start:end]) for start, end in pairwise(bounds)]
+        else:
+            for start, end in pairwise(accumulate(of_block, initial=0)):
+                of_pieces = [(np.add.reduce(x), _square_sum(x)) for x in _room.pieces(array, other, start, end)]
+                totals.append(sum(total for total, _ in of_pieces))
+                squares.append(sum(square for _, square in of_pieces))
+    sums = np.array([[size for of_block in counts for size in of_block], totals, squares]).T
+    means = sums[:, 1] / np.maximum(sums[:, 0], 1)
+    about_mean = sums[:, 2] - sums[:, 1] * means
+    cancelled = ~(about_mean > CANCELLED * sums[:, 2]) & (sums[:, 2] != 0)  # all but constant, or nan
+    if cancelled.any():
+        places = [(i, *place) for i, of in enumerate(counts) for place in pairwise(accumulate(of, initial=0))]
+        for row in np.flatnonzero(cancelled).tolist():
+            block, start, end = places[row]
+            pieces = _room.pieces(arrays[block], others[block], start, end)
+            about_mean[row] = sum(_square_sum(np.subtract(x, means[row], out=x)) for x in pieces)
+    sums[:, 2] = about_mean
     return sums
 
 
