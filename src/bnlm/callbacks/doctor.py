@@ -144,8 +144,9 @@ class Doctor(Monitor):
             idle.append("on_before_backward")  # each batch returns its loss
         return idle
 
-    def in_passing(self, loss: Tensor | None) -> Callable[[Tensor], None] | None:
-        return self._losses.in_passing(loss) if type(self).on_train_batch_end is Doctor.on_train_batch_end else None
+    def in_passing(self, loss: Tensor | None, steps: int) -> Callable[[Tensor], None] | None:
+        overridden = type(self).on_train_batch_end is not Doctor.on_train_batch_end
+        return None if overridden else self._losses.in_passing(loss, steps)
 
     def step_begins(self, trainer: Trainer, step: int) -> None:
         super().step_begins(trainer, step)

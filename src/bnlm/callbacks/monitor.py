@@ -169,11 +169,12 @@ class Monitor(Callback, ABC):
             if (mine := getattr(type(self), hook)) in unused or mine is getattr(Callback, hook)
         ]
 
-    def in_passing(self, loss: Tensor | None) -> Callable[[Tensor], None] | None:
+    def in_passing(self, loss: Tensor | None, steps: int) -> Callable[[Tensor], None] | None:
         """Return what to call with the loss of each step that is not observed; None where the whole hook has to be.
 
         Args:
             loss: What such a call would have brought of the batch that ends now; None if there would have been none.
+            steps: How many calls there will be at most.
         """
         return _nothing if loss is not None and type(self).on_train_batch_end is Monitor.on_train_batch_end else None
 

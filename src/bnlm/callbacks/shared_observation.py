@@ -181,7 +181,7 @@ class SharedObservation:
         assert leader is not None
         if passing is None or leader not in trainer.callbacks:  # type: ignore[attr-defined]
             return
-        keep = leader.in_passing(passing.loss)
+        keep = leader.in_passing(passing.loss, batches)
         if keep is not None and trainer.accumulate_grad_batches == 1:
             vars(leader)["on_train_batch_end"] = None
             passing.start(batches, keep, self._pass_no_longer)

@@ -19,8 +19,7 @@ class StepLosses:
     """
 
     def __init__(self) -> None:
-        self._read: list[float] = []
-        self._waiting: list[Tensor] = []  # those after them that are not read yet
+        self._waiting: list[Tensor] = []  # not read, which would take as long as ten other things here
         self._last: Tensor | None = None  # what the last batch's end brought
         self._backward: list[Tensor] = []  # of this batch, should it return none
         self._micro: list[Tensor] = []  # of micro-batches whose step is still to come
@@ -29,7 +28,7 @@ class StepLosses:
 
     def start(self, trainer: Trainer) -> None:
         """Forget what waited: training starts. Only the first process collects."""
-        for waiting in (self._read, self._waiting, self._backward, self._micro):
+        for waiting in (self._waiting, self._backward, self._micro):
             waiting.clear()
         self._last = None
         self._step_of_micro = trainer.global_step
@@ -59,29 +58,25 @@ class StepLosses:
         else:
             self._add_micro(trainer, loss)
 
-    def in_passing(self, loss: Tensor | None) -> Callable[[Tensor], None] | None:
-        """Return what keeps the loss of each batch without its end, if `loss` is what the end of this one brought."""
+    def in_passing(self, loss: Tensor | None, steps: int) -> Callable[[Tensor], None] | None:
+        """Return what keeps the losses of so many batches without their ends, if this one's brought `loss`."""
         if loss is None or (self._collects and self._last is not loss):
             return None
-        return self._keep
+        has_room = self._collects and len(self._waiting) + steps <= MAX_WAITING
+        return self._waiting.append if has_room else self._keep
 
     def _keep(self, loss: Tensor) -> None:
-        if not self._collects or len(self._read) + len(self._waiting) >= MAX_WAITING:
-            return
-        # On the CPU there is nobody to wait for, and a tensor costs more to keep than to read.
-        if loss.is_cpu and loss.ndim == 0 and not self._waiting:
-            self._read.append(loss.item())
-        else:
+        if self._collects and len(self._waiting) < MAX_WAITING:
             self._waiting.append(loss)
 
     def take(self) -> list[float]:
         """Return what waited, and forget it."""
-        read, waiting, self._read, self._waiting = self._read, self._waiting, [], []
-        if not waiting:
-            return read
-        scalars = all(loss.ndim == 0 for loss in waiting)
-        joined = torch.stack(waiting) if scalars else torch.cat([loss.reshape(-1) for loss in waiting])
-        return read + joined.float().tolist()
+        if not self._waiting:
+            return []
+        scalars = all(loss.ndim == 0 for loss in self._waiting)
+        joined = torch.stack(self._waiting) if scalars else torch.cat([loss.reshape(-1) for loss in self._waiting])
+        self._waiting.clear()
+        return joined.float().tolist()
 
     def _add_micro(self, trainer: Trainer, loss: Tensor) -> None:
         """Take in the loss of a micro-batch, which may complete an optimizer step."""
