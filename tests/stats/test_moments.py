@@ -93,6 +93,19 @@ def test_blocks_that_end_within_a_tensor_lose_nothing() -> None:
         torch.testing.assert_close(std_of(sums), x.double().std(), rtol=1e-12, atol=0)
 
 
+def test_large_tensors_of_low_precision_are_widened_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once would take four times their memory."""
+    x, y = torch.randn(2, 1000, 1000).bfloat16()
+    widened: list[int] = []
+    double = Tensor.double
+    monkeypatch.setattr(Tensor, "double", lambda t: widened.append(t.numel()) or double(t))
+    sums = moment_sums_of([x], minus=[y])
+    monkeypatch.undo()
+    torch.testing.assert_close(sums, moment_sums_of([x.double() - y.double()]), rtol=1e-12, atol=0)
+    assert sum(widened) == 2 * x.numel()
+    assert max(widened) <= 1 << 18
+
+
 def test_tensors_in_blocks_of_memory_are_those_by_themselves() -> None:
     """Small blocks are reduced together; one of them is larger than what is, one is of another type, one has holes."""
     sizes = [[5, 70, 1], [3, 66_000, 2], [1000], [0, 4, 0], [30_000, 30_000], [20_000]]

@@ -65,23 +65,26 @@ def moment_sums_of_flat(blocks: Sequence[Tensor], counts: Sequence[Sequence[int]
     return moment_sums_of([t for of_block in flat for t in of_block])
 
 
+Flattened = np.ndarray | Tensor
+
+
 class _Room(threading.local):
     """Room for a block, kept: to get and give back a megabyte each time costs more than the arithmetic in it."""
 
     def __init__(self) -> None:
         self._block = np.empty(0)
 
-    def filled(self, values: np.ndarray, minus: np.ndarray | None) -> np.ndarray:
+    def filled(self, values: Flattened, minus: Flattened | None) -> np.ndarray:
         """Return the values, less those of `minus`, in float64; to be overwritten at will."""
         if not len(self._block):
             self._block = np.empty(BLOCK)
         x = self._block[: len(values)]
-        x[:] = values
+        x[:] = values if isinstance(values, np.ndarray) else values.double().numpy()
         if minus is not None:
-            x -= minus
+            x -= minus if isinstance(minus, np.ndarray) else minus.double().numpy()
         return x
 
-    def pieces(self, values: np.ndarray, minus: np.ndarray | None, start: int, end: int) -> Iterator[np.ndarray]:
+    def pieces(self, values: Flattened, minus: Flattened | None, start: int, end: int) -> Iterator[np.ndarray]:
         """Yield the same of the values from `start` to `end`, as much as fits at a time."""
         for low in range(start, end, BLOCK):
             piece = slice(low, min(low + BLOCK, end))
@@ -91,16 +94,16 @@ class _Room(threading.local):
 _room = _Room()
 
 
-def _array(x: Tensor) -> np.ndarray:
-    dtype = x.dtype
-    return (x if dtype is torch.float32 or dtype is torch.float64 else x.double()).numpy().reshape(-1)
+def _flat(x: Tensor) -> Flattened:
+    """Return all values in a row; what numpy does not know stays a tensor, to be widened piece by piece."""
+    return x.numpy().reshape(-1) if x.dtype is torch.float32 or x.dtype is torch.float64 else x.reshape(-1)
 
 
 @np.errstate(all="ignore")  # nan and inf are what is to be reported
 def _reduced(blocks: Sequence[Tensor], counts: Sequence[Sequence[int]], minus: Sequence[Tensor] | None) -> np.ndarray:
     """Return `(n, 3)`: the moment sums of tensors that lie one after the other in blocks, less those of `minus`."""
-    arrays = [_array(block) for block in blocks]
-    others = [None] * len(arrays) if minus is None else [_array(block) for block in minus]
+    arrays = [_flat(block) for block in blocks]
+    others = [None] * len(arrays) if minus is None else [_flat(block) for block in minus]
     totals: list[float] = []
     squares: list[float] = []
     for array, other, of_block in zip(arrays, others, counts, strict=True):
