@@ -21,6 +21,8 @@ LOSSES = 2000
 EARLY_LOSSES, EARLY_OBSERVED = 20, 10
 #: Weight of a loss in the running mean of them; no less than 1 / EARLY_LOSSES, from where on it is constant.
 SMOOTHING = 0.05
+#: R07: standard errors of a batch's loss that a loss may lie higher. In batches of one or two, single examples do.
+BATCH_NOISE = 6.0
 
 
 @dataclass
@@ -106,6 +108,8 @@ class History:
         self.worst_rise = 0.0
         self.steps_above = 0
         self.spikes: deque[int] = deque(maxlen=100)
+        self._errors: list[float] = []
+        self.batch_noise = 0.0  # the usual standard error of a batch's loss
         self.validations: list[tuple[float, float]] = []
         self.ever_graded: set[str] = set()
         self.ungraded_since: dict[str, tuple[int, int]] = {}
@@ -159,6 +163,10 @@ class History:
         # The targets' mean square in one batch strays far from the true one; of classes it is the same each time.
         if output is not None and math.isfinite(output.reference) and self.wants_references:
             self.references.append(output.reference)
+            most = abs(output.reference)  # also of one example, which has no standard error
+            error = min(output.loss_error, most) if math.isfinite(output.loss_error) else most
+            self._errors.append(error)
+            self.batch_noise = statistics.fmean(self._errors)
         norm = observation.gradient_norm
         if norm is not None and math.isfinite(norm) and len(self.early_norms) < EARLY_OBSERVED:
             self.early_norms.append(norm)
@@ -217,7 +225,8 @@ class History:
         """Return above what the next loss is a spike, from the ten before it."""
         last = sorted(self.last_losses(10))
         typical = (last[4] + last[5]) / 2  # the median
-        noise = 0.0 if self.references else 3 * (last[8] - last[1])  # what a loss near 0 has no other scale for
+        # What a loss near 0 has no other scale for; where examples are few, single ones stand out.
+        noise = BATCH_NOISE * self.batch_noise if self.references else 3 * (last[8] - last[1])
         return typical + 2 * abs(typical) + scale + noise  # a likelihood's loss goes below 0
 
     def _without_spikes(self, losses: Sequence[float], scale: float) -> bool:

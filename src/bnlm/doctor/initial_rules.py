@@ -14,6 +14,9 @@ LOSS_WARNING, LOSS_CRITICAL, LOSS_NOTE = 1.1, 1.5, 0.8
 #: R01 also wants what logits of std 1 cost, at most this share of the reference: torch's default output layer after a
 #: normalization has std 0.58, which may cost 0.36 nat.
 LOGITS_COST, LOGITS_SHARE = 0.5, 0.25
+#: R01 of logits that are judged one by one: what torch's default output layer makes of one is the same for almost all
+#: examples, and where few are positive a logit of 0.5 or 1 costs 1.3 or 1.7 of ln 2.
+BINARY_WARNING, BINARY_CRITICAL = 1.5, 2.0
 #: R01 of a squared error: times the mean square of the targets.
 SQUARE_WARNING, SQUARE_CRITICAL = 2.0, 4.0
 #: R01 of a squared error, whatever its standard error: outputs that explode differ by factors among themselves.
@@ -29,13 +32,13 @@ SMOOTH = frozenset({"tanh", "sigmoid", "softsign"})
 CLAMPED = 0.7
 #: R04 in the first batch alone, in which single units may rightly be silent.
 DEAD_CRITICAL = 0.8
-#: R05: std of the last activation over the first's. torch's default init on three ReLU layers: 0.2, and trains well.
+#: R05: std of the last activation over the first's.
 DRIFT_WARNING, DRIFT_CRITICAL = 10.0, 100.0
 #: R06: std of the loss gradient at the first activation over the last's.
 GRADIENT_NOTE, GRADIENT_CRITICAL = 10.0, 100.0
-#: R06: a gradient that vanishes is critical if it loses this factor per layer, or the second over all of them. torch's
-#: default init keeps 0.4 per ReLU layer, so six of them 0.01, and trains well.
-KEPT_PER_LAYER, KEPT = 0.3, 1e-4
+#: R05, R06: what fades is no more than a note unless it loses this factor per layer, or the second over all of them.
+#: torch's default init keeps 0.41 per ReLU layer and 0.29 per GELU or SiLU layer: six of them train well.
+KEPT_PER_LAYER, KEPT = 0.25, 1e-4
 #: R09 of the first step, log10. AdamW moves every weight by its rate then: 1e-2 on weights of std 0.05 is -0.7.
 FIRST_STEP = -0.3
 #: R20: share of a matrix's rows that point where the first one does.
@@ -81,9 +84,12 @@ def _output(history: History) -> Iterator[Finding]:
         error = output.loss_error
     if not output.loss > limit + error:
         return
-    critical = output.loss > LOSS_CRITICAL * output.reference + error
+    binary = output.kind == "binary_cross_entropy"
+    critical = output.loss > (BINARY_CRITICAL if binary else LOSS_CRITICAL) * output.reference + error
     severity = "critical" if critical else "warning"
     if output.kind == "cross_entropy" and not spread > LOGIT_STD_WARNING:
+        severity = "note"
+    if binary and not output.loss > BINARY_WARNING * output.reference + error:
         severity = "note"
     if spread > LOGIT_STD_NOTE:
         graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else "note"
@@ -168,6 +174,11 @@ def _chains(history: History, statistic: str) -> Iterator[tuple[list[str], list[
             yield chain, [values[layer] for layer in chain]
 
 
+def _steep(ratio: float, chain: list[str]) -> bool:
+    """Return whether what fades by this ratio over the layers of a chain does so faster than by a usual init."""
+    return ratio < max(KEPT_PER_LAYER ** (len(chain) - 1), KEPT)
+
+
 def _scale(history: History) -> Iterator[Finding]:
     for chain, stds in _chains(history, "activation_std"):
         if not stds[0] > 0:
@@ -175,10 +186,11 @@ def _scale(history: History) -> Iterator[Finding]:
         ratio = stds[-1] / stds[0]
         if not (ratio < 1 / DRIFT_WARNING or ratio > DRIFT_WARNING):
             continue
-        critical = ratio < 1 / DRIFT_CRITICAL or ratio > DRIFT_CRITICAL
         fades = ratio < 1
+        far = ratio < 1 / DRIFT_CRITICAL or ratio > DRIFT_CRITICAL
+        slowly = fades and not _steep(ratio, chain)
         yield Finding(
-            "R05", "critical" if critical else "warning", in_words(chain), 0, ratio,
+            "R05", "note" if slowly else "critical" if far else "warning", in_words(chain), 0, ratio,
             1 / DRIFT_WARNING if fades else DRIFT_WARNING,
             f"activations {'fade' if fades else 'blow up'} with depth: std {stds[0]:.2g} at {chain[0]}, "
             f"{stds[-1]:.2g} at {chain[-1]}.",
@@ -195,8 +207,8 @@ def _gradient(history: History) -> Iterator[Finding]:
         vanishes = ratio < 1
         if not (ratio < 1 / GRADIENT_NOTE or ratio > GRADIENT_NOTE):
             continue
-        steep = ratio < 1 / GRADIENT_CRITICAL and ratio < KEPT_PER_LAYER ** (len(chain) - 1)
-        critical = steep or ratio < KEPT or ratio > GRADIENT_CRITICAL
+        far = ratio < 1 / GRADIENT_CRITICAL and _steep(ratio, chain)
+        critical = far or ratio > GRADIENT_CRITICAL
         yield Finding(
             "R06", "critical" if critical else "note", in_words(chain), 0, ratio,
             1 / GRADIENT_CRITICAL if vanishes else GRADIENT_CRITICAL,
