@@ -252,7 +252,7 @@ def healthy_edges() -> list[Case]:
         lambda: r.fit(
             n.Recurrent(nn.LSTM, None, 3, hidden=32, last=True),
             (lambda t: (t[0].transpose(1, 2), t[1]))(d.pulses()),
-            r.opt("Adam", 0.005),
+            r.opt("Adam", 0.002),
             steps=600,
             val=0.1,
         ),
