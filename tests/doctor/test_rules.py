@@ -163,7 +163,7 @@ def test_a_loss_that_crosses_zero_rises_by_what_it_has_come() -> None:
 def test_small_last_batches_are_no_bad_ones() -> None:
     """A loss of chance in a run whose loss is far below it: large beside the others, not beside what is possible."""
     h = history()
-    h.add(Observation(0, {}, {}, Output("cross_entropy", 1.1, 1.0, 0.1, 0.1)))
+    h.add(Observation(0, {}, {}, Output("cross_entropy", 1.1, 0.2, 0.1, 0.1)))
     h.add_losses([1.1 if i % 110 == 100 else 0.15 for i in range(400)])
     h.add(observation(300))
     assert "R07" not in found(h)
@@ -254,9 +254,9 @@ def test_a_loss_below_zero_has_no_spikes() -> None:
 def test_spikes_are_the_same_however_losses_come(level: float, together: int) -> None:
     """Against a plain count: three times the median of the ten before, the reference and six standard errors more."""
     h = history()
-    h.add(Observation(0, {}, {}, Output("cross_entropy", 1.0, 1.0, 0.1, 1.0)))
     noise = random.Random(0)
     losses = [level + noise.gauss(0, 0.1) for _ in range(400)]
+    h.add(Observation(0, {}, {}, Output("cross_entropy", 1.0, losses[0], 0.1, 1.0)))
     border = level + 2 * abs(level) + 1.6
     losses[150:154] = [border - 0.5, border + 0.5, border - 0.5, border + 0.5]
     losses[230], losses[300], losses[301], losses[399] = math.nan, 50.0, 40.0, border + 0.5
@@ -348,11 +348,14 @@ def test_overfitting(losses: tuple[float, ...], expected: bool) -> None:
         (0.1, [20], 2.0, False),  # 12 % is left: the start of any run
         (0.1, [60], 2.0, False),
         (0.1, [60, 120, 180], 2.0, True),
-        (0.1, [60, 120, 180], 0.4, False),
+        (0.1, [60, 120, 180], 1.0, True),
+        (0.1, [60, 120, 180], 0.8, False),
+        (0.0, [60], 0.4, True),  # never updated
+        (None, [60], 0.4, False),  # a cumulative average
         (0.1, [2, 4, 6], 2.0, False),
     ],
 )
-def test_statistics_that_differ(momentum: float, steps: list[int], log_variance: float, expected: bool) -> None:
+def test_statistics_that_differ(momentum: float | None, steps: list[int], log_variance: float, expected: bool) -> None:
     h = history()
     h.add(observation(0))
     h.gaps += [StatisticsGap("norm", log_variance, 0.0, momentum, step) for step in steps]

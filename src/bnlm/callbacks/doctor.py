@@ -114,7 +114,8 @@ class Doctor(Monitor):
         assert self._history is not None
         self._history.add_losses(self._losses.take())
         share, channels = self._lr_shares.pop(seen.step), seen.values_per_channel
-        self._history.add(Observation(seen.step, self.measure(seen), seen.kinds, _output(seen), share, channels))
+        output = Output.of(seen.loss) if seen.loss is not None else None
+        self._history.add(Observation(seen.step, self.measure(seen), seen.kinds, output, share, channels))
         return {}, {}
 
     def draw(self, trainer: Trainer, seen: ObservedStep, statistics: Statistics) -> None:
@@ -261,13 +262,6 @@ class Doctor(Monitor):
             partial = path.with_suffix(".json.partial")
             partial.write_text(json.dumps([finding.to_dict() for finding in findings], indent=2), encoding="utf-8")
             os.replace(partial, path)
-
-
-def _output(seen: ObservedStep) -> Output | None:
-    if seen.loss is None:
-        return None
-    kind, (loss, error, reference, logit_std) = seen.loss
-    return Output(kind.removesuffix("_with_logits"), reference, loss, error, logit_std)
 
 
 @rank_zero_only

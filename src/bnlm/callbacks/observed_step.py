@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnlm.probe import StepRecord, Sums
+from bnlm.probe import LossRecord, StepRecord, Sums
 
 #: By statistic, by layer or parameter: `statistics["saturation"]["layers.0"]`.
 Statistics = dict[str, dict[str, float]]
@@ -29,8 +29,7 @@ class ObservedStep:
         responded: By layer, `(units,)` booleans, see `stats.responding_units`.
         histograms: `activations` and `activation_gradients` by layer, `gradients` by parameter; see `stats.histogram`.
         maps: By layer, `(examples, units)` booleans: which outputs are flat.
-        loss: Kind and values of the first call of a loss function, see `LossRecord`; further calls are of other terms,
-            or of other networks.
+        loss: The first call of a loss function; further calls are of other terms, or of other networks.
         values_per_channel: See `StepRecord`.
     """
 
@@ -41,7 +40,7 @@ class ObservedStep:
     responded: dict[str, np.ndarray] = field(default_factory=dict)
     histograms: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     maps: dict[str, np.ndarray] = field(default_factory=dict)
-    loss: tuple[str, list[float]] | None = None
+    loss: LossRecord | None = None
     values_per_channel: dict[str, int] = field(default_factory=dict)
 
 
@@ -55,7 +54,7 @@ def observed_steps(records: Sequence[StepRecord], steps: Sequence[int]) -> list[
 
 
 def _observed_step(record: StepRecord, step: int, statistics: Statistics) -> ObservedStep:
-    seen = ObservedStep(
+    return ObservedStep(
         step,
         statistics,
         record.kinds,
@@ -63,11 +62,9 @@ def _observed_step(record: StepRecord, step: int, statistics: Statistics) -> Obs
         {layer: units.numpy() for layer, units in record.responded.items()},
         {which: _arrays(record.histograms.get(which, {})) for which in HISTOGRAMS},
         _arrays(record.maps),
-        values_per_channel=record.values_per_channel,
+        record.losses[0] if record.losses else None,
+        record.values_per_channel,
     )
-    if record.losses:
-        seen.loss = record.losses[0].kind, record.losses[0].values.tolist()
-    return seen
 
 
 HISTOGRAMS = ("activations", "activation_gradients", "gradients")

@@ -4,7 +4,8 @@ from bnlm.doctor.check import check
 from bnlm.doctor.diagnosis import Diagnosis
 from bnlm.doctor.facts import Facts, facts_of
 from bnlm.doctor.finding import RULES, SEVERITIES, Finding
-from bnlm.doctor.history import History, Observation, Output, StatisticsGap
+from bnlm.doctor.history import History
+from bnlm.doctor.observation import Observation, Output, StatisticsGap
 from bnlm.doctor.table import findings_markdown, findings_table
 
 __all__ = [

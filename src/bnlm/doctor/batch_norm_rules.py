@@ -14,6 +14,10 @@ VALUES_WARNING, VALUES_NOTE = 8, 16
 NOISE_WARNING, NOISE_CRITICAL = 0.10, 0.25
 #: R17: median |log variance ratio|, mean gap in standard deviations, share of the start left in the running statistics.
 LOG_VARIANCE, MEAN_GAP, RESIDUE = 0.3, 0.2, 0.05
+#: R17 of statistics whose start has faded: times these limits.
+FADED_ALLOWANCE = 3.0
+#: R17: what the validation loss is above the training loss, and at least of the reference, where it is critical.
+LOSS_GAP, LOSS_GAP_OF_REFERENCE = 0.1, 0.02
 
 
 def batch_norm_findings(history: History) -> Iterator[Finding]:
@@ -71,9 +75,10 @@ def _batches(history: History) -> Iterator[Finding]:
 def _redundant_biases(history: History) -> Iterator[Finding]:
     layers = history.facts.redundant_biases
     if layers:
+        after = " or ".join(sorted(set(layers.values())))
         yield Finding(
-            "R19", "note", in_words(layers), 0, len(layers), 0,
-            f"{in_words(layers)}: the BatchNorm after it subtracts any constant, so the bias has no effect and no "
+            "R19", "note", in_words(list(layers)), 0, len(layers), 0,
+            f"{in_words(list(layers))}: the {after} after it subtracts any constant, so the bias has no effect and no "
             "gradient.",
             "Build the layer with bias=False.",
         )  # fmt: skip
@@ -89,14 +94,18 @@ def _mismatch(history: History) -> Iterator[Finding]:
     lingers = residue > RESIDUE and (
         2 * gap.step >= history.total_steps or gap.residue(history.total_steps / 2) > RESIDUE
     )
-    judged, allowance = ([gap], 1.0) if lingers else (list(history.gaps), 5.0)
+    judged, allowance = ([gap], 1.0) if lingers else (list(history.gaps), FADED_ALLOWANCE)
     apart = all(each.log_variance > LOG_VARIANCE * allowance or each.mean > MEAN_GAP * allowance for each in judged)
     faded = len(judged) == history.gaps.maxlen and all(each.residue(each.step) <= RESIDUE for each in judged)
     if apart and (lingers or faded):
+        validation, train = history.validations[-1] if history.validations else (0.0, 0.0)
+        costs = validation > (1 + LOSS_GAP) * train and validation - train > LOSS_GAP_OF_REFERENCE * history.scale
         yield Finding(
-            "R17", "warning", gap.layer, gap.step, max(gap.log_variance / LOG_VARIANCE, gap.mean / MEAN_GAP), allowance,
+            "R17", "critical" if costs else "warning", gap.layer, gap.step,
+            max(gap.log_variance / LOG_VARIANCE, gap.mean / MEAN_GAP), allowance,
             f"{gap.layer}: the running statistics that eval uses are not those of the data: variances differ by a "
             f"factor of {math.exp(gap.log_variance):.2f}, means by {gap.mean:.2f} standard deviations; {residue:.0%} "
             "of them is still where they started.",
-            "Train longer, raise normalization.momentum, or take exact statistics with bnlm.normalization.calibrate.",
+            "Train longer, raise normalization.momentum, or take exact statistics with bnlm.normalization.calibrate; "
+            "where they had time enough, look whether validation prepares its inputs as training does.",
         )  # fmt: skip

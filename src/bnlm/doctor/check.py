@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from bnlm.doctor.diagnosis import Diagnosis
 from bnlm.doctor.facts import facts_of
 from bnlm.doctor.finding import Finding
-from bnlm.doctor.history import History, Observation, Output
+from bnlm.doctor.history import History
+from bnlm.doctor.observation import Observation, Output
 from bnlm.probe import ActivationTap, StepRecord
 from bnlm.stats import mean_of, moment_sums, std_of
 
@@ -63,11 +64,7 @@ def check(
             module.training = modes[name]
     history = History(facts)
     history.add_losses([float(loss.detach())])
-    output = None
-    if record.losses:
-        first = record.losses[0]
-        mean, error, reference, spread = first.values.tolist()
-        output = Output(first.kind.removesuffix("_with_logits"), reference, mean, error, spread)
+    output = Output.of(record.losses[0]) if record.losses else None
     history.add(Observation(0, statistics, record.kinds, output, values_per_channel=record.values_per_channel))
     diagnosis = Diagnosis()
     diagnosis.update(history)

@@ -40,21 +40,22 @@ class Facts:
 
     Attributes:
         parameters: By name, those that require a gradient.
-        not_optimized: Names of those that no optimizer holds, though another parameter of their module is held.
+        not_optimized: By name, those that no optimizer holds; none where nothing is known of optimizers.
         batch_norms: By module path: momentum, None for a cumulative average.
-        redundant_biases: Module paths of layers whose bias the BatchNorm after them removes.
+        redundant_biases: Module path of a layer whose bias the normalization after it removes -> what that is.
         weight_of: Module path of an activation -> name of the weight that feeds it.
         frozen: Whether some parameters are not to be trained.
-        clamps: Module paths of activations that clamp on both sides of zero (a relu6 is flat at zero, rightly).
+        clamps: Module path of an activation that clamps -> whether it does so on both sides of zero: a relu6 is flat at
+            zero, rightly.
     """
 
     parameters: dict[str, ParameterFacts] = field(default_factory=dict)
-    not_optimized: list[str] = field(default_factory=list)
+    not_optimized: dict[str, nn.Parameter] = field(default_factory=dict)
     batch_norms: dict[str, float | None] = field(default_factory=dict)
-    redundant_biases: list[str] = field(default_factory=list)
+    redundant_biases: dict[str, str] = field(default_factory=dict)
     weight_of: dict[str, str] = field(default_factory=dict)
     frozen: bool = False
-    clamps: set[str] = field(default_factory=set)
+    clamps: dict[str, bool] = field(default_factory=dict)
 
 
 def is_normalization(module: nn.Module) -> bool:
@@ -90,10 +91,12 @@ def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
                 feeds.add(id(weight))
                 centred = isinstance(following, _CENTRING) and following.num_features == _one(weight, stacked).shape[0]
                 if centred and module.bias is not None and module.bias.requires_grad:
-                    facts.redundant_biases.append(path)
+                    facts.redundant_biases[path] = (
+                        "InstanceNorm" if isinstance(following, _InstanceNorm) else "BatchNorm"
+                    )
         elif not list(module.parameters(recurse=False)) and weights and id(weights[-1]) in names:
             facts.weight_of[path] = names[id(weights[-1])]
-    facts.clamps = {path for path, module in leaves if isinstance(module, nn.Hardtanh) and module.min_val < 0}
+    facts.clamps = {path: module.min_val < 0 for path, module in leaves if isinstance(module, nn.Hardtanh)}
     if weights and roles.get(id(weights[-1])) is None:
         roles[id(weights[-1])] = "output"
     facts.frozen = not all(parameter.requires_grad for parameter in model.parameters())
@@ -104,10 +107,8 @@ def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
             facts.parameters[_plain(name)] = _parameter_facts(_plain(name), one, role, id(parameter) in feeds)
     held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     if held:
-        for path, module in model.named_modules():
-            own = [(name, p) for name, p in module.named_parameters(path, recurse=False) if p.requires_grad]
-            if any(id(p) in held for _, p in own):
-                facts.not_optimized += [_plain(name) for name, p in own if id(p) not in held]
+        trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+        facts.not_optimized = {_plain(name): p for name, p in trained if id(p) not in held}
     return facts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -77,6 +78,11 @@ def in_words(names: list[str], limit: int = 4) -> str:
     if len(names) <= limit:
         return f"{', '.join(names[:-1])} and {names[-1]}"
     return f"{names[0]} to {names[-1]} ({len(names)} in all)"
+
+
+def power_of_ten(log10: float) -> str:
+    """Return `10^-3.0`, and `0` for what does not move at all."""
+    return f"10^{log10:.1f}" if log10 > -math.inf else "0"
 
 
 def _jsonable(value: Any) -> Any:

@@ -6,12 +6,12 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 
 from bnlm.doctor.facts import Facts
+from bnlm.doctor.observation import Observation, StatisticsGap
 
 #: Observed steps that a verdict over a window looks at.
 WINDOW = 20
@@ -21,70 +21,10 @@ LOSSES = 2000
 EARLY_LOSSES, EARLY_OBSERVED = 20, 10
 #: Weight of a loss in the running mean of them; no less than 1 / EARLY_LOSSES, from where on it is constant.
 SMOOTHING = 0.05
+#: Steps that a warm-up of the learning rate may take before the lack of progress is held against it.
+WARM_UP_STEPS = 2000
 #: R07: standard errors of a batch's loss that a loss may lie higher. In batches of one or two, single examples do.
 BATCH_NOISE = 6.0
-
-
-@dataclass
-class Output:
-    """What went into the loss function of an observed step.
-
-    Attributes:
-        kind: cross_entropy, binary_cross_entropy or mse_loss.
-        reference: Loss of a network that knows nothing: ln of the number of classes, ln 2, mean square of the targets.
-        loss: Mean over the examples looked at, and `loss_error`, the standard error of that mean.
-        logit_std: Of an example's logits over the classes, averaged; nan where there are no classes.
-    """
-
-    kind: str
-    reference: float
-    loss: float
-    loss_error: float
-    logit_std: float
-
-
-@dataclass
-class Observation:
-    """One observed step: statistics by name and layer or parameter, and what fed the loss."""
-
-    step: int
-    statistics: dict[str, dict[str, float]]
-    kinds: dict[str, str]
-    output: Output | None = None
-    lr_share: float = 1.0
-    values_per_channel: dict[str, int] = field(default_factory=dict)
-
-    def of(self, statistic: str) -> dict[str, float]:
-        """Return one statistic by layer or parameter."""
-        return self.statistics.get(statistic, {})
-
-    @property
-    def gradient_norm(self) -> float | None:
-        """L2 norm over all gradients, before clipping."""
-        return self.of("gradient_norm").get("total")
-
-
-@dataclass
-class StatisticsGap:
-    """How far the running statistics of the BatchNorm that strays most are from those of a validation batch.
-
-    Attributes:
-        layer: Its module path.
-        log_variance: Median over the channels of |log(running variance / variance)|.
-        mean: Mean over the channels of |running mean - mean|, in standard deviations.
-        momentum: None for a cumulative average.
-        step: Optimizer steps taken.
-    """
-
-    layer: str
-    log_variance: float
-    mean: float
-    momentum: float | None
-    step: int
-
-    def residue(self, steps: float) -> float:
-        """Return the share of the statistics' start that is left after so many steps."""
-        return float((1 - self.momentum) ** steps) if self.momentum else 0.0
 
 
 class History:
@@ -108,13 +48,12 @@ class History:
         self.worst_rise = 0.0
         self.steps_above = 0
         self.spikes: deque[int] = deque(maxlen=100)
-        self._errors: list[float] = []
-        self.batch_noise = 0.0  # the usual standard error of a batch's loss
+        self._errors: list[float] = []  # standard errors of a batch's loss
         self.validations: list[tuple[float, float]] = []
-        self.ever_graded: set[str] = set()
         self.ungraded_since: dict[str, tuple[int, int]] = {}
         self._with_spread = [name for name, one in facts.parameters.items() if math.prod(one.shape) >= 2]
         self.overflows_allowed = 0
+        self._reached_lr_share = 0.0
         self._medians: dict[tuple[str, int], dict[str, float]] = {}
         self._improves: bool | None = None
         self.gaps: deque[StatisticsGap] = deque(maxlen=3)
@@ -133,8 +72,25 @@ class History:
     def reference(self) -> float:
         """The loss of a network that knows nothing, or the first losses where that is not known; nan without any."""
         if self.references:
-            return statistics.fmean(self.references)
+            return statistics.fmean(self.references) * self.loss_weight
         return self.first_loss
+
+    @property
+    def loss_weight(self) -> float:
+        """What one unit of the loss function counts in the loss of a step, where that is another order of magnitude.
+
+        A loss may be a sum over the examples, or weighted; a small factor is a penalty's, or of further micro-batches.
+        """
+        output = self.first.output if self.first is not None else None
+        if output is None or not self.first_losses or not output.loss > 0:
+            return 1.0
+        weight = self.first_losses[0] / output.loss
+        return weight if 0 < weight < 0.2 or 5 < weight < math.inf else 1.0
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether the learning rate has yet to come near its highest, and the run is young enough to wait for that."""
+        return self._reached_lr_share < 0.1 and self.steps_with_loss < min(WARM_UP_STEPS, self.total_steps / 2)
 
     @property
     def scale(self) -> float:
@@ -145,8 +101,9 @@ class History:
 
     @property
     def wants_references(self) -> bool:
-        """Whether a further batch would make the reference more exact."""
-        return len(self.references) < WINDOW
+        """Whether a further batch tells more of what knowing nothing costs: of squares it is another in each batch."""
+        output = self.recent[-1].output if self.recent else None
+        return len(self.references) < WINDOW or (output is not None and output.kind == "mse_loss")
 
     @property
     def first_loss(self) -> float:
@@ -158,20 +115,18 @@ class History:
         if self.first is None:
             self.first = observation
         self.recent.append(observation)
+        self._reached_lr_share = max(self._reached_lr_share, observation.lr_share)
         self.observed += 1
         output = observation.output
         # The targets' mean square in one batch strays far from the true one; of classes it is the same each time.
-        if output is not None and math.isfinite(output.reference) and self.wants_references:
+        if output is not None and math.isfinite(output.reference) and len(self.references) < WINDOW:
             self.references.append(output.reference)
             most = abs(output.reference)  # also of one example, which has no standard error
-            error = min(output.loss_error, most) if math.isfinite(output.loss_error) else most
-            self._errors.append(error)
-            self.batch_noise = statistics.fmean(self._errors)
+            self._errors.append(min(output.loss_error, most) if math.isfinite(output.loss_error) else most)
         norm = observation.gradient_norm
         if norm is not None and math.isfinite(norm) and len(self.early_norms) < EARLY_OBSERVED:
             self.early_norms.append(norm)
         graded = {name for name, value in observation.of("gradient_std").items() if value != 0}
-        self.ever_graded |= graded
         for name in self.ungraded_since.keys() & graded:
             del self.ungraded_since[name]
         for name in self._with_spread:
@@ -226,7 +181,9 @@ class History:
         last = sorted(self.last_losses(10))
         typical = (last[4] + last[5]) / 2  # the median
         # What a loss near 0 has no other scale for; where examples are few, single ones stand out.
-        noise = BATCH_NOISE * self.batch_noise if self.references else 3 * (last[8] - last[1])
+        noise = 3 * (last[8] - last[1])
+        if self.references:
+            noise = BATCH_NOISE * statistics.fmean(self._errors) * self.loss_weight
         return typical + 2 * abs(typical) + scale + noise  # a likelihood's loss goes below 0
 
     def _without_spikes(self, losses: Sequence[float], scale: float) -> bool:
@@ -252,6 +209,12 @@ class History:
         """Return the mean of the last losses; nan without any."""
         last = self.last_losses(steps)
         return statistics.fmean(last) if last else math.nan
+
+    def fed_with_zeros(self) -> set[str]:
+        """Return the weights that have no gradient now though the bias beside them has: only zeros come in."""
+        stds = self.recent[-1].of("gradient_std") if self.recent else {}
+        weights = (name for name, std in stds.items() if std == 0 and name.endswith(".weight"))
+        return {name for name in weights if stds.get(name.removesuffix("weight") + "bias", 0.0) > 0}
 
     def improves(self) -> bool:
         """Return whether the loss is clearly below its start, beyond its noise; also where no loss is known."""

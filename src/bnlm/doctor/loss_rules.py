@@ -11,7 +11,13 @@ from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
 
 #: R13: recent loss over the reference. Language models are flat at 0.56 to 0.72 of it in some window, healthily.
-STUCK, FLAT = 0.98, 0.9
+STUCK = 0.98
+#: R13 of squared errors: over the variance of the targets in the same batches, of which the last so many are taken.
+STUCK_SQUARES, SQUARES = 0.96, 10
+#: R13 of squared errors: below this share of the variance over more batches, the loss has fallen since.
+FALLEN = 0.8
+#: R13 of squared errors: what is worse than a constant by more than this is another matter, unless it was all along.
+FAR_ABOVE, FLAT = 1.3, 0.9
 #: R13: steps to wait, and no longer than this share of the run. Small recurrent networks stay at chance for 200 steps.
 PATIENCE, PATIENCE_SHARE = 400, 0.9
 #: R14: smoothed loss over its best; R14 also wants 0.15 of the reference between them, and 20 steps.
@@ -55,23 +61,49 @@ def _diverging(history: History) -> Iterator[Finding]:
 
 def _not_decreasing(history: History) -> Iterator[Finding]:
     enough = min(PATIENCE, max(100, PATIENCE_SHARE * history.total_steps))
-    if history.steps_with_loss < enough or history.recent[-1].lr_share < 0.1 or history.falls(100):
+    if history.steps_with_loss < enough or history.warms_up or history.falls(100):
         return
-    recent, reference = history.recent_loss(100), history.reference
-    if not reference > 0 or history.first_loss < 0.7 * reference:
+    recent, chance = history.recent_loss(100), history.reference
+    if not chance > 0 or history.first_loss < 0.7 * chance:
         return
     output = history.first.output if history.first is not None else None
-    known = output is not None
-    # Of classes chance is chance, however much worse the start was; of squares the reference is a rough one.
-    classes = output is not None and output.kind != "mse_loss"
-    at_chance = recent >= STUCK * reference and (classes or recent >= FLAT * history.first_loss)
-    if at_chance or recent >= STUCK * history.first_loss:
-        yield Finding(
-            "R13", "critical" if known else "warning", "loss", history.step, recent, STUCK * reference,
-            f"after {history.steps_with_loss} steps the loss is {recent:.3g}; knowing nothing gives {reference:.3g}.",
-            "Try to overfit a single batch: if that fails look at labels, frozen layers and optimizer.lr; if it works, "
-            "at the data.",
-        )  # fmt: skip
+    if output is not None and output.kind == "mse_loss":
+        at_chance, chance = _at_a_constant(history, recent)
+    else:  # of classes chance is chance, however much worse the start was
+        at_chance = recent >= STUCK * chance
+    if not at_chance and recent < STUCK * history.first_loss:
+        return
+    suggestion = (
+        "Try to overfit a single batch: if that fails look at labels, frozen layers and optimizer.lr; if it works, "
+        "at the data."
+    )
+    first = next((n for n, p in history.facts.parameters.items() if n.endswith(".weight") and p.role != "vector"), "")
+    if first in history.fed_with_zeros():
+        suggestion = f"Look at the inputs: nothing but zeros comes to {first}."
+    if output is not None and output.broadcast:
+        suggestion = (
+            "Give outputs and targets the same shape: now each output is held against the targets of other examples "
+            "too, as torch broadcasts (N, 1) beside (N,) to (N, N)."
+        )
+    yield Finding(
+        "R13", "warning" if output is None else "critical", "loss", history.step, recent, STUCK * chance,
+        f"after {history.steps_with_loss} steps the loss is {recent:.3g}; knowing nothing gives {chance:.3g}.",
+        suggestion,
+    )  # fmt: skip
+
+
+def _at_a_constant(history: History, recent: float) -> tuple[bool, float]:
+    """Return whether a squared error is that of the best constant on the very same batches, and how much that is.
+
+    The variance of the targets is another in each batch, by more than what is asked here.
+    """
+    outputs = [o.output for o in history.recent if o.output is not None]
+    chance = statistics.fmean(o.constant for o in outputs) * history.loss_weight
+    last = outputs[-SQUARES:]
+    loss, constant = statistics.fmean(o.loss for o in last), statistics.fmean(o.constant for o in last)
+    near = STUCK_SQUARES * constant <= loss <= FAR_ABOVE * constant
+    worse = loss > constant and recent >= FLAT * history.first_loss
+    return (near or worse) and recent >= FALLEN * chance, chance
 
 
 def _overfitting(history: History) -> Iterator[Finding]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator
 
-from bnlm.doctor.finding import Finding, in_words
+from bnlm.doctor.facts import ParameterFacts
+from bnlm.doctor.finding import Finding, in_words, power_of_ten
 from bnlm.doctor.history import History
 from bnlm.doctor.initial_rules import SMOOTH
 from bnlm.stats import RELU_LIKE
@@ -20,6 +22,8 @@ LEARNED = 0.5
 LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.5, 1.0
 #: R10: gradsnitch and others; a rate of 1e-3 of the healthy one reads -5.1 to -5.7.
 SMALL_WARNING, SMALL_CRITICAL = -4.0, -5.0
+#: R09 of a run that ended in nan or in dead layers: of its first step, which is large with AdamW, and of any later one.
+RUINOUS_FIRST, RUINOUS = -0.5, -1.2
 #: Losses to wait for before the lack of a fall counts: R06 and R10; R09, at most 0.8 of the run.
 PATIENCE, LARGE_PATIENCE = 100, 250
 #: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
@@ -31,13 +35,16 @@ FROZEN_WARNING, FROZEN_CRITICAL = 10, 50
 def training_findings(history: History) -> Iterator[Finding]:
     """Yield what is wrong now; nothing before the first steps are over."""
     yield from _frozen(history)
+    yield from _ruinous_updates(history)
     if not history.warm:
         return
     yield from _saturated(history)
     yield from _dead(history)
     yield from _gradient(history)
     yield from _spikes(history)
-    yield from _updates(history)
+    yield from _large_updates(history)
+    yield from _uneven_updates(history)
+    yield from _small_updates(history)
 
 
 def _kinds(history: History) -> dict[str, str]:
@@ -51,7 +58,7 @@ def _saturated(history: History) -> Iterator[Finding]:
     if judged and kinds[judged[-1]] == "sigmoid" and output is not None and output.kind == "binary_cross_entropy":
         judged.pop()  # the output: sure of itself is what it shall become
     flat = [layer for layer in judged if shares[layer] > FLAT_WARNING]
-    flat += [layer for layer in shares if layer in history.facts.clamps and shares[layer] > FLAT_CRITICAL]
+    flat += [layer for layer in shares if history.facts.clamps.get(layer) and shares[layer] > FLAT_CRITICAL]
     if flat:
         worst = max(shares[layer] for layer in flat)
         yield Finding(
@@ -143,58 +150,111 @@ def _around(norms: list[float], index: int) -> float:
     )
 
 
-def _updates(history: History) -> Iterator[Finding]:
-    if history.recent[-1].lr_share < 0.1:
-        return
-    updates = history.median("update_to_data")
+def _judged(history: History) -> tuple[dict[str, float], dict[str, float]]:
+    """Return by name each weight's median update:data, and what is granted above the limits of a hidden one."""
     facts = history.facts.parameters
     # What starts at zero moves far beside its own size, rightly.
-    judged = {n: u for n, u in updates.items() if n in facts and facts[n].role != "vector" and facts[n].std > 0}
-    hidden = {name: u for name, u in judged.items() if facts[name].role == "hidden"}
-    moved = {name: u for name, u in hidden.items() if name not in _fed_with_zeros(history)}
-    limits = {
-        name: NORM_ALLOWANCE * facts[name].feeds_norm + OUTPUT_ALLOWANCE * (facts[name].role != "hidden")
-        for name in judged
+    judged = {
+        name: update
+        for name, update in history.median("update_to_data").items()
+        if name in facts and facts[name].role != "vector" and facts[name].std > 0
     }
-    large = [name for name, u in judged.items() if u > LARGE_WARNING + limits[name]]
-    large_hidden = [name for name in large if name in hidden]
+    return judged, {name: _allowance(facts[name]) for name in judged}
+
+
+def _allowance(parameter: ParameterFacts) -> float:
+    return NORM_ALLOWANCE * parameter.feeds_norm + OUTPUT_ALLOWANCE * (parameter.role != "hidden")
+
+
+def _hidden(history: History) -> dict[str, float]:
+    """Return the median update:data of the hidden weights, without those that nothing but zeros comes to."""
+    facts, zeros = history.facts.parameters, history.fed_with_zeros()
+    return {name: u for name, u in _judged(history)[0].items() if facts[name].role == "hidden" and name not in zeros}
+
+
+def _large_updates(history: History) -> Iterator[Finding]:
+    if history.recent[-1].lr_share < 0.1:
+        return
+    judged, allowed = _judged(history)
+    large = [name for name, u in judged.items() if u > LARGE_WARNING + allowed[name]]
     # Small networks that train well reach -1.3: below the critical limit, something has to suffer.
-    improves = history.improves()
     # AdamW's first steps are large everywhere, and recurrent networks that train well may stay at chance for 200.
     waits = history.steps_with_loss < min(LARGE_PATIENCE, 0.8 * history.total_steps)
-    suffers = not (improves or waits) or history.steps_above > 0
+    suffers = not (history.improves() or waits) or history.steps_above > 0
     suffers = suffers or bool(list(_saturated(history)) + list(_dead(history)))
-    extreme = [name for name in large_hidden if judged[name] > LARGE_CRITICAL + limits[name]]
+    parameters = history.facts.parameters
+    extreme = [n for n in large if parameters[n].role == "hidden" and judged[n] > LARGE_CRITICAL + allowed[n]]
     if extreme or (large and suffers):
         worst = max(large, key=lambda name: judged[name])
-        critical = judged[worst] > LARGE_CRITICAL + limits[worst]
-        yield Finding(
-            "R09", "critical" if critical else "warning", in_words(large), history.step, judged[worst], LARGE_WARNING,
-            f"{in_words(large)}: each step changes the weights by up to 10^{judged[worst]:.1f} of their size; about "
-            "10^-3 is healthy.",
-            "Divide optimizer.lr by 3 to 10, warm it up, or clip the gradients (trainer.gradient_clip_val=1.0).",
-        )  # fmt: skip
+        critical = judged[worst] > LARGE_CRITICAL + allowed[worst]
+        yield _too_large(history.step, large, judged[worst], "critical" if critical else "warning")
+
+
+def _too_large(step: int, names: list[str], largest: float, severity: str) -> Finding:
+    return Finding(
+        "R09", severity, in_words(names), step, largest, LARGE_WARNING,
+        f"{in_words(names)}: each step changes the weights by up to {power_of_ten(largest)} of their size; about 10^-3 "
+        "is healthy.",
+        "Divide optimizer.lr by 3 to 10, warm it up, or clip the gradients (trainer.gradient_clip_val=1.0).",
+    )  # fmt: skip
+
+
+def _ruinous_updates(history: History) -> Iterator[Finding]:
+    """Yield R09 of a run that ended in nan or in dead layers before a window of observed steps was full."""
+    early = history.early_losses
+    rose = bool(early) and max(early) > 1.5 * early[0]
+    blown_up = history.non_finite_losses > 0 and rose  # a logarithm of zero does not announce itself
+    ruined = blown_up or any(finding.severity == "critical" for finding in _dead(history))
+    if history.first is None or not ruined:
+        return
+    facts = history.facts.parameters
+    large: dict[str, float] = {}
+    steps = []
+    for observation in [history.first, *history.recent]:
+        limit = RUINOUS_FIRST if observation.step == 0 else RUINOUS
+        for name, u in observation.of("update_to_data").items():
+            judged = name in facts and facts[name].role == "hidden" and facts[name].std > 0
+            if judged and limit + _allowance(facts[name]) < u < math.inf:
+                large[name] = max(u, large.get(name, u))
+                steps.append(observation.step)
+    if large:
+        yield _too_large(steps[0], list(large), max(large.values()), "critical")
+
+
+def _uneven_updates(history: History) -> Iterator[Finding]:
+    if history.recent[-1].lr_share < 0.1 or history.observed < 8:
+        return
+    hidden = _hidden(history)
     spread = max(hidden.values()) - min(hidden.values()) if hidden else 0.0
-    if history.observed >= 8 and spread > SPREAD_WARNING:
+    if spread > SPREAD_WARNING:
         slow, fast = min(hidden, key=lambda n: hidden[n]), max(hidden, key=lambda n: hidden[n])
         yield Finding(
-            "R11", "warning", f"{slow} and {fast}", history.step, hidden[fast] - hidden[slow], SPREAD_WARNING,
-            f"hidden layers move at very different speeds: {fast} by 10^{hidden[fast]:.1f} of its size a step, {slow} "
-            f"by 10^{hidden[slow]:.1f}.",
+            "R11", "warning", f"{slow} and {fast}", history.step, spread, SPREAD_WARNING,
+            f"hidden layers move at very different speeds: {fast} by {power_of_ten(hidden[fast])} of its size a step, "
+            f"{slow} by {power_of_ten(hidden[slow])}.",
             "Give the layers the same scale (init=kaiming_normal, a normalization), or the parameter groups their own "
-            "learning rates.",
+            "learning rates; where the first layer is the slow one, bring the inputs to mean 0 and variance 1.",
         )  # fmt: skip
-    slow_steps = history.steps_with_loss or history.step
-    if moved and slow_steps >= PATIENCE:
-        typical = statistics.median(moved.values())
-        if typical < SMALL_WARNING and not improves and history.first_loss > 0.5 * abs(history.reference):
-            yield Finding(
-                "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(moved)), history.step,
-                typical, SMALL_WARNING,
-                f"each step changes the hidden weights by only 10^{typical:.1f} of their size, and the loss hardly "
-                "falls; about 10^-3 is healthy.",
-                "Multiply optimizer.lr by 3 to 10; look for frozen layers and a large weight decay.",
-            )  # fmt: skip
+
+
+def _small_updates(history: History) -> Iterator[Finding]:
+    hidden = _hidden(history)
+    if not hidden or (history.steps_with_loss or history.step) < PATIENCE or history.warms_up:
+        return
+    typical = statistics.median(hidden.values())
+    # Far below chance there is nothing left to learn; far above the start nothing is to be reached by larger steps.
+    chance = abs(history.reference)
+    far = history.first_loss <= 0.5 * chance or history.recent_loss(50) > 1.5 * max(history.first_loss, chance)
+    if typical < SMALL_WARNING and not history.improves() and not far:
+        share = history.recent[-1].lr_share
+        late = f", whose schedule has it at {share:.1g} of its highest," if share < 0.1 else ""
+        yield Finding(
+            "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
+            typical, SMALL_WARNING,
+            f"each step changes the hidden weights by only {power_of_ten(typical)} of their size, and the loss hardly "
+            "falls; about 10^-3 is healthy.",
+            f"Multiply optimizer.lr{late} by 3 to 10; look for frozen layers and a large weight decay.",
+        )  # fmt: skip
 
 
 def _frozen(history: History) -> Iterator[Finding]:
@@ -207,7 +267,7 @@ def _frozen(history: History) -> Iterator[Finding]:
         if steps >= FROZEN_WARNING and times >= 3 and name not in history.facts.not_optimized:
             frozen.append(name)
             longest = max(longest, steps)
-    fed_with_zeros = _fed_with_zeros(history)
+    fed_with_zeros = history.fed_with_zeros()
     frozen = [name for name in frozen if name not in fed_with_zeros]
     # A bias before a BatchNorm has a gradient of rounding errors only, which may be nought.
     frozen = [name for name in frozen if name.rpartition(".")[0] not in history.facts.redundant_biases]
@@ -219,19 +279,12 @@ def _frozen(history: History) -> Iterator[Finding]:
             f"{in_words(frozen)}: no gradient for {longest} steps, though it is meant to be trained.",
             "Look for a detach(), a no_grad() or a module that is not called; otherwise set requires_grad=False.",
         )  # fmt: skip
-    missing = history.facts.not_optimized
+    # What is in no optimizer on purpose, such as a target network, gets no gradient either.
+    missing = [name for name, parameter in history.facts.not_optimized.items() if parameter.grad is not None]
     if missing and history.step >= FROZEN_WARNING:
+        matrix = any(history.facts.parameters[name].role != "vector" for name in missing)
         yield Finding(
-            "R12", "warning", in_words(missing), history.step, len(missing), 0,
-            f"{in_words(missing)}: in no optimizer, though the rest of its module is.",
+            "R12", "critical" if matrix else "warning", in_words(missing), history.step, len(missing), 0,
+            f"{in_words(missing)}: in no optimizer, though the backward pass brings a gradient.",
             "Add it to the optimizer's parameters, or set requires_grad=False.",
         )  # fmt: skip
-
-
-def _fed_with_zeros(history: History) -> set[str]:
-    """Return the weights that have no gradient though the bias beside them has: only zeros come in."""
-    if not history.recent:
-        return set()
-    stds = history.recent[-1].of("gradient_std")
-    weights = (name for name, std in stds.items() if std == 0 and name.endswith(".weight"))
-    return {name for name in weights if stds.get(name.removesuffix("weight") + "bias", 0.0) > 0}

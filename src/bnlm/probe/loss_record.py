@@ -29,12 +29,15 @@ class LossRecord:
 
     Attributes:
         kind: A value of `LOSS_FUNCTIONS`; cross_entropy also for log-probabilities.
-        values: `(4,)`: the mean loss of an example, its standard error, the reference (the loss of a network that knows
-            nothing) and the std of an example's logits over the classes, averaged (nan without classes).
+        values: `(5,)`: the mean loss of an example, its standard error, the reference (the loss of a network that knows
+            nothing), the std of an example's logits over the classes, averaged (nan without classes), and of a squared
+            error the loss of the best constant output (nan of other kinds).
+        broadcast: Whether outputs and targets differ in shape, so that each output is held against other targets too.
     """
 
     kind: str
     values: Tensor
+    broadcast: bool = False
 
 
 @torch.no_grad()
@@ -50,15 +53,27 @@ def loss_record(kind: str, x: Tensor, target: Any, ignore_index: int = -100) -> 
             kind, _of_classes(x.movedim(1, -1).flatten(0, -2) if x.ndim > 1 else x[None], target, ignore_index)
         )
     target = target.detach().float()
-    if target.shape != x.shape:
+    broadcast = target.shape != x.shape
+    if broadcast and (kind != "mse_loss" or not _fit(x, target)):
         return None
     if kind == "mse_loss":
         losses, reference = (x - target).square(), target.square().mean()  # of an output of zero
+        constant = reference
+        if target.numel() > 1 and (broadcast or len(target) > 1):  # of one for each place of the output
+            constant = target.var() if broadcast else target.var(dim=0).mean()
     else:
         losses = getattr(F, kind)(x, target, reduction="none")
-        reference = x.new_tensor(math.log(2))
-    error = losses.std() / math.sqrt(losses.numel())
-    return LossRecord(kind, torch.stack([losses.mean(), error, reference, torch.full_like(error, math.nan)]))
+        reference, constant = x.new_tensor(math.log(2)), x.new_tensor(math.nan)
+    several = losses.numel() > 1
+    error = losses.std() / math.sqrt(losses.numel()) if several else losses.new_tensor(math.nan)
+    values = torch.stack([losses.mean(), error, reference, torch.full_like(error, math.nan), constant])
+    return LossRecord(kind, values, broadcast)
+
+
+def _fit(x: Tensor, target: Tensor) -> bool:
+    """Whether torch would broadcast the one to the other."""
+    pairs = zip(reversed(x.shape), reversed(target.shape), strict=False)
+    return all(a == b or 1 in (a, b) for a, b in pairs)
 
 
 def _of_classes(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
@@ -72,4 +87,5 @@ def _of_classes(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     (n, total, spread), (_, squares, _) = (each[:2] @ each.T).unbind()  # the losses of what is ignored are 0
     mean = total / n
     error = ((squares - total * mean).clamp_min(0) / (n - 1) / n).sqrt()
-    return torch.stack([mean, error, torch.full_like(mean, math.log(logits.shape[1])), spread / n])
+    chance, none = torch.full_like(mean, math.log(logits.shape[1])), torch.full_like(mean, math.nan)
+    return torch.stack([mean, error, chance, spread / n, none])

@@ -1,0 +1,82 @@
+"""What the doctor is told: of an observed step, of what fed its loss, of running statistics at a validation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from bnlm.probe import LossRecord
+
+
+@dataclass
+class Output:
+    """What went into the loss function of an observed step.
+
+    Attributes:
+        kind: cross_entropy, binary_cross_entropy or mse_loss.
+        reference: Loss of a network that knows nothing: ln of the number of classes, ln 2, mean square of the targets.
+        loss: Mean over the examples looked at, and `loss_error`, the standard error of that mean.
+        logit_std: Of an example's logits over the classes, averaged; nan where there are no classes.
+        constant: Loss of the best constant output on the same examples: the variance of the targets of a squared
+            error; nan of other kinds.
+        broadcast: See `LossRecord`.
+    """
+
+    kind: str
+    reference: float
+    loss: float
+    loss_error: float
+    logit_std: float
+    constant: float = math.nan
+    broadcast: bool = False
+
+    @classmethod
+    def of(cls, record: LossRecord) -> Output:
+        """Return what a call of a loss function tells."""
+        loss, error, reference, logit_std, constant = record.values.tolist()
+        kind = record.kind.removesuffix("_with_logits")
+        return cls(kind, reference, loss, error, logit_std, constant, record.broadcast)
+
+
+@dataclass
+class Observation:
+    """One observed step: statistics by name and layer or parameter, and what fed the loss."""
+
+    step: int
+    statistics: dict[str, dict[str, float]]
+    kinds: dict[str, str]
+    output: Output | None = None
+    lr_share: float = 1.0
+    values_per_channel: dict[str, int] = field(default_factory=dict)
+
+    def of(self, statistic: str) -> dict[str, float]:
+        """Return one statistic by layer or parameter."""
+        return self.statistics.get(statistic, {})
+
+    @property
+    def gradient_norm(self) -> float | None:
+        """L2 norm over all gradients, before clipping."""
+        return self.of("gradient_norm").get("total")
+
+
+@dataclass
+class StatisticsGap:
+    """How far the running statistics of the BatchNorm that strays most are from those of a validation batch.
+
+    Attributes:
+        layer: Its module path.
+        log_variance: Median over the channels of |log(running variance / variance)|.
+        mean: Mean over the channels of |running mean - mean|, in standard deviations.
+        momentum: None for a cumulative average.
+        step: Optimizer steps taken.
+    """
+
+    layer: str
+    log_variance: float
+    mean: float
+    momentum: float | None
+    step: int
+
+    def residue(self, steps: float) -> float:
+        """Return the share of the statistics' start that is left after so many steps."""
+        return 0.0 if self.momentum is None else float((1 - self.momentum) ** steps)

@@ -1,0 +1,114 @@
+"""What the rules have to know of a network, and R12, R17 and R19, which speak of it."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output, StatisticsGap, check, facts_of
+
+
+def found(of: History) -> dict[str, Finding]:
+    diagnosis = Diagnosis()
+    diagnosis.update(of)
+    return {finding.rule: finding for finding in diagnosis.findings}
+
+
+class TwoNetworks(nn.Module):
+    """One is trained; the other is a copy that no loss goes through, as a target network is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.online = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        self.target = copy.deepcopy(self.online)
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "severity"), [([], None), (["online.0.bias"], "warning"), (["online.0.weight"], "critical")]
+)
+def test_what_no_optimizer_holds(forgotten: list[str], severity: str | None) -> None:
+    model = TwoNetworks()
+    held = [p for name, p in model.named_parameters() if name.startswith("online") and name not in forgotten]
+    h = History(facts_of(model, [torch.optim.SGD(held, 0.1)]), 1000)
+    F.cross_entropy(model.online(torch.randn(8, 4)), torch.zeros(8, dtype=torch.long)).backward()
+    for step in range(0, 130, 10):
+        names = [name for name, p in model.named_parameters() if any(p is one for one in held)]
+        h.add(Observation(step, {"gradient_std": dict.fromkeys(names, 1.0)}, {}))
+    finding = found(h).get("R12")
+    assert (finding and finding.severity) == severity
+    if finding is not None:
+        assert finding.where == forgotten[0]
+        assert "in no optimizer" in finding.message
+
+
+@pytest.mark.parametrize(("norm", "name"), [(nn.BatchNorm2d, "BatchNorm"), (nn.InstanceNorm2d, "InstanceNorm")])
+def test_the_normalization_that_removes_a_bias_is_named(norm: type[nn.Module], name: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), norm(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))  # type: ignore[call-arg]
+    batch = torch.randn(8, 1, 8, 8), torch.randint(2, (8,))
+    messages = [f.message for f in check(network, batch, F.cross_entropy, table=False) if f.rule == "R19"]
+    assert [f"the {name} after it" in message for message in messages] == [True]
+
+
+@pytest.mark.parametrize(
+    ("validation", "train", "severity"),
+    [
+        (0.60, 0.5, "critical"),
+        (0.54, 0.5, "warning"),
+        (0.02, 0.01, "warning"),  # twice as much, and next to nothing
+        (None, None, "warning"),
+    ],
+)
+def test_statistics_that_cost_a_tenth_of_the_loss(validation: float | None, train: float | None, severity: str) -> None:
+    h = History(Facts(), 1000)
+    h.add(Observation(0, {}, {}, Output("cross_entropy", math.log(10), 2.3, 0.1, 0.1)))
+    h.gaps.append(StatisticsGap("norm", 0.5, 0.0, 0.001, 600))
+    if validation is not None and train is not None:
+        h.validations.append((validation, train))
+    finding = found(h)["R17"]
+    assert finding.severity == severity
+    assert "55% of them is still where they started" in finding.message
+
+
+def test_what_is_left_of_the_start() -> None:
+    gap = StatisticsGap("norm", 0.0, 0.0, 0.1, 20)
+    assert gap.residue(20) == pytest.approx(0.9**20, rel=1e-12)
+    assert StatisticsGap("norm", 0.0, 0.0, 0.0, 20).residue(20) == 1.0  # never updated
+    assert StatisticsGap("norm", 0.0, 0.0, None, 20).residue(20) == 0.0  # an average over all batches
+
+
+@pytest.mark.parametrize(("inputs", "weights", "expected"), [(200.0, 1.0, "inputs"), (1.0, 30.0, "kaiming_normal")])
+def test_tanh_may_be_flat_because_of_inputs_or_of_weights(inputs: float, weights: float, expected: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(100, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 5))
+    nn.init.normal_(network[0].weight, 0, weights / 10)  # type: ignore[arg-type]
+    batch = inputs * torch.randn(64, 100), torch.randint(5, (64,))
+    suggestions = [f.suggestion for f in check(network, batch, F.cross_entropy, table=False) if f.rule == "R03"]
+    assert [expected in suggestion for suggestion in suggestions] == [True]
+
+
+@pytest.mark.parametrize("steps", [1, 20])
+def test_a_gradient_that_fades_over_time_is_a_note_at_the_start(steps: int) -> None:
+    """A recurrent cell may learn from its last steps alone; a stack of that many layers may not."""
+
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inputs, self.out = nn.Linear(4, 32), nn.Linear(32, 3)
+            self.layers = nn.ModuleList(nn.Linear(32, 32, bias=False) for _ in range(20 // steps))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = torch.tanh(self.inputs(x))
+            for layer in list(self.layers) * steps:
+                h = torch.tanh(self.inputs(x) + layer(h))
+            return self.out(h)
+
+    torch.manual_seed(0)
+    batch = torch.randn(32, 4), torch.randint(3, (32,))
+    found = [f for f in check(Cell(), batch, F.cross_entropy, table=False) if f.rule == "R06"]
+    assert [f.severity for f in found] == ["note" if steps == 20 else "critical"]

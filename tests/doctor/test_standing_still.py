@@ -1,0 +1,161 @@
+"""R10 and R13: a loss that stands still, whatever its scale, its schedule and its kind."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
+from bnlm.doctor.facts import ParameterFacts
+
+WEIGHT = {"w": ParameterFacts("w", (9, 8), "hidden", std=0.3)}
+
+
+def found(of: History) -> dict[str, Finding]:
+    diagnosis = Diagnosis()
+    diagnosis.update(of)
+    return {finding.rule: finding for finding in diagnosis.findings}
+
+
+def squares(level: float, first: float, batches: int = 32, steps: int = 450) -> History:
+    """Return a run that predicts a constant, whose loss is so much of that of the best constant."""
+    draw = random.Random(0)
+    h = History(Facts(), 1000)
+    for step in range(steps):
+        targets = [draw.gauss(5, 1) for _ in range(batches)]
+        mean = sum(targets) / batches
+        constant = sum((y - mean) ** 2 for y in targets) / (batches - 1)
+        loss = first if step < 4 else level * sum((y - 5) ** 2 for y in targets) / batches
+        h.add_losses([loss])
+        if step % 10 == 0:
+            reference = sum(y * y for y in targets) / batches
+            h.add(Observation(step, {}, {}, Output("mse_loss", reference, loss, 0.2, math.nan, constant)))
+    return h
+
+
+@pytest.mark.parametrize(
+    ("level", "first", "expected"),
+    [
+        (1.0, 27.0, True),  # found the mean, and nothing else: far below its start
+        (1.1, 27.0, True),
+        (0.9, 27.0, False),
+        (5.0, 27.0, False),  # worse than a constant, and far below its start
+        (5.0, 5.2, False),  # below the mean square of the targets by itself
+        (27.0, 27.0, True),
+    ],
+)
+def test_squared_errors_are_held_against_a_constant_on_the_same_batches(
+    level: float, first: float, expected: bool
+) -> None:
+    finding = found(squares(level, first)).get("R13")
+    assert (finding is not None) == expected
+    assert finding is None or finding.severity == "critical"
+
+
+def test_a_network_that_is_fitted_later_is_fitted() -> None:
+    h = squares(1.0, 27.0)
+    h.add_losses([0.5] * 150)
+    assert "R13" not in found(h)
+
+
+@pytest.mark.parametrize("weight", [1e-5, 1.0, 32.0])
+def test_a_loss_may_be_weighted_or_a_sum(weight: float) -> None:
+    stuck, learns = History(Facts(WEIGHT), 1000), History(Facts(WEIGHT), 1000)
+    for h, fall in ((stuck, 0.0), (learns, 4e-3)):
+        for step in range(450):
+            h.add_losses([weight * (2.3 - fall * min(step, 200))])
+            if step % 10 == 0:
+                output = Output("cross_entropy", 2.3, 2.3 - fall * min(step, 200), 0.02, 0.1)
+                h.add(Observation(step, {"update_to_data": {"w": -6.0}, "gradient_std": {"w": 1.0}}, {}, output))
+    assert stuck.reference == pytest.approx(2.3 * weight)
+    assert {"R10", "R13"} <= set(found(stuck))
+    assert not {"R10", "R13"} & set(found(learns))  # the sum of its losses is above ln 10 all along
+
+
+def scheduled(share: list[float], total: float = math.inf) -> set[str]:
+    h = History(Facts(WEIGHT), total)
+    for step, lr_share in enumerate(share):
+        h.add_losses([2.3])
+        if step % 10 == 0:
+            output = Output("cross_entropy", 2.3, 2.3, 0.02, 0.1) if step < 200 else None
+            statistics = {"update_to_data": {"w": -6.0}, "gradient_std": {"w": 1.0}}
+            h.add(Observation(step, statistics, {}, output, lr_share))
+    return set(found(h)) & {"R10", "R13"}
+
+
+def test_a_warm_up_is_waited_for_but_not_for_ever() -> None:
+    rising = [step / 10_000 for step in range(500)]
+    assert scheduled(rising) == set()
+    assert scheduled(rising, total=500) == {"R10", "R13"}  # never warm within this run
+    assert scheduled([step / 1_000_000 for step in range(2_100)]) == {"R10", "R13"}
+
+
+def test_a_rate_that_has_fallen_to_nothing_is_no_excuse() -> None:
+    assert scheduled([0.8**step for step in range(500)]) == {"R10", "R13"}
+
+
+def test_a_loss_far_above_its_start_asks_for_no_larger_steps() -> None:
+    h = History(Facts(WEIGHT), 1000)
+    for step in range(0, 260, 10):
+        h.add_losses([2.3 if step == 0 else 50.0] * 10)
+        h.add(Observation(step, {"update_to_data": {"w": -6.0}, "gradient_std": {"w": 1.0}}, {}))
+    assert "R10" not in found(h)
+
+
+def test_what_does_not_move_at_all_is_said_in_words() -> None:
+    h = History(Facts(WEIGHT), 1000)
+    for step in range(0, 260, 10):
+        h.add_losses([2.3] * 10)
+        h.add(Observation(step, {"update_to_data": {"w": -math.inf}, "gradient_std": {"w": 1.0}}, {}))
+    assert "by only 0 of their size" in found(h)["R10"].message
+
+
+@pytest.mark.parametrize("broadcast", [False, True])
+def test_the_suggestion_names_shapes_that_do_not_fit(broadcast: bool) -> None:
+    h = History(Facts(), 1000)
+    h.add_losses([1.0] * 450)
+    for step in range(0, 200, 10):
+        h.add(Observation(step, {}, {}, Output("mse_loss", 1.0, 1.0, 0.1, math.nan, 1.0, broadcast)))
+    assert ("the same shape" in found(h)["R13"].suggestion) == broadcast
+
+
+def test_the_suggestion_names_inputs_of_zeros() -> None:
+    h = History(Facts({"a.weight": ParameterFacts("a.weight", (9, 8), "hidden", std=0.3)}), 1000)
+    h.add_losses([2.3] * 450)
+    stds = {"a.weight": 0.0, "a.bias": 0.1}
+    h.add(Observation(0, {}, {}, Output("cross_entropy", 2.3, 2.3, 0.1, 0.1)))
+    h.add(Observation(400, {"gradient_std": stds}, {}))
+    assert "nothing but zeros comes to a.weight" in found(h)["R13"].suggestion
+
+
+def test_the_wrong_broadcast_of_a_real_network() -> None:
+    from lightning.pytorch import LightningModule, Trainer
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from bnlm.callbacks import Doctor
+
+    class Module(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 1))
+
+        def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+            return F.mse_loss(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), 3e-3)
+
+    torch.manual_seed(0)
+    x = torch.randn(2000, 8)
+    doctor = Doctor(table=False)
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", max_steps=450, max_epochs=-1, callbacks=[doctor], **options)
+    with pytest.warns(UserWarning, match="different to the input size"):
+        trainer.fit(Module(), DataLoader(TensorDataset(x, x[:, 0] + 3), 32, shuffle=True))
+    assert [f.rule for f in doctor.findings if f.severity == "critical"] == ["R13"]
+    assert "the same shape" in doctor.findings[0].suggestion

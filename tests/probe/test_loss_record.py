@@ -1,0 +1,67 @@
+"""What a call of a loss function tells, against plain formulas in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bnlm.probe.loss_record import loss_record
+
+
+def values(kind: str, x: Tensor, target: Tensor) -> list[float]:
+    record = loss_record(kind, x, target)
+    assert record is not None
+    return record.values.tolist()
+
+
+def test_a_squared_error() -> None:
+    torch.manual_seed(0)
+    x, target = torch.randn(16, 3), 5 + torch.randn(16, 3) * torch.tensor([1.0, 2.0, 3.0])
+    loss, error, reference, logit_std, constant = values("mse_loss", x, target)
+    losses, y = (x - target).double().square(), target.double()
+    assert loss == pytest.approx(float(losses.mean()), rel=1e-6)
+    assert error == pytest.approx(float(losses.std()) / 48**0.5, rel=1e-6)
+    assert reference == pytest.approx(float(y.square().mean()), rel=1e-6)
+    assert math.isnan(logit_std)
+    # One constant for each of the three places; (1 + 4 + 9) / 3 but for the noise of sixteen.
+    assert constant == pytest.approx(float((y - y.mean(0)).square().sum() / 15 / 3), rel=1e-6)
+    assert constant < 8 < reference
+
+
+@pytest.mark.parametrize(("x", "target"), [((16, 1), (16,)), ((16,), (16, 1))])
+def test_outputs_and_targets_of_other_shapes(x: tuple[int, ...], target: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    y = torch.randn(target)
+    record = loss_record("mse_loss", torch.zeros(x), y)
+    assert record is not None
+    assert record.broadcast
+    assert record.values[0].item() == pytest.approx(float(y.double().square().mean()), rel=1e-6)
+    assert record.values[4].item() == pytest.approx(float(y.double().var()), rel=1e-6)
+
+
+def test_what_is_no_loss_of_a_known_form() -> None:
+    assert loss_record("mse_loss", torch.zeros(4, 3), torch.zeros(4, 2)) is None
+    assert loss_record("binary_cross_entropy", torch.zeros(4, 1), torch.zeros(4)) is None
+    assert loss_record("cross_entropy", torch.zeros(4, 3), torch.zeros(4, 3)) is None
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 5)])
+def test_a_single_example_has_no_variance(shape: tuple[int, ...]) -> None:
+    target = torch.full(shape, 3.0)
+    assert values("mse_loss", torch.zeros(shape), target)[4] == 9.0
+
+
+def test_classes() -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(64, 7), torch.randint(7, (64,))
+    loss, error, reference, logit_std, constant = values("cross_entropy", logits, target)
+    losses = F.cross_entropy(logits.double(), target, reduction="none")
+    assert loss == pytest.approx(float(losses.mean()), rel=1e-6)
+    assert error == pytest.approx(float(losses.std()) / 8, rel=1e-6)
+    assert reference == pytest.approx(math.log(7), rel=1e-6)
+    assert logit_std == pytest.approx(float(logits.double().std(dim=1).mean()), rel=1e-6)
+    assert math.isnan(constant)
