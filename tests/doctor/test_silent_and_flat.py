@@ -17,15 +17,25 @@ def found(of: History) -> dict[str, Finding]:
     return {finding.rule: finding for finding in diagnosis.findings}
 
 
-@pytest.mark.parametrize(("share", "severity"), [(0.55, None), (0.75, "warning"), (0.95, "critical")])
-def test_a_clamp_is_judged_by_its_own_limit(share: float, severity: str | None) -> None:
+@pytest.mark.parametrize(
+    ("share", "relu6", "severity", "where"),
+    [
+        (0.55, 0.8, None, None),
+        (0.75, 0.8, "warning", "1"),
+        (0.95, 0.8, "critical", "1"),
+        (0.55, 0.88, "warning", "3"),  # half of a relu6's outputs are zero, and a third at 6
+    ],
+)
+def test_a_clamp_is_judged_by_its_own_limit(
+    share: float, relu6: float, severity: str | None, where: str | None
+) -> None:
     facts = facts_of(nn.Sequential(nn.Linear(4, 8), nn.Hardtanh(), nn.Linear(8, 8), nn.ReLU6(), nn.Linear(8, 2)))
-    assert facts.clamps == {"1"}
+    assert facts.clamps == {"1": True, "3": False}
     h = History(facts, 1000)
-    h.add(Observation(0, {"saturation": {"1": share, "3": 0.99}}, {"1": "hardtanh", "3": "hardtanh"}))
+    h.add(Observation(0, {"saturation": {"1": share, "3": relu6}}, {"1": "hardtanh", "3": "hardtanh"}))
     finding = found(h).get("R03")
     assert (finding and finding.severity) == severity
-    assert finding is None or finding.where == "1"
+    assert (finding and finding.where) == where
 
 
 @pytest.mark.parametrize(("silent_from", "expected"), [(90, True), (110, False), (999, False)])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from bnlm.doctor.finding import Finding, in_words
-from bnlm.doctor.history import History, Output
+from bnlm.doctor.history import History
 from bnlm.stats import RELU_LIKE
 
 #: R01: times the reference. CS231n notes, "neural networks 3": check the loss at chance. The factors are ours.
@@ -21,6 +21,8 @@ BINARY_WARNING, BINARY_CRITICAL = 1.5, 2.0
 SQUARE_WARNING, SQUARE_CRITICAL = 2.0, 4.0
 #: R01 of a squared error, whatever its standard error: outputs that explode differ by factors among themselves.
 SQUARE_SURE = 10.0
+#: R01: observed steps until which the losses of the first batches are in.
+POOLED = 5
 #: R02: std of an example's logits. Gaussian logits that know nothing cost about std² / 2 above the reference.
 #: Output layers of gain 1 or of Glorot's init have 1.0 to 1.3 and train as well: a note until 1.5.
 LOGIT_STD_NOTE, LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 1.5, 3.0
@@ -30,6 +32,8 @@ FLAT_FIRST, FLAT_LATER, FLAT_CRITICAL = 0.4, 0.3, 0.9
 SMOOTH = frozenset({"tanh", "sigmoid", "softsign"})
 #: R03 of clamps, which keep their full slope up to them. Healthy at gain 5/3: 55 %.
 CLAMPED = 0.7
+#: R03 of clamps that begin at zero, where half of the outputs are rightly.
+CLAMPED_ABOVE = 0.85
 #: R04 in the first batch alone, in which single units may rightly be silent.
 DEAD_CRITICAL = 0.8
 #: R05: std of the last activation over the first's.
@@ -47,9 +51,11 @@ COLLINEAR = 0.9
 
 def initial_findings(history: History) -> Iterator[Finding]:
     """Yield what is wrong with the first observed step; nothing if it is not step 0."""
-    if history.first is None or history.first.step > 0:
+    if history.first is None or history.first.step > 0 or history.observed > POOLED:
         return
     yield from _output(history)
+    if history.observed > 1:
+        return
     yield from _saturated(history)
     yield from _dead(history)
     yield from _scale(history)
@@ -61,62 +67,66 @@ def initial_findings(history: History) -> Iterator[Finding]:
 def _output(history: History) -> Iterator[Finding]:
     assert history.first is not None
     output = history.first.output
-    if output is None:
+    if output is None or not math.isfinite(output.loss):  # what is infinite is R08's
         return
-    if output.kind == "mse_loss":
-        yield from _square_loss(output)
-        return
-    error = 3 * output.loss_error
-    if output.loss < LOSS_NOTE * output.reference:
+    loss, error = output.loss, output.loss_error
+    if history.observed > 1 and history.first_losses and not history.facts.frozen:
+        # The batches after the first tell more of the start, as long as the steps between have not made it worse.
+        loss = min(loss, loss * history.first_loss / history.first_losses[0])
+        error /= math.sqrt(len(history.first_losses))
+    elif output.kind != "mse_loss" and loss < LOSS_NOTE * output.reference:
         yield Finding(
-            "R01", "note", "output", 0, output.loss, LOSS_NOTE * output.reference,
-            f"the first loss is {output.loss:.2f} where knowing nothing gives {output.reference:.2f}: the network has "
-            "been trained before, or sees its targets.",
+            "R01", "note", "output", 0, loss, LOSS_NOTE * output.reference,
+            f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}: the network has been "
+            "trained before, or sees its targets.",
             "Nothing, if it was trained before; otherwise look for the target among the inputs.",
         )  # fmt: skip
+    if output.kind == "mse_loss":
+        yield from _square_loss(loss, error, output.reference)
+        return
     limit = LOSS_WARNING * output.reference
     if output.kind == "cross_entropy":
         limit = max(limit, output.reference + min(LOGITS_COST, LOGITS_SHARE * output.reference))
     spread = output.logit_std
-    if spread > LOGIT_STD_WARNING and not history.facts.frozen:
+    if not (spread > LOGIT_STD_WARNING and not history.facts.frozen):
         # Large logits either know the answer, and the loss is below the reference, or they do not. But the loss of one
         # batch of them is far from certain, and a network that is fine-tuned may be sure, and wrong, of its old task.
-        error = output.loss_error
-    if not output.loss > limit + error:
+        error *= 3
+    if not loss > limit + error:
         return
     binary = output.kind == "binary_cross_entropy"
-    critical = output.loss > (BINARY_CRITICAL if binary else LOSS_CRITICAL) * output.reference + error
+    critical = loss > (BINARY_CRITICAL if binary else LOSS_CRITICAL) * output.reference + error
     severity = "critical" if critical else "warning"
     if output.kind == "cross_entropy" and not spread > LOGIT_STD_WARNING:
         severity = "note"
-    if binary and not output.loss > BINARY_WARNING * output.reference + error:
+    if binary and not loss > BINARY_WARNING * output.reference + error:
         severity = "note"
     if spread > LOGIT_STD_NOTE:
         graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else "note"
         yield Finding(
             "R02", graded, "output", 0, spread, LOGIT_STD_WARNING,
             f"before any training the logits have std {output.logit_std:.1f} within an example, so the network is "
-            f"confidently wrong: loss {output.loss:.2f} where {output.reference:.2f} is chance. The first steps only "
+            f"confidently wrong: loss {loss:.2f} where {output.reference:.2f} is chance. The first steps only "
             "squash the output layer.",
             "Scale the output layer's weights down and zero its bias: init.output_scale=0.1 init.output_bias=zeros; in "
             "torch `layer.weight.data *= 0.1; layer.bias.data.zero_()`.",
         )  # fmt: skip
     yield Finding(
-        "R01", severity, "output", 0, output.loss, limit,
-        f"the first loss is {output.loss:.2f} where knowing nothing gives {output.reference:.2f}.",
+        "R01", severity, "output", 0, loss, limit,
+        f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}.",
         "Scale the output layer's weights down (init.output_scale=0.1), or set its bias to the log of the class "
         "frequencies.",
     )  # fmt: skip
 
 
-def _square_loss(output: Output) -> Iterator[Finding]:
+def _square_loss(loss: float, error: float, reference: float) -> Iterator[Finding]:
     # Targets of one batch stray far from their own mean square, and a fresh network's outputs add to the loss.
-    error = 3 * output.loss_error if output.loss < SQUARE_SURE * output.reference else 0.0
-    if output.loss > SQUARE_WARNING * output.reference + error:
-        critical = output.loss > SQUARE_CRITICAL * output.reference + error
+    error = 3 * error if loss < SQUARE_SURE * reference else 0.0
+    if loss > SQUARE_WARNING * reference + error:
+        critical = loss > SQUARE_CRITICAL * reference + error
         yield Finding(
-            "R01", "critical" if critical else "warning", "output", 0, output.loss, SQUARE_WARNING * output.reference,
-            f"the first loss is {output.loss:.3g} where an output of zero gives {output.reference:.3g}.",
+            "R01", "critical" if critical else "warning", "output", 0, loss, SQUARE_WARNING * reference,
+            f"the first loss is {loss:.3g} where an output of zero gives {reference:.3g}.",
             "Scale the output layer's weights down, or bring the targets to mean 0 and variance 1.",
         )  # fmt: skip
 
@@ -126,11 +136,17 @@ def _saturated(history: History) -> Iterator[Finding]:
     kinds, shares = history.first.kinds, history.first.of("saturation")
     smooth = [layer for layer in shares if kinds.get(layer) in SMOOTH]
     flat = [layer for layer in smooth if shares[layer] > (FLAT_FIRST if layer == smooth[0] else FLAT_LATER)]
-    flat += [layer for layer in shares if layer in history.facts.clamps and shares[layer] > CLAMPED]
+    for layer, both_sides in history.facts.clamps.items():
+        if shares.get(layer, 0.0) > (CLAMPED if both_sides else CLAMPED_ABOVE):
+            flat.append(layer)
     if not flat:
         return
     worst = max(shares[layer] for layer in flat)
     because = ""
+    change = (
+        "Use init=kaiming_normal (std gain / sqrt(fan_in), gain 5/3 for tanh), or put a BatchNorm before each "
+        "(normalization=batch)."
+    )
     weight = history.facts.parameters.get(history.facts.weight_of.get(flat[0], ""))
     if weight is not None and weight.fan_in > 1:
         wanted = 5 / 3 / math.sqrt(weight.fan_in)
@@ -139,12 +155,13 @@ def _saturated(history: History) -> Iterator[Finding]:
                 f" The weights before the first of them have std {weight.std:.2g}; gain 5/3 over the root of their "
                 f"{weight.fan_in} inputs is {wanted:.2g}."
             )
+        elif flat[0] in smooth[:1]:
+            change = "Bring the inputs to mean 0 and variance 1: the weights that they meet first are not too large."
     yield Finding(
         "R03", "critical" if worst > FLAT_CRITICAL else "warning", in_words(flat), 0, worst, FLAT_LATER,
         f"{in_words(flat)}: up to {worst:.0%} of the {kinds[flat[0]]} outputs are on their flat part before any "
         f"training, where hardly any gradient passes.{because}",
-        "Use init=kaiming_normal (std gain / sqrt(fan_in), gain 5/3 for tanh), or put a BatchNorm before each "
-        "(normalization=batch).",
+        change,
     )  # fmt: skip
 
 
@@ -179,6 +196,12 @@ def _steep(ratio: float, chain: list[str]) -> bool:
     return ratio < max(KEPT_PER_LAYER ** (len(chain) - 1), KEPT)
 
 
+def _over_time(history: History, chain: list[str]) -> bool:
+    """Return whether there are more layers than weights: of a recurrent cell, which may learn from its last steps."""
+    weights = sum(parameter.role != "vector" for parameter in history.facts.parameters.values())
+    return 0 < weights < len(chain)
+
+
 def _scale(history: History) -> Iterator[Finding]:
     for chain, stds in _chains(history, "activation_std"):
         if not stds[0] > 0:
@@ -207,7 +230,7 @@ def _gradient(history: History) -> Iterator[Finding]:
         vanishes = ratio < 1
         if not (ratio < 1 / GRADIENT_NOTE or ratio > GRADIENT_NOTE):
             continue
-        far = ratio < 1 / GRADIENT_CRITICAL and _steep(ratio, chain)
+        far = ratio < 1 / GRADIENT_CRITICAL and _steep(ratio, chain) and not _over_time(history, chain)
         critical = far or ratio > GRADIENT_CRITICAL
         yield Finding(
             "R06", "critical" if critical else "note", in_words(chain), 0, ratio,

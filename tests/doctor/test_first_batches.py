@@ -1,0 +1,54 @@
+"""R01 and R02: what the batches after the first add to what it says of the start."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
+
+
+def found(kind: str, losses: list[float], error: float, frozen: bool = False) -> dict[str, Finding]:
+    """Return what is found of a run with these first losses, judged as it goes on."""
+    reference = {"cross_entropy": math.log(10), "binary_cross_entropy": math.log(2)}[kind]
+    spread = 2.0 if kind == "cross_entropy" else math.nan
+    h, diagnosis = History(Facts(frozen=frozen), 1000), Diagnosis()
+    output = Output(kind, reference, losses[0], error, spread)
+    for step in range(0, 60, 10):
+        h.add_losses(losses if step == 0 else [losses[-1]] * 10)
+        h.add(Observation(step, {}, {}, output if step == 0 else None))
+        diagnosis.update(h)
+    return {finding.rule: finding for finding in diagnosis.findings}
+
+
+@pytest.mark.parametrize(
+    ("losses", "severity"),
+    [
+        ([1.4, 1.4, 1.4, 1.4], "note"),
+        ([1.7, 1.6, 1.7, 1.6], "warning"),
+        ([2.3, 2.3, 2.2, 2.3], "critical"),
+        ([1.4, 0.8, 0.9, 0.9], None),  # one batch was worse than the others
+        ([1.0, 5.0, 9.0, 9.0], None),  # the first steps have made it worse
+        ([0.7, 0.3, 0.2, 0.1], None),  # the first steps have made it much better: not trained before
+    ],
+)
+def test_four_batches_tell_more_than_one(losses: list[float], severity: str | None) -> None:
+    """The first alone is within three standard errors of what is granted, or of the next severity."""
+    finding = found("binary_cross_entropy", losses, 0.25).get("R01")
+    assert (finding and finding.severity) == severity
+    assert finding is None or finding.step == 0
+
+
+def test_a_network_that_is_fine_tuned_is_judged_by_its_first_batch() -> None:
+    assert "R02" in found("cross_entropy", [4.0, 4.0, 4.0, 4.0], 1.2)
+    assert "R02" not in found("cross_entropy", [4.0, 4.0, 4.0, 4.0], 1.2, frozen=True)
+
+
+def test_an_infinite_loss_is_no_matter_of_the_output_layer() -> None:
+    h = History(Facts(), 1000)
+    h.add_losses([math.inf])
+    h.add(Observation(0, {}, {}, Output("mse_loss", 1.0, math.inf, math.nan, math.nan, 1.0)))
+    diagnosis = Diagnosis()
+    diagnosis.update(h)
+    assert [finding.rule for finding in diagnosis.findings] == ["R08"]
