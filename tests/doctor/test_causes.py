@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from bnlm.doctor import Diagnosis, Finding
+from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
 
 
 def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
@@ -30,6 +32,15 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         # A gradient that fades a little is no reason for steps that are too small; one that vanishes is.
         ([("R06", "warning", 100, 0.05), ("R10", "critical", 100, -5.5)], {"R10": None, "R06": "R10"}),
         ([("R06", "critical", 100, 0.001), ("R10", "critical", 100, -5.5)], {"R06": None, "R10": "R06"}),
+        # What healthy networks have too, in its mild form, explains nothing critical, and no other speeds.
+        ([("R06", "warning", 100, 0.05), ("R13", "critical", 400, 2.3)], {"R13": None, "R06": None}),
+        ([("R06", "critical", 100, 0.001), ("R13", "critical", 400, 2.3)], {"R06": None, "R13": "R06"}),
+        ([("R11", "warning", 70, 2.0), ("R13", "critical", 400, 2.3)], {"R13": None, "R11": None}),
+        ([("R06", "warning", 100, 0.05), ("R11", "warning", 70, 3.0)], {"R11": None, "R06": None}),
+        ([("R09", "warning", 100, -1.7), ("R15", "warning", 160, 0.4)], {"R09": None, "R15": None}),
+        # What died long after the gradient had faded did not make it fade.
+        ([("R04", "critical", 160, 1.0), ("R06", "critical", 110, 1e-4)], {"R06": None, "R04": None}),
+        ([("R04", "critical", 90, 1.0), ("R12", "critical", 60, 50.0)], {"R04": None, "R12": "R04"}),
         # A remark explains nothing.
         ([("R05", "note", 0, 300.0), ("R02", "warning", 0, 2.0)], {"R02": None, "R05": None}),
     ],
@@ -47,3 +58,21 @@ def test_what_becomes_of_a_note_begins_then() -> None:
     diagnosis.restore([Finding("R06", "note", "w", 0, 0.05, 0.1, "", "")])
     diagnosis._take(iter([Finding("R06", "critical", "w", 200, 0.001, 0.1, "", "")]))
     assert [finding.step for finding in diagnosis.findings] == [200]
+
+
+@pytest.mark.parametrize(("end", "severity"), [(2.2, "warning"), (1.5, "note")])
+def test_a_standstill_that_is_over(end: float, severity: str) -> None:
+    diagnosis, h = Diagnosis(), History(Facts(), 2000)
+    h.add(Observation(0, {}, {}, Output("cross_entropy", math.log(10), 2.3, 0.01, 0.1)))
+    h.add_losses([2.3] * 10 + [end] * 400)
+    diagnosis.restore(
+        [
+            Finding("R06", "critical", "w", 0, 1e-4, 0.1, "faded at the start.", ""),
+            Finding("R13", "warning", "loss", 100, 2.3, 0.1, "stood still.", ""),
+        ]
+    )
+    diagnosis.update(h)
+    found = {finding.rule: finding for finding in diagnosis.findings}
+    assert found["R06"].severity == "critical"
+    assert found["R13"].severity == severity
+    assert ("Since then it has fallen, to 1.5." in found["R13"].message) == (severity == "note")

@@ -36,8 +36,12 @@ ORDER = "R20 R16 R18 R02 R01 R04 R05 R03 R06 R09 R12 R11 R10 R17 R07 R08 R14 R13
 
 #: Optimizer steps after which a window, once it is full, is judged anew: sooner it has hardly moved on.
 WINDOW_EVERY = 100
-#: R11 takes a number of observed steps to be seen: until this step it may explain what was seen before it.
-SPREAD_SEEN = 100
+#: These take a number of observed steps to be seen: until this step they may explain what was seen before them.
+SEEN_LATE, LATE = ("R04", "R11", "R12"), 100
+#: Cause and consequence, where healthy networks have a mild form of the first too: it has to be critical.
+MILD = {("R06", "R10"), ("R06", "R11"), ("R06", "R13"), ("R04", "R13"), ("R11", "R13"), ("R09", "R15")}
+#: Of the start and of what knowing nothing costs: a loss below this share no longer stands still.
+FALLEN = 0.8
 
 
 class Diagnosis:
@@ -49,6 +53,7 @@ class Diagnosis:
 
     def update(self, history: History) -> list[Finding]:
         """Apply all rules; return the findings that are new or have become more severe."""
+        self._settle(history)
         return self._take(_all_findings(history))
 
     def follow(self, history: History) -> list[Finding]:
@@ -72,6 +77,16 @@ class Diagnosis:
                 kept = finding if known is None or known.severity == "note" else replace(finding, step=known.step)
                 self._found[finding.rule] = fresh[finding.rule] = kept
         return list(fresh.values())
+
+    def _settle(self, history: History) -> None:
+        """Make a note of what was held against a network because its loss stood still, once it has fallen."""
+        if not history.recent_loss(50) < FALLEN * min(history.first_loss, abs(history.reference)):
+            return
+        for rule in ("R06", "R13"):
+            known = self._found.get(rule)
+            if known is not None and known.step > 0 and known.severity != "note":
+                message = f"{known.message} Since then it has fallen, to {history.recent_loss(50):.3g}."
+                self._found[rule] = replace(known, severity="note", message=message)
 
     @property
     def findings(self) -> list[Finding]:
@@ -111,13 +126,13 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return False  # what was so before the first step was not brought about by the steps
     if pair == ("R09", "R12"):
         return cause.step < finding.step  # a high rate kills what learned before; what never had a gradient is another
+    if pair in MILD and cause.severity != "critical":
+        return False
     # Some fading is usual, and held against a network only where its loss stays: small steps are enough for that.
-    if pair == ("R06", "R10"):
-        return cause.severity == "critical"
     if pair == ("R10", "R06"):
         return finding.severity == "warning"
-    if cause.rule == "R11":
-        return cause.step <= max(finding.step, SPREAD_SEEN)
+    if cause.rule in SEEN_LATE:
+        return cause.step <= max(finding.step, LATE)
     if cause.rule == "R05" and finding.rule in ("R01", "R02"):
         return cause.value > 1  # scales that fade make an output small
     return True
@@ -128,8 +143,7 @@ def _urgency(finding: Finding) -> tuple[int, int, int]:
 
 
 def _all_findings(history: History) -> Iterator[Finding]:
-    if history.observed == 1:
-        yield from initial_findings(history)
+    yield from initial_findings(history)
     if history.recent:
         yield from batch_norm_findings(history)
         yield from loss_findings(history)
