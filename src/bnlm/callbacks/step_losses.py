@@ -19,7 +19,7 @@ class StepLosses:
     """
 
     def __init__(self) -> None:
-        self._waiting: list[Tensor] = []  # not read, which would take as long as ten other things here
+        self._waiting: list[Tensor] = []  # as tensors: to read one is to wait for its device
         self._last: Tensor | None = None  # what the last batch's end brought
         self._backward: list[Tensor] = []  # of this batch, should it return none
         self._micro: list[Tensor] = []  # of micro-batches whose step is still to come

@@ -16,10 +16,11 @@ from bnlm.probe.activation_modules import ActivationModules, Call
 from bnlm.probe.loss_record import LOSS_FUNCTIONS, loss_record
 from bnlm.probe.moment_table import MAX_WAITING, Flat, MomentTable, in_order
 from bnlm.probe.names import Names, calling_modules
+from bnlm.probe.plain_values import behind, copied, values_of
 from bnlm.probe.records import StepRecord
 from bnlm.probe.reduction import Seen, count
 from bnlm.probe.torch_functions import ACTIVATION_FUNCTIONS, BACKWARD, BATCH_NORMS, CHANNEL_DIMS
-from bnlm.stats import bounded, channel_dim_of, histogram, limits_from_call
+from bnlm.stats import channel_dim_of, histogram, limits_from_call
 
 #: Within it no mode sees what is called: the probe's own work would pass through the tap, call by call.
 unseen = torch._C.DisableTorchFunction
@@ -173,16 +174,16 @@ class ActivationTap(TorchFunctionMode):
         if not self.on or not self.root.training or torch._C._current_graph_task_id() != -1:
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
-        values, mapped = _values_of(x)
+        values, mapped = values_of(x)
         if values is None:
             return func(*args, **kwargs)
         channel_dim = self._channel_dims.get(x.shape)
         if channel_dim is None or channel_dim >= x.ndim:
             channel_dim = channel_dim_of(x)
         # Copies: the call may overwrite its input, and the model its output or its gradient.
-        pre_activation = _copied(values, mapped, channel_dim)
+        pre_activation = copied(values, mapped, channel_dim)
         output = func(*args, **kwargs)
-        values, mapped = _values_of(output)
+        values, mapped = values_of(output)
         if values is None:
             return output
         path, module = self._caller()
@@ -198,12 +199,12 @@ class ActivationTap(TorchFunctionMode):
             return
         with unseen():
             x = args[0] if args else kwargs.get("input")
-            before, mapped_before = _values_of(x)
-            after, mapped = _values_of(output)
+            before, mapped_before = values_of(x)
+            after, mapped = values_of(output)
             if x is None or before is None or after is None:
                 return
             channel_dim = call.channel_dim if call.channel_dim < x.ndim else channel_dim_of(x)
-            pre_activation = _copied(before, mapped_before, channel_dim)
+            pre_activation = copied(before, mapped_before, channel_dim)
             layer = self._layer(call.layer)
             self._take_in(layer, call.kind, pre_activation, after, mapped, channel_dim, call.limits)
 
@@ -218,7 +219,7 @@ class ActivationTap(TorchFunctionMode):
         limits: tuple[float, float] | None,
     ) -> None:
         """Keep a copy of the output of an activation, and of its gradient once that comes."""
-        seen = _copied(values, mapped, channel_dim)
+        seen = copied(values, mapped, channel_dim)
         if self.histograms and layer not in self._record.kinds:
             self._record.histograms.setdefault("activations", {})[layer] = histogram(seen)
         self._record.kinds[layer] = kind
@@ -227,7 +228,7 @@ class ActivationTap(TorchFunctionMode):
             values.grad_fn.register_prehook(
                 lambda gradients: self._keep_gradient(layer, gradients[index], mapped, channel_dim)
             )
-        channels = _behind(channel_dim, mapped)
+        channels = behind(channel_dim, mapped)
         self._seen.append(
             Seen(self._record, self.table, layer, kind, pre_activation, seen, channels, limits, self.maps)
         )
@@ -236,7 +237,7 @@ class ActivationTap(TorchFunctionMode):
     def _keep_gradient(self, layer: str, gradient: Tensor | None, mapped: int | None, channel_dim: int) -> None:
         if self.on and gradient is not None:
             with unseen():
-                seen = _copied(gradient, mapped, channel_dim)
+                seen = copied(gradient, mapped, channel_dim)
                 if self.histograms:
                     of_gradients = self._record.histograms.setdefault("activation_gradients", {})
                     if layer not in of_gradients:
@@ -294,33 +295,3 @@ _WATCHED: dict[Callable[..., Any], tuple[Callable[..., Any], Any]] = {
 
 def _flat(copy: Tensor) -> Flat:
     return Flat(copy, [copy.numel()])
-
-
-def _values_of(x: Any) -> tuple[Tensor | None, int | None]:
-    """Return the plain tensor behind `x`, and the dimension that `torch.vmap` maps over, if it does.
-
-    None for what is no strided tensor of real numbers, or empty, or in a transform of another kind (or two of them).
-    """
-    dim = None
-    if not isinstance(x, Tensor):
-        return None, None
-    if torch._C._functorch.is_functorch_wrapped_tensor(x):
-        if not torch._C._functorch.is_batchedtensor(x):
-            return None, None
-        dim, x = torch._C._functorch.maybe_get_bdim(x), torch._C._functorch.get_unwrapped(x)
-        if torch._C._functorch.is_functorch_wrapped_tensor(x):
-            return None, None
-    usable = x.is_floating_point() and x.layout == torch.strided and x.numel() > 0
-    return (x, dim) if usable else (None, None)
-
-
-def _behind(channel_dim: int, mapped: int | None) -> int:
-    """Return where the channels are once the dimension that `vmap` maps over stands in front."""
-    return channel_dim if mapped is None or channel_dim < 0 else channel_dim + 1
-
-
-def _copied(values: Tensor, mapped: int | None, channel_dim: int) -> Tensor:
-    """Return a copy of `values` (slices of large ones), with the dimension that `vmap` maps over in front."""
-    if mapped is not None:
-        values = values.movedim(mapped, 0)
-    return bounded(values.detach(), _behind(channel_dim, mapped)).clone()

@@ -1,0 +1,40 @@
+"""The plain tensor behind what a function is called with, also under `torch.vmap`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnlm.stats import bounded
+
+
+def values_of(x: Any) -> tuple[Tensor | None, int | None]:
+    """Return the plain tensor behind `x`, and the dimension that `torch.vmap` maps over, if it does.
+
+    None for what is no strided tensor of real numbers, or empty, or in a transform of another kind (or two of them).
+    """
+    dim = None
+    if not isinstance(x, Tensor):
+        return None, None
+    if torch._C._functorch.is_functorch_wrapped_tensor(x):
+        if not torch._C._functorch.is_batchedtensor(x):
+            return None, None
+        dim, x = torch._C._functorch.maybe_get_bdim(x), torch._C._functorch.get_unwrapped(x)
+        if torch._C._functorch.is_functorch_wrapped_tensor(x):
+            return None, None
+    usable = x.is_floating_point() and x.layout == torch.strided and x.numel() > 0
+    return (x, dim) if usable else (None, None)
+
+
+def behind(channel_dim: int, mapped: int | None) -> int:
+    """Return where the channels are once the dimension that `vmap` maps over stands in front."""
+    return channel_dim if mapped is None or channel_dim < 0 else channel_dim + 1
+
+
+def copied(values: Tensor, mapped: int | None, channel_dim: int) -> Tensor:
+    """Return a copy of `values` (slices of large ones), with the dimension that `vmap` maps over in front."""
+    if mapped is not None:
+        values = values.movedim(mapped, 0)
+    return bounded(values.detach(), behind(channel_dim, mapped)).clone()
