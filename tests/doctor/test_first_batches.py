@@ -48,7 +48,7 @@ def test_a_network_that_is_fine_tuned_is_judged_by_its_first_batch() -> None:
 def test_an_infinite_loss_is_no_matter_of_the_output_layer() -> None:
     h = History(Facts(), 1000)
     h.add_losses([math.inf])
-    h.add(Observation(0, {}, {}, Output("mse_loss", 1.0, math.inf, math.nan, math.nan, 1.0)))
+    h.add(Observation(0, {}, {}, Output("regression", 1.0, math.inf, math.nan, math.nan, 1.0)))
     diagnosis = Diagnosis()
     diagnosis.update(h)
     assert [finding.rule for finding in diagnosis.findings] == ["R08"]

@@ -140,7 +140,7 @@ def test_stuck(losses: list[float], rules: set[str]) -> None:
     assert set(found(h)) == rules
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("cross_entropy", True), ("mse_loss", False)])
+@pytest.mark.parametrize(("kind", "expected"), [("cross_entropy", True), ("regression", False)])
 def test_chance_after_a_worse_start_is_chance(kind: str, expected: bool) -> None:
     """As a linear model on parity: the loss comes down to that of knowing nothing, and stays."""
     h = history()
@@ -237,7 +237,7 @@ def test_a_slow_fall_is_no_standstill() -> None:
 def test_the_reference_of_targets_is_pooled() -> None:
     h = history()
     for step, square in enumerate((0.5, 1.5, 1.0)):
-        h.add(Observation(step, {}, {}, Output("mse_loss", square, 1.0, 0.1, math.nan)))
+        h.add(Observation(step, {}, {}, Output("regression", square, 1.0, 0.1, math.nan)))
     assert h.reference == pytest.approx(1.0)
 
 

@@ -80,7 +80,7 @@ def test_a_first_loss_of_large_logits(
 def test_outputs_that_explode_are_no_matter_of_a_standard_error() -> None:
     for loss, expected in ((1e6, True), (5.0, False)):
         h = History(Facts(), 1000)
-        h.add(Observation(0, {}, {}, Output("mse_loss", 1.0, loss, loss, math.nan)))
+        h.add(Observation(0, {}, {}, Output("regression", 1.0, loss, loss, math.nan)))
         assert ("R01" in found(h)) == expected
 
 

@@ -34,7 +34,7 @@ def squares(level: float, first: float, batches: int = 32, steps: int = 450) -> 
         h.add_losses([loss])
         if step % 10 == 0:
             reference = sum(y * y for y in targets) / batches
-            h.add(Observation(step, {}, {}, Output("mse_loss", reference, loss, 0.2, math.nan, constant)))
+            h.add(Observation(step, {}, {}, Output("regression", reference, loss, 0.2, math.nan, constant)))
     return h
 
 
@@ -120,7 +120,7 @@ def test_the_suggestion_names_shapes_that_do_not_fit(broadcast: bool) -> None:
     h = History(Facts(), 1000)
     h.add_losses([1.0] * 450)
     for step in range(0, 200, 10):
-        h.add(Observation(step, {}, {}, Output("mse_loss", 1.0, 1.0, 0.1, math.nan, 1.0, broadcast)))
+        h.add(Observation(step, {}, {}, Output("regression", 1.0, 1.0, 0.1, math.nan, 1.0, broadcast)))
     assert ("the same shape" in found(h)["R13"].suggestion) == broadcast
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -65,3 +66,23 @@ def test_classes() -> None:
     assert reference == pytest.approx(math.log(7), rel=1e-6)
     assert logit_std == pytest.approx(float(logits.double().std(dim=1).mean()), rel=1e-6)
     assert math.isnan(constant)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("l1_loss", {}), ("smooth_l1_loss", {"beta": 0.5}), ("huber_loss", {"delta": 0.5}), ("mse_loss", {})],
+)
+def test_other_distances(kind: str, options: dict[str, float]) -> None:
+    """Against a search for the best constant of each of the two places."""
+    torch.manual_seed(0)
+    x, target = torch.randn(33, 2), 3 + torch.randn(33, 2) * torch.tensor([0.5, 2.0])
+    record = loss_record(kind, x, target, **options)
+    assert record is not None
+    loss, _, reference, _, constant = record.values.tolist()
+    function = partial(getattr(F, kind), **options)
+    assert loss == pytest.approx(float(function(x.double(), target.double())), rel=1e-6)
+    assert reference == pytest.approx(float(function(torch.zeros(33, 2).double(), target.double())), rel=1e-6)
+    grid = torch.linspace(-4, 10, 14_001).double()
+    best = [min(float(function(c.expand(33), target[:, i].double())) for c in grid) for i in (0, 1)]
+    # The median is not quite the best constant of what lies between a squared and an absolute error.
+    assert constant * 32 / 33 == pytest.approx(sum(best) / 2, rel=1e-3 if kind in ("l1_loss", "mse_loss") else 3e-2)

@@ -10,6 +10,7 @@ from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import initial_findings
 from bnlm.doctor.loss_rules import loss_findings
+from bnlm.doctor.output_rules import output_findings
 from bnlm.doctor.training_rules import training_findings
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
@@ -143,6 +144,7 @@ def _urgency(finding: Finding) -> tuple[int, int, int]:
 
 
 def _all_findings(history: History) -> Iterator[Finding]:
+    yield from output_findings(history)
     yield from initial_findings(history)
     if history.recent:
         yield from batch_norm_findings(history)

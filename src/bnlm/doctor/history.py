@@ -40,7 +40,7 @@ class History:
         self.first_losses: list[float] = []
         self.early_losses: list[float] = []
         self.early_norms: list[float] = []
-        self.references: list[float] = []
+        self.references: deque[float] = deque(maxlen=WINDOW)  # the last ones: targets may move as a network learns
         self.steps_with_loss = 0
         self.non_finite_losses = 0
         self.smooth = math.nan
@@ -48,7 +48,7 @@ class History:
         self.worst_rise = 0.0
         self.steps_above = 0
         self.spikes: deque[int] = deque(maxlen=100)
-        self._errors: list[float] = []  # standard errors of a batch's loss
+        self._errors: deque[float] = deque(maxlen=WINDOW)  # standard errors of a batch's loss
         self.validations: list[tuple[float, float]] = []
         self.ungraded_since: dict[str, tuple[int, int]] = {}
         self._with_spread = [name for name, one in facts.parameters.items() if math.prod(one.shape) >= 2]
@@ -103,7 +103,7 @@ class History:
     def wants_references(self) -> bool:
         """Whether a further batch tells more of what knowing nothing costs: of squares it is another in each batch."""
         output = self.recent[-1].output if self.recent else None
-        return len(self.references) < WINDOW or (output is not None and output.kind == "mse_loss")
+        return len(self.references) < WINDOW or (output is not None and output.kind == "regression")
 
     @property
     def first_loss(self) -> float:
@@ -119,7 +119,7 @@ class History:
         self.observed += 1
         output = observation.output
         # The targets' mean square in one batch strays far from the true one; of classes it is the same each time.
-        if output is not None and math.isfinite(output.reference) and len(self.references) < WINDOW:
+        if output is not None and math.isfinite(output.reference):
             self.references.append(output.reference)
             most = abs(output.reference)  # also of one example, which has no standard error
             self._errors.append(min(output.loss_error, most) if math.isfinite(output.loss_error) else most)

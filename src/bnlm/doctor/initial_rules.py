@@ -1,4 +1,4 @@
-"""Rules that step 0 answers: R01, R02, R20; and R03 to R06 and R09 at the start."""
+"""Rules that step 0 answers: R20; and R03 to R06 and R09 at the start."""
 
 from __future__ import annotations
 
@@ -9,23 +9,6 @@ from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
 from bnlm.stats import RELU_LIKE
 
-#: R01: times the reference. CS231n notes, "neural networks 3": check the loss at chance. The factors are ours.
-LOSS_WARNING, LOSS_CRITICAL, LOSS_NOTE = 1.1, 1.5, 0.8
-#: R01 also wants what logits of std 1 cost, at most this share of the reference: torch's default output layer after a
-#: normalization has std 0.58, which may cost 0.36 nat.
-LOGITS_COST, LOGITS_SHARE = 0.5, 0.25
-#: R01 of logits that are judged one by one: what torch's default output layer makes of one is the same for almost all
-#: examples, and where few are positive a logit of 0.5 or 1 costs 1.3 or 1.7 of ln 2.
-BINARY_WARNING, BINARY_CRITICAL = 1.5, 2.0
-#: R01 of a squared error: times the mean square of the targets.
-SQUARE_WARNING, SQUARE_CRITICAL = 2.0, 4.0
-#: R01 of a squared error, whatever its standard error: outputs that explode differ by factors among themselves.
-SQUARE_SURE = 10.0
-#: R01: observed steps until which the losses of the first batches are in.
-POOLED = 5
-#: R02: std of an example's logits. Gaussian logits that know nothing cost about std² / 2 above the reference.
-#: Output layers of gain 1 or of Glorot's init have 1.0 to 1.3 and train as well: a note until 1.5.
-LOGIT_STD_NOTE, LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 1.5, 3.0
 #: R03 before training. Healthy at gain 5/3: 19 to 21 % in the first layer, 5 to 10 % in the others.
 FLAT_FIRST, FLAT_LATER, FLAT_CRITICAL = 0.4, 0.3, 0.9
 #: R03: activations that flatten smoothly.
@@ -40,6 +23,11 @@ DEAD_CRITICAL = 0.8
 DRIFT_WARNING, DRIFT_CRITICAL = 10.0, 100.0
 #: R06: std of the loss gradient at the first activation over the last's.
 GRADIENT_NOTE, GRADIENT_CRITICAL = 10.0, 100.0
+#: R06, at the start and later: what to change.
+KEEP_GRADIENTS = (
+    "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
+    "nn.init.kaiming_normal_), add a normalization or residual connections; clip the gradients of a recurrent network."
+)
 #: R05, R06: what fades is no more than a note unless it loses this factor per layer, or the second over all of them.
 #: torch's default init keeps 0.41 per ReLU layer and 0.29 per GELU or SiLU layer: six of them train well.
 KEPT_PER_LAYER, KEPT = 0.25, 1e-4
@@ -51,10 +39,7 @@ COLLINEAR = 0.9
 
 def initial_findings(history: History) -> Iterator[Finding]:
     """Yield what is wrong with the first observed step; nothing if it is not step 0."""
-    if history.first is None or history.first.step > 0 or history.observed > POOLED:
-        return
-    yield from _output(history)
-    if history.observed > 1:
+    if history.first is None or history.first.step > 0 or history.observed > 1:
         return
     yield from _saturated(history)
     yield from _dead(history)
@@ -62,73 +47,6 @@ def initial_findings(history: History) -> Iterator[Finding]:
     yield from _gradient(history)
     yield from _first_step(history)
     yield from _symmetric(history)
-
-
-def _output(history: History) -> Iterator[Finding]:
-    assert history.first is not None
-    output = history.first.output
-    if output is None or not math.isfinite(output.loss):  # what is infinite is R08's
-        return
-    loss, error = output.loss, output.loss_error
-    if history.observed > 1 and history.first_losses and not history.facts.frozen:
-        # The batches after the first tell more of the start, as long as the steps between have not made it worse.
-        loss = min(loss, loss * history.first_loss / history.first_losses[0])
-        error /= math.sqrt(len(history.first_losses))
-    elif output.kind != "mse_loss" and loss < LOSS_NOTE * output.reference:
-        yield Finding(
-            "R01", "note", "output", 0, loss, LOSS_NOTE * output.reference,
-            f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}: the network has been "
-            "trained before, or sees its targets.",
-            "Nothing, if it was trained before; otherwise look for the target among the inputs.",
-        )  # fmt: skip
-    if output.kind == "mse_loss":
-        yield from _square_loss(loss, error, output.reference)
-        return
-    limit = LOSS_WARNING * output.reference
-    if output.kind == "cross_entropy":
-        limit = max(limit, output.reference + min(LOGITS_COST, LOGITS_SHARE * output.reference))
-    spread = output.logit_std
-    if not (spread > LOGIT_STD_WARNING and not history.facts.frozen):
-        # Large logits either know the answer, and the loss is below the reference, or they do not. But the loss of one
-        # batch of them is far from certain, and a network that is fine-tuned may be sure, and wrong, of its old task.
-        error *= 3
-    if not loss > limit + error:
-        return
-    binary = output.kind == "binary_cross_entropy"
-    critical = loss > (BINARY_CRITICAL if binary else LOSS_CRITICAL) * output.reference + error
-    severity = "critical" if critical else "warning"
-    if output.kind == "cross_entropy" and not spread > LOGIT_STD_WARNING:
-        severity = "note"
-    if binary and not loss > BINARY_WARNING * output.reference + error:
-        severity = "note"
-    if spread > LOGIT_STD_NOTE:
-        graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else "note"
-        yield Finding(
-            "R02", graded, "output", 0, spread, LOGIT_STD_WARNING,
-            f"before any training the logits have std {output.logit_std:.1f} within an example, so the network is "
-            f"confidently wrong: loss {loss:.2f} where {output.reference:.2f} is chance. The first steps only "
-            "squash the output layer.",
-            "Scale the output layer's weights down and zero its bias: init.output_scale=0.1 init.output_bias=zeros; in "
-            "torch `layer.weight.data *= 0.1; layer.bias.data.zero_()`.",
-        )  # fmt: skip
-    yield Finding(
-        "R01", severity, "output", 0, loss, limit,
-        f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}.",
-        "Scale the output layer's weights down (init.output_scale=0.1), or set its bias to the log of the class "
-        "frequencies.",
-    )  # fmt: skip
-
-
-def _square_loss(loss: float, error: float, reference: float) -> Iterator[Finding]:
-    # Targets of one batch stray far from their own mean square, and a fresh network's outputs add to the loss.
-    error = 3 * error if loss < SQUARE_SURE * reference else 0.0
-    if loss > SQUARE_WARNING * reference + error:
-        critical = loss > SQUARE_CRITICAL * reference + error
-        yield Finding(
-            "R01", "critical" if critical else "warning", "output", 0, loss, SQUARE_WARNING * reference,
-            f"the first loss is {loss:.3g} where an output of zero gives {reference:.3g}.",
-            "Scale the output layer's weights down, or bring the targets to mean 0 and variance 1.",
-        )  # fmt: skip
 
 
 def _saturated(history: History) -> Iterator[Finding]:
@@ -217,8 +135,9 @@ def _scale(history: History) -> Iterator[Finding]:
             1 / DRIFT_WARNING if fades else DRIFT_WARNING,
             f"activations {'fade' if fades else 'blow up'} with depth: std {stds[0]:.2g} at {chain[0]}, "
             f"{stds[-1]:.2g} at {chain[-1]}.",
-            "Use the gain of the activation: init=kaiming_normal init.gain=auto; or normalization=batch or layer; in a "
-            "residual network scale each branch by 1 / sqrt(2 x layers).",
+            "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
+            "nn.init.kaiming_normal_), or normalize (normalization=batch or layer); in a residual network scale each "
+            "branch by 1 / sqrt(2 x layers).",
         )  # fmt: skip
 
 
@@ -237,8 +156,7 @@ def _gradient(history: History) -> Iterator[Finding]:
             1 / GRADIENT_CRITICAL if vanishes else GRADIENT_CRITICAL,
             f"the loss gradient {'vanishes' if vanishes else 'explodes'} on its way back: std {stds[-1]:.2g} at "
             f"{chain[-1]}, {stds[0]:.2g} at {chain[0]}.",
-            "Use the gain of the activation (init=kaiming_normal init.gain=auto), a normalization, or residual "
-            "connections; clip the gradients of a recurrent network.",
+            KEEP_GRADIENTS,
         )  # fmt: skip
 
 

@@ -12,11 +12,11 @@ from bnlm.doctor.history import History
 
 #: R13: recent loss over the reference. Language models are flat at 0.56 to 0.72 of it in some window, healthily.
 STUCK = 0.98
-#: R13 of squared errors: over the variance of the targets in the same batches, of which the last so many are taken.
-STUCK_SQUARES, SQUARES = 0.96, 10
-#: R13 of squared errors: below this share of the variance over more batches, the loss has fallen since.
+#: R13 of regressions: over the loss of the best constant on the same batches, of which the last so many are taken.
+STUCK_REGRESSION, SAME_BATCHES = 0.96, 10
+#: R13 of regressions: below this share of that over more batches, the loss has fallen since.
 FALLEN = 0.8
-#: R13 of squared errors: what is worse than a constant by more than this is another matter, unless it was all along.
+#: R13 of regressions: what is worse than a constant by more than this is another matter, unless it was all along.
 FAR_ABOVE, FLAT = 1.3, 0.9
 #: R13: steps to wait, and no longer than this share of the run. Small recurrent networks stay at chance for 200 steps.
 PATIENCE, PATIENCE_SHARE = 400, 0.9
@@ -67,7 +67,7 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     if not chance > 0 or history.first_loss < 0.7 * chance:
         return
     output = history.first.output if history.first is not None else None
-    if output is not None and output.kind == "mse_loss":
+    if output is not None and output.kind == "regression":
         at_chance, chance = _at_a_constant(history, recent)
     else:  # of classes chance is chance, however much worse the start was
         at_chance = recent >= STUCK * chance
@@ -93,15 +93,17 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
 
 
 def _at_a_constant(history: History, recent: float) -> tuple[bool, float]:
-    """Return whether a squared error is that of the best constant on the very same batches, and how much that is.
+    """Return whether the loss is that of the best constant on the very same batches, and how much that is.
 
-    The variance of the targets is another in each batch, by more than what is asked here.
+    It is another in each batch, by more than what is asked here.
     """
-    outputs = [o.output for o in history.recent if o.output is not None]
+    outputs = [o.output for o in history.recent if o.output is not None and o.output.kind == "regression"]
+    if not outputs:
+        return False, history.reference
     chance = statistics.fmean(o.constant for o in outputs) * history.loss_weight
-    last = outputs[-SQUARES:]
+    last = outputs[-SAME_BATCHES:]
     loss, constant = statistics.fmean(o.loss for o in last), statistics.fmean(o.constant for o in last)
-    near = STUCK_SQUARES * constant <= loss <= FAR_ABOVE * constant
+    near = STUCK_REGRESSION * constant <= loss <= FAR_ABOVE * constant
     worse = loss > constant and recent >= FLAT * history.first_loss
     return (near or worse) and recent >= FALLEN * chance, chance
 

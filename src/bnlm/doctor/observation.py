@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from bnlm.probe import LossRecord
+from bnlm.probe import REGRESSIONS, LossRecord
 
 
 @dataclass
@@ -13,12 +13,13 @@ class Output:
     """What went into the loss function of an observed step.
 
     Attributes:
-        kind: cross_entropy, binary_cross_entropy or mse_loss.
-        reference: Loss of a network that knows nothing: ln of the number of classes, ln 2, mean square of the targets.
+        kind: cross_entropy, binary_cross_entropy, or regression: a squared or absolute error or one between these.
+        reference: Loss of a network that knows nothing: ln of the number of classes, ln 2, loss of an
+            output of zero.
         loss: Mean over the examples looked at, and `loss_error`, the standard error of that mean.
         logit_std: Of an example's logits over the classes, averaged; nan where there are no classes.
-        constant: Loss of the best constant output on the same examples: the variance of the targets of a squared
-            error; nan of other kinds.
+        constant: Loss of the best constant output on the same examples, of a squared error the variance of the targets;
+            nan of other kinds.
         broadcast: See `LossRecord`.
     """
 
@@ -34,7 +35,7 @@ class Output:
     def of(cls, record: LossRecord) -> Output:
         """Return what a call of a loss function tells."""
         loss, error, reference, logit_std, constant = record.values.tolist()
-        kind = record.kind.removesuffix("_with_logits")
+        kind = "regression" if record.kind in REGRESSIONS else record.kind.removesuffix("_with_logits")
         return cls(kind, reference, loss, error, logit_std, constant, record.broadcast)
 
 

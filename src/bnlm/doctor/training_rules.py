@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import Finding, in_words, power_of_ten
 from bnlm.doctor.history import History
-from bnlm.doctor.initial_rules import SMOOTH
+from bnlm.doctor.initial_rules import KEEP_GRADIENTS, SMOOTH
 from bnlm.stats import RELU_LIKE
 
 #: R03: SageMaker's SaturatedActivation and DeepDiagnosis warn at half of a layer.
@@ -115,8 +115,7 @@ def _gradient(history: History) -> Iterator[Finding]:
             0.1 if ratio < 1 else 10,
             f"the loss gradient {'vanishes' if ratio < 1 else 'explodes'} on its way back (std {stds[chain[-1]]:.2g} "
             f"at {chain[-1]}, {stds[chain[0]]:.2g} at {chain[0]}), and the loss does not fall.",
-            "Use the gain of the activation (init=kaiming_normal init.gain=auto), a normalization, or residual "
-            "connections; clip the gradients of a recurrent network.",
+            KEEP_GRADIENTS,
         )  # fmt: skip
 
 

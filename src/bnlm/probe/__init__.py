@@ -2,13 +2,14 @@
 
 from bnlm.probe.activation_modules import ActivationModules
 from bnlm.probe.activation_tap import ActivationTap
-from bnlm.probe.loss_record import LossRecord
+from bnlm.probe.loss_record import REGRESSIONS, LossRecord
 from bnlm.probe.moment_table import Sums, in_order
 from bnlm.probe.names import Names
 from bnlm.probe.records import ActivationRecord, ParameterRecord, StepRecord
 from bnlm.probe.step_probe import StepProbe, Wanted, records_of
 
 __all__ = [
+    "REGRESSIONS",
     "ActivationModules",
     "ActivationRecord",
     "ActivationTap",

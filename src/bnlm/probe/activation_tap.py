@@ -164,7 +164,8 @@ class ActivationTap(TorchFunctionMode):
         if self.losses and self.root.training:
             with unseen():
                 given = dict(zip(("input", "target"), args, strict=False)) | kwargs
-                record = loss_record(kind, given["input"], given["target"], given.get("ignore_index", -100))
+                more = {name: given[name] for name in ("ignore_index", "beta", "delta") if name in given}
+                record = loss_record(kind, given["input"], given["target"], **more)
             if record is not None:
                 self._record.losses.append(record)
         return func(*args, **kwargs)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,13 +12,15 @@ from torch import Tensor
 
 from bnlm.stats import accumulation_dtype
 
+#: Those of a distance between an output and its target.
+REGRESSIONS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 #: The loss functions that are understood, and what they are called here.
 LOSS_FUNCTIONS: dict[Callable[..., Any], str] = {
     F.cross_entropy: "cross_entropy",
     F.nll_loss: "cross_entropy",
     F.binary_cross_entropy: "binary_cross_entropy",
     F.binary_cross_entropy_with_logits: "binary_cross_entropy_with_logits",
-    F.mse_loss: "mse_loss",
+    **{getattr(F, kind): kind for kind in REGRESSIONS},
 }
 #: Examples of one call that are looked at.
 MAX_EXAMPLES = 4096
@@ -30,8 +33,8 @@ class LossRecord:
     Attributes:
         kind: A value of `LOSS_FUNCTIONS`; cross_entropy also for log-probabilities.
         values: `(5,)`: the mean loss of an example, its standard error, the reference (the loss of a network that knows
-            nothing), the std of an example's logits over the classes, averaged (nan without classes), and of a squared
-            error the loss of the best constant output (nan of other kinds).
+            nothing), the std of an example's logits over the classes, averaged (nan without classes), and the loss of
+            the best constant output (nan of other kinds than `REGRESSIONS`).
         broadcast: Whether outputs and targets differ in shape, so that each output is held against other targets too.
     """
 
@@ -41,8 +44,16 @@ class LossRecord:
 
 
 @torch.no_grad()
-def loss_record(kind: str, x: Tensor, target: Any, ignore_index: int = -100) -> LossRecord | None:
-    """Return the record of a call, or None where it is of a form that is not understood."""
+def loss_record(kind: str, x: Tensor, target: Any, ignore_index: int = -100, **options: float) -> LossRecord | None:
+    """Return the record of a call, or None where it is of a form that is not understood.
+
+    Args:
+        kind: A value of `LOSS_FUNCTIONS`.
+        x: What the call compares with `target`.
+        target: Tensor of the shape that the function asks for.
+        ignore_index: Of cross_entropy.
+        options: `beta` of smooth_l1_loss, `delta` of huber_loss.
+    """
     if not (isinstance(x, Tensor) and isinstance(target, Tensor) and x.is_floating_point() and x.numel()):
         return None
     x = x.detach().float()
@@ -54,13 +65,10 @@ def loss_record(kind: str, x: Tensor, target: Any, ignore_index: int = -100) -> 
         )
     target = target.detach().float()
     broadcast = target.shape != x.shape
-    if broadcast and (kind != "mse_loss" or not _fit(x, target)):
+    if broadcast and (kind not in REGRESSIONS or not _fit(x, target)):
         return None
-    if kind == "mse_loss":
-        losses, reference = (x - target).square(), target.square().mean()  # of an output of zero
-        constant = reference
-        if target.numel() > 1 and (broadcast or len(target) > 1):  # of one for each place of the output
-            constant = target.var() if broadcast else target.var(dim=0).mean()
+    if kind in REGRESSIONS:
+        losses, reference, constant = _of_distances(partial(getattr(F, kind), reduction="none", **options), x, target)
     else:
         losses = getattr(F, kind)(x, target, reduction="none")
         reference, constant = x.new_tensor(math.log(2)), x.new_tensor(math.nan)
@@ -74,6 +82,19 @@ def _fit(x: Tensor, target: Tensor) -> bool:
     """Whether torch would broadcast the one to the other."""
     pairs = zip(reversed(x.shape), reversed(target.shape), strict=False)
     return all(a == b or 1 in (a, b) for a, b in pairs)
+
+
+def _of_distances(distance: partial[Tensor], x: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the losses, and the means of an output of zero and of the best constant for each place of an output."""
+    losses = distance(*torch.broadcast_tensors(x, target))
+    reference = distance(torch.zeros_like(target), target).mean()
+    # Where torch broadcasts, an output meets targets of other examples: a place of its own it has not.
+    rows = target.reshape(len(target), -1) if target.shape == x.shape and target.ndim else target.reshape(-1, 1)
+    if len(rows) < 2:
+        return losses, reference, reference
+    middle = rows.mean(dim=0) if distance.func is F.mse_loss else rows.median(dim=0).values
+    constant = distance(middle.expand_as(rows), rows).mean() * (len(rows) / (len(rows) - 1))
+    return losses, reference, constant
 
 
 def _of_classes(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:

@@ -1,0 +1,96 @@
+"""Rules over the loss before anything is learned: R01, R02."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from bnlm.doctor.finding import Finding
+from bnlm.doctor.history import History
+
+#: R01: times the reference. CS231n notes, "neural networks 3": check the loss at chance. The factors are ours.
+LOSS_WARNING, LOSS_CRITICAL, LOSS_NOTE = 1.1, 1.5, 0.8
+#: R01 also wants what logits of std 1 cost, at most this share of the reference: torch's default output layer after a
+#: normalization has std 0.58, which may cost 0.36 nat.
+LOGITS_COST, LOGITS_SHARE = 0.5, 0.25
+#: R01 of logits that are judged one by one: what torch's default output layer makes of one is the same for almost all
+#: examples, and where few are positive a logit of 0.5 or 1 costs 1.3 or 1.7 of ln 2.
+BINARY_WARNING, BINARY_CRITICAL = 1.5, 2.0
+#: R01 of a regression: times the loss of an output of zero.
+REGRESSION_WARNING, REGRESSION_CRITICAL = 2.0, 4.0
+#: R01 of a regression, whatever its standard error: outputs that explode differ by factors among themselves.
+REGRESSION_SURE = 10.0
+#: R01: observed steps until which the losses of the first batches are in.
+POOLED = 5
+#: R02: std of an example's logits. Gaussian logits that know nothing cost about std² / 2 above the reference.
+#: Output layers of gain 1 or of Glorot's init have 1.0 to 1.3 and train as well: a note until 1.5.
+LOGIT_STD_NOTE, LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 1.5, 3.0
+
+
+def output_findings(history: History) -> Iterator[Finding]:
+    """Yield what is wrong with the first losses; nothing if step 0 was not observed, or once they have been judged."""
+    if history.first is None or history.first.step > 0 or history.observed > POOLED:
+        return
+    output = history.first.output
+    if output is None or not math.isfinite(output.loss):  # what is infinite is R08's
+        return
+    loss, error = output.loss, output.loss_error
+    if history.observed > 1 and history.first_losses and not history.facts.frozen:
+        # The batches after the first tell more of the start, as long as the steps between have not made it worse.
+        loss = min(loss, loss * history.first_loss / history.first_losses[0])
+        error /= math.sqrt(len(history.first_losses))
+    elif output.kind != "regression" and loss < LOSS_NOTE * output.reference:
+        yield Finding(
+            "R01", "note", "output", 0, loss, LOSS_NOTE * output.reference,
+            f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}: the network has been "
+            "trained before, or sees its targets.",
+            "Nothing, if it was trained before; otherwise look for the target among the inputs.",
+        )  # fmt: skip
+    if output.kind == "regression":
+        yield from _regression_loss(loss, error, output.reference)
+        return
+    limit = LOSS_WARNING * output.reference
+    if output.kind == "cross_entropy":
+        limit = max(limit, output.reference + min(LOGITS_COST, LOGITS_SHARE * output.reference))
+    spread = output.logit_std
+    if not (spread > LOGIT_STD_WARNING and not history.facts.frozen):
+        # Large logits either know the answer, and the loss is below the reference, or they do not. But the loss of one
+        # batch of them is far from certain, and a network that is fine-tuned may be sure, and wrong, of its old task.
+        error *= 3
+    if not loss > limit + error:
+        return
+    binary = output.kind == "binary_cross_entropy"
+    critical = loss > (BINARY_CRITICAL if binary else LOSS_CRITICAL) * output.reference + error
+    severity = "critical" if critical else "warning"
+    if output.kind == "cross_entropy" and not spread > LOGIT_STD_WARNING:
+        severity = "note"
+    if binary and not loss > BINARY_WARNING * output.reference + error:
+        severity = "note"
+    if spread > LOGIT_STD_NOTE:
+        graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else "note"
+        yield Finding(
+            "R02", graded, "output", 0, spread, LOGIT_STD_WARNING,
+            f"before any training the logits have std {output.logit_std:.1f} within an example, so the network is "
+            f"confidently wrong: loss {loss:.2f} where {output.reference:.2f} is chance. The first steps only "
+            "squash the output layer.",
+            "Scale the output layer's weights down and zero its bias: init.output_scale=0.1 init.output_bias=zeros; in "
+            "torch `layer.weight.data *= 0.1; layer.bias.data.zero_()`.",
+        )  # fmt: skip
+    yield Finding(
+        "R01", severity, "output", 0, loss, limit,
+        f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}.",
+        "Scale the output layer's weights down (init.output_scale=0.1), or set its bias to the log of the class "
+        "frequencies.",
+    )  # fmt: skip
+
+
+def _regression_loss(loss: float, error: float, reference: float) -> Iterator[Finding]:
+    # Targets of one batch stray far from their own mean square, and a fresh network's outputs add to the loss.
+    error = 3 * error if loss < REGRESSION_SURE * reference else 0.0
+    if loss > REGRESSION_WARNING * reference + error:
+        critical = loss > REGRESSION_CRITICAL * reference + error
+        yield Finding(
+            "R01", "critical" if critical else "warning", "output", 0, loss, REGRESSION_WARNING * reference,
+            f"the first loss is {loss:.3g} where an output of zero gives {reference:.3g}.",
+            "Scale the output layer's weights down, or bring the targets to mean 0 and variance 1.",
+        )  # fmt: skip
