@@ -69,8 +69,10 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     output = history.first.output if history.first is not None else None
     if output is not None and output.kind == "regression":
         at_chance, chance = _at_a_constant(history, recent)
+        limit = STUCK_REGRESSION * chance
     else:  # of classes chance is chance, however much worse the start was
-        at_chance = recent >= STUCK * chance
+        limit = STUCK * chance
+        at_chance = recent >= limit
     if not at_chance and recent < STUCK * history.first_loss:
         return
     suggestion = (
@@ -86,7 +88,7 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
             "too, as torch broadcasts (N, 1) beside (N,) to (N, N)."
         )
     yield Finding(
-        "R13", "warning" if output is None else "critical", "loss", history.step, recent, STUCK * chance,
+        "R13", "warning" if output is None else "critical", "loss", history.step, recent, limit,
         f"after {history.steps_with_loss} steps the loss is {recent:.3g}; knowing nothing gives {chance:.3g}.",
         suggestion,
     )  # fmt: skip
