@@ -75,4 +75,4 @@ def test_a_standstill_that_is_over(end: float, severity: str) -> None:
     found = {finding.rule: finding for finding in diagnosis.findings}
     assert found["R06"].severity == "critical"
     assert found["R13"].severity == severity
-    assert ("Since then it has fallen, to 1.5." in found["R13"].message) == (severity == "note")
+    assert ("Since then the loss has fallen to 1.5." in found["R13"].message) == (severity == "note")

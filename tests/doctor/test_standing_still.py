@@ -63,6 +63,15 @@ def test_a_network_that_is_fitted_later_is_fitted() -> None:
     assert "R13" not in found(h)
 
 
+def test_what_is_learned_late_is_no_standstill() -> None:
+    """A weak signal: at a constant for 200 steps, 8 % below it in the batches after them."""
+    h = squares(1.0, 27.0, steps=200)
+    for step in range(200, 460, 10):
+        h.add_losses([0.92] * 10)
+        h.add(Observation(step, {}, {}, Output("regression", 26.0, 0.92, 0.2, math.nan, 1.0)))
+    assert "R13" not in found(h)
+
+
 @pytest.mark.parametrize("weight", [1e-5, 1.0, 32.0])
 def test_a_loss_may_be_weighted_or_a_sum(weight: float) -> None:
     stuck, learns = History(Facts(WEIGHT), 1000), History(Facts(WEIGHT), 1000)

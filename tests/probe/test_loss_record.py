@@ -48,6 +48,8 @@ def test_what_is_no_loss_of_a_known_form() -> None:
     assert loss_record("mse_loss", torch.zeros(4, 3), torch.zeros(4, 2)) is None
     assert loss_record("binary_cross_entropy", torch.zeros(4, 1), torch.zeros(4)) is None
     assert loss_record("cross_entropy", torch.zeros(4, 3), torch.zeros(4, 3)) is None
+    made_by_the_network = torch.zeros(4, 3, requires_grad=True)
+    assert loss_record("mse_loss", torch.zeros(4, 3), made_by_the_network) is None
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 5)])

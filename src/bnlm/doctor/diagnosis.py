@@ -81,12 +81,11 @@ class Diagnosis:
 
     def _settle(self, history: History) -> None:
         """Make a note of what was held against a network because its loss stood still, once it has fallen."""
-        if not history.recent_loss(50) < FALLEN * min(history.first_loss, abs(history.reference)):
-            return
+        start, recent = min(history.first_loss, abs(history.reference)), history.recent_loss(50)
         for rule in ("R06", "R13"):
             known = self._found.get(rule)
-            if known is not None and known.step > 0 and known.severity != "note":
-                message = f"{known.message} Since then it has fallen, to {history.recent_loss(50):.3g}."
+            if known is not None and known.step > 0 and known.severity != "note" and recent < FALLEN * start:
+                message = f"{known.message} Since then the loss has fallen to {recent:.3g}."
                 self._found[rule] = replace(known, severity="note", message=message)
 
     @property

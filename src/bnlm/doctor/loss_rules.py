@@ -13,9 +13,9 @@ from bnlm.doctor.history import History
 #: R13: recent loss over the reference. Language models are flat at 0.56 to 0.72 of it in some window, healthily.
 STUCK = 0.98
 #: R13 of regressions: over the loss of the best constant on the same batches, of which the last so many are taken.
-STUCK_REGRESSION, SAME_BATCHES = 0.96, 10
+STUCK_REGRESSION, SAME_BATCHES = 0.97, 5
 #: R13 of regressions: below this share of that over more batches, the loss has fallen since.
-FALLEN = 0.8
+FALLEN = 0.85
 #: R13 of regressions: what is worse than a constant by more than this is another matter, unless it was all along.
 FAR_ABOVE, FLAT = 1.3, 0.9
 #: R13: steps to wait, and no longer than this share of the run. Small recurrent networks stay at chance for 200 steps.

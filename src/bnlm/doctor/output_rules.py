@@ -16,8 +16,8 @@ LOGITS_COST, LOGITS_SHARE = 0.5, 0.25
 #: R01 of logits that are judged one by one: what torch's default output layer makes of one is the same for almost all
 #: examples, and where few are positive a logit of 0.5 or 1 costs 1.3 or 1.7 of ln 2.
 BINARY_WARNING, BINARY_CRITICAL = 1.5, 2.0
-#: R01 of a regression: times the loss of an output of zero.
-REGRESSION_WARNING, REGRESSION_CRITICAL = 2.0, 4.0
+#: R01 of a regression: times the loss of an output of zero. Two unit vectors that know nothing of each other are at 2.
+REGRESSION_WARNING, REGRESSION_CRITICAL = 3.0, 4.0
 #: R01 of a regression, whatever its standard error: outputs that explode differ by factors among themselves.
 REGRESSION_SURE = 10.0
 #: R01: observed steps until which the losses of the first batches are in.

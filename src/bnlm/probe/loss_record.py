@@ -56,6 +56,8 @@ def loss_record(kind: str, x: Tensor, target: Any, ignore_index: int = -100, **o
     """
     if not (isinstance(x, Tensor) and isinstance(target, Tensor) and x.is_floating_point() and x.numel()):
         return None
+    if target.requires_grad:  # what the network makes itself says nothing of what is to be learned
+        return None
     x = x.detach().float()
     if kind == "cross_entropy":
         if target.is_floating_point() or x.ndim != target.ndim + 1:
