@@ -112,3 +112,42 @@ def test_a_gradient_that_fades_over_time_is_a_note_at_the_start(steps: int) -> N
     batch = torch.randn(32, 4), torch.randint(3, (32,))
     found = [f for f in check(Cell(), batch, F.cross_entropy, table=False) if f.rule == "R06"]
     assert [f.severity for f in found] == ["note" if steps == 20 else "critical"]
+
+
+@pytest.mark.parametrize(
+    ("size", "last", "severity"),
+    [
+        (8, 1.0, "note"),  # the last of many blocks computes what nothing uses
+        (8, 2.3, "warning"),
+        (80, 1.0, "critical"),
+    ],
+)
+def test_a_small_part_without_gradient(size: int, last: float, severity: str) -> None:
+    h = History(facts_of(nn.Sequential(nn.Linear(80, 20), nn.Linear(size, 8))), 1000)
+    for step in range(0, 130, 10):
+        h.add_losses([2.3 if step < 50 else last] * 10)
+        h.add(Observation(step, {"gradient_std": {"0.weight": 1.0, "0.bias": 1.0}}, {}))
+    finding = found(h)["R12"]
+    assert (finding.severity, finding.where) == (severity, "1.weight and 1.bias")
+
+
+def test_what_has_no_gradient_is_no_slow_layer() -> None:
+    for graded, expected in ((["0.weight"], False), (["0.weight", "1.weight"], True)):
+        h = History(facts_of(nn.Sequential(nn.Linear(80, 80), nn.Linear(80, 80), nn.Linear(80, 8))), 1000)
+        updates = {"0.weight": -2.5, "1.weight": -math.inf}
+        for step in range(0, 130, 10):
+            h.add_losses([2.3] * 10)
+            h.add(Observation(step, {"gradient_std": dict.fromkeys(graded, 1.0), "update_to_data": updates}, {}))
+        assert ("R11" in found(h)) == expected
+
+
+@pytest.mark.parametrize(("scale", "told"), [(0.01, True), (0.4, False)])
+def test_a_first_step_that_is_large_beside_small_weights(scale: float, told: bool) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 8))
+    nn.init.normal_(network[0].weight, std=scale / 8)
+    h = History(facts_of(network), 1000)
+    h.add(Observation(0, {"update_to_data": {"0.weight": 0.2, "2.weight": -1.0}}, {}))
+    finding = found(h)["R09"]
+    assert ("one over the root of its inputs is 0.12" in finding.message) == told
+    assert ("kaiming_normal" in finding.suggestion) == told

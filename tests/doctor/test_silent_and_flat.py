@@ -99,3 +99,40 @@ def test_batches_of_one_that_torch_refuses() -> None:
     assert [finding.severity for finding in diagnosis.refused(refused.value, 0)] == ["critical"]
     assert [finding.rule for finding in diagnosis.findings] == ["R16"]
     assert Diagnosis().refused(ValueError("something else"), 0) == []
+
+
+@pytest.mark.parametrize(
+    ("share", "last", "severity"),
+    [
+        (0.6, 2.3, "warning"),
+        (0.6, 0.9, "note"),  # what it has learned shows that enough gradient passes
+        (0.95, 0.9, "critical"),
+        (0.4, 2.3, None),
+    ],
+)
+def test_flat_units_of_a_network_that_learns(share: float, last: float, severity: str | None) -> None:
+    diagnosis, h = Diagnosis(), History(Facts(), 1000)
+    for step in range(0, 600, 10):
+        learned = last if step >= 300 else 2.3
+        h.add_losses([learned] * 10)
+        flat = share if step >= 100 else 0.1
+        h.add(Observation(step, {"saturation": {"a": flat}}, {"a": "tanh"}, Output("cross_entropy", 2.3, 2.3, 0.01, 0)))
+        diagnosis.update(h)
+    finding = next((f for f in diagnosis.findings if f.rule == "R03"), None)
+    assert (finding and finding.severity) == severity
+
+
+@pytest.mark.parametrize(
+    ("kind", "spread", "expected"),
+    [
+        ("binary_cross_entropy", 0.1, False),  # its bias says that what is looked for is rare
+        ("binary_cross_entropy", 4.0, True),
+        ("regression", 0.1, True),
+    ],
+)
+def test_a_probability_that_starts_small(kind: str, spread: float, expected: bool) -> None:
+    h = History(Facts(), 1000)
+    statistics = {"saturation": {"a": 0.1, "sigmoid": 1.0}, "preactivation_std": {"a": 1.0, "sigmoid": spread}}
+    output = Output(kind, 0.7, 0.7, 0.01, math.nan)
+    h.add(Observation(0, statistics, {"a": "tanh", "sigmoid": "sigmoid"}, output))
+    assert ("R03" in found(h)) == expected

@@ -168,3 +168,39 @@ def test_the_wrong_broadcast_of_a_real_network() -> None:
         trainer.fit(Module(), DataLoader(TensorDataset(x, x[:, 0] + 3), 32, shuffle=True))
     assert [f.rule for f in doctor.findings if f.severity == "critical"] == ["R13"]
     assert "the same shape" in doctor.findings[0].suggestion
+
+
+def letters(level: float, per_batch: int = 32, more: float = 0.0, rare: bool = False) -> tuple[History, float]:
+    """Return a run whose loss is soon so much of the entropy of its four unequal classes, and that entropy."""
+    draw = random.Random(0)
+    frequencies = [0.97, 0.01, 0.01, 0.01] if rare else [0.6, 0.2, 0.1, 0.1]
+    entropy = -sum(p * math.log(p) for p in frequencies)
+    h = History(Facts(), 1000)
+    for step in range(450):
+        h.add_losses([1.4 + more if step < 4 else level * entropy + draw.gauss(0, 0.05)])
+        if step % 10 == 0:
+            targets = draw.choices(range(4), frequencies, k=per_batch)
+            counts = [float(targets.count(label)) for label in range(4)]
+            h.add(Observation(step, {}, {}, Output("cross_entropy", math.log(4), 1.4, 0.1, 0.3, counts=counts)))
+    return h, entropy
+
+
+@pytest.mark.parametrize(
+    ("level", "settings", "expected"),
+    [
+        (1.0, {}, True),
+        (1.1, {}, True),
+        (0.9, {}, False),
+        (1.0, {"per_batch": 1}, False),  # too few targets to know
+        (1.0, {"more": 0.3}, False),  # the loss holds another term
+        (1.0, {"rare": True}, False),
+    ],
+)
+def test_a_loss_that_knows_the_frequencies_alone(level: float, settings: dict[str, float], expected: bool) -> None:
+    h, entropy = letters(level, **settings)  # type: ignore[arg-type]
+    finding = found(h).get("R13")
+    assert (finding is not None) == expected
+    if finding is not None:
+        assert finding.severity == "critical"
+        assert finding.threshold == pytest.approx(0.98 * entropy, rel=0.03)
+        assert "how frequent each class is" in finding.message

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnlm.probe.loss_record import loss_record
+from bnlm.probe.loss_record import MAX_COUNTED, loss_record
 
 
 def values(kind: str, x: Tensor, target: Tensor) -> list[float]:
@@ -61,13 +61,20 @@ def test_a_single_example_has_no_variance(shape: tuple[int, ...]) -> None:
 def test_classes() -> None:
     torch.manual_seed(0)
     logits, target = torch.randn(64, 7), torch.randint(7, (64,))
-    loss, error, reference, logit_std, constant = values("cross_entropy", logits, target)
+    target[3] = -100
+    loss, error, reference, logit_std, constant, *counts = values("cross_entropy", logits, target)
+    logits, target = logits[target >= 0], target[target >= 0]
     losses = F.cross_entropy(logits.double(), target, reduction="none")
     assert loss == pytest.approx(float(losses.mean()), rel=1e-6)
-    assert error == pytest.approx(float(losses.std()) / 8, rel=1e-6)
+    assert error == pytest.approx(float(losses.std()) / math.sqrt(63), rel=1e-6)
     assert reference == pytest.approx(math.log(7), rel=1e-6)
+    assert counts == [int((target == label).sum()) for label in range(7)]
     assert logit_std == pytest.approx(float(logits.double().std(dim=1).mean()), rel=1e-6)
     assert math.isnan(constant)
+
+
+def test_many_classes_are_not_counted() -> None:
+    assert len(values("cross_entropy", torch.randn(4, MAX_COUNTED + 1), torch.zeros(4, dtype=torch.long))) == 5
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Small steps that were observed wait for each other to be read: code that runs again at once takes half the time.
 TOGETHER = 10
 #: Seconds that what was seen waits at most.
-LONGEST_WAIT = 2.0
+LONGEST_WAIT = 5.0
 #: The observed steps at the start that do not wait.
 PROMPT = 21
 

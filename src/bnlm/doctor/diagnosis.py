@@ -11,7 +11,7 @@ from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import initial_findings
 from bnlm.doctor.loss_rules import loss_findings
 from bnlm.doctor.output_rules import output_findings
-from bnlm.doctor.training_rules import training_findings
+from bnlm.doctor.training_rules import LEARNED, training_findings
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
 CAUSES: dict[str, tuple[str, ...]] = {
@@ -82,9 +82,11 @@ class Diagnosis:
     def _settle(self, history: History) -> None:
         """Make a note of what was held against a network because its loss stood still, once it has fallen."""
         start, recent = min(history.first_loss, abs(history.reference)), history.recent_loss(50)
-        for rule in ("R06", "R13"):
+        for rule, share in (("R06", FALLEN), ("R13", FALLEN), ("R03", LEARNED)):
             known = self._found.get(rule)
-            if known is not None and known.step > 0 and known.severity != "note" and recent < FALLEN * start:
+            if known is None or known.step == 0 or known.severity == "note":
+                continue
+            if recent < share * start and not (rule == "R03" and known.severity == "critical"):
                 message = f"{known.message} Since then the loss has fallen to {recent:.3g}."
                 self._found[rule] = replace(known, severity="note", message=message)
 

@@ -23,6 +23,12 @@ EARLY_LOSSES, EARLY_OBSERVED = 20, 10
 SMOOTHING = 0.05
 #: Steps that a warm-up of the learning rate may take before the lack of progress is held against it.
 WARM_UP_STEPS = 2000
+#: Targets for each class, on average, that tell how frequent the classes are.
+PER_CLASS = 20
+#: How much the first loss may differ from that of the first call of a loss function, to be that and nothing else.
+SAME_LOSS = 0.05
+#: Share of ln(classes) below which almost all targets are of one class: what is rare is learned late.
+RARE = 0.5
 #: R07: standard errors of a batch's loss that a loss may lie higher. In batches of one or two, single examples do.
 BATCH_NOISE = 6.0
 
@@ -41,6 +47,7 @@ class History:
         self.early_losses: list[float] = []
         self.early_norms: list[float] = []
         self.references: deque[float] = deque(maxlen=WINDOW)  # the last ones: targets may move as a network learns
+        self._counts = np.zeros(0)  # of the targets of each class
         self.steps_with_loss = 0
         self.non_finite_losses = 0
         self.smooth = math.nan
@@ -88,6 +95,23 @@ class History:
         return weight if 0 < weight < 0.2 or 5 < weight < math.inf else 1.0
 
     @property
+    def loss_of_frequencies(self) -> float:
+        """The loss of a network that has learned how frequent each class is, and nothing else.
+
+        nan where that is not known well, where the loss is not this alone, and of classes that are almost all of one
+        kind. With the correction of G. Miller 1955, "Note on the bias of information estimates".
+        """
+        output, counts = self.first.output if self.first is not None else None, self._counts
+        total = counts.sum()
+        if output is None or not self.first_losses or total < PER_CLASS * len(counts) or not total:
+            return math.nan
+        if abs(self.first_losses[0] - output.loss) > SAME_LOSS * output.loss:
+            return math.nan
+        shares = counts[counts > 0] / total
+        entropy = float(-(shares * np.log(shares)).sum() + (len(shares) - 1) / (2 * total))
+        return entropy if entropy > RARE * output.reference else math.nan
+
+    @property
     def warms_up(self) -> bool:
         """Whether the learning rate has yet to come near its highest, and the run is young enough to wait for that."""
         return self._reached_lr_share < 0.1 and self.steps_with_loss < min(WARM_UP_STEPS, self.total_steps / 2)
@@ -122,6 +146,9 @@ class History:
         if output is not None and math.isfinite(output.reference):
             self.references.append(output.reference)
             most = abs(output.reference)  # also of one example, which has no standard error
+            if len(self._counts) != len(output.counts):
+                self._counts = np.zeros(len(output.counts))
+            self._counts += output.counts
             self._errors.append(min(output.loss_error, most) if math.isfinite(output.loss_error) else most)
         norm = observation.gradient_norm
         if norm is not None and math.isfinite(norm) and len(self.early_norms) < EARLY_OBSERVED:

@@ -13,6 +13,8 @@ from bnlm.stats import RELU_LIKE
 FLAT_FIRST, FLAT_LATER, FLAT_CRITICAL = 0.4, 0.3, 0.9
 #: R03: activations that flatten smoothly.
 SMOOTH = frozenset({"tanh", "sigmoid", "softsign"})
+#: R03: std of the inputs of an output, below which it is its bias alone that makes it flat: what is rare starts so.
+PRIOR = 1.0
 #: R03 of clamps, which keep their full slope up to them. Healthy at gain 5/3: 55 %.
 CLAMPED = 0.7
 #: R03 of clamps that begin at zero, where half of the outputs are rightly.
@@ -33,6 +35,8 @@ KEEP_GRADIENTS = (
 KEPT_PER_LAYER, KEPT = 0.25, 1e-4
 #: R09 of the first step, log10. AdamW moves every weight by its rate then: 1e-2 on weights of std 0.05 is -0.7.
 FIRST_STEP = -0.3
+#: R09 of the first step: below this share of one over the root of the inputs, weights are small, not steps large.
+TINY = 0.1
 #: R20: share of a matrix's rows that point where the first one does.
 COLLINEAR = 0.9
 
@@ -49,10 +53,24 @@ def initial_findings(history: History) -> Iterator[Finding]:
     yield from _symmetric(history)
 
 
+def is_output(history: History, smooth: list[str], kinds: dict[str, str]) -> bool:
+    """Return whether the last of these activations is the output itself: a probability, judged as one."""
+    output = history.first.output if history.first is not None else None
+    return (
+        bool(smooth)
+        and kinds[smooth[-1]] == "sigmoid"
+        and output is not None
+        and (output.kind == "binary_cross_entropy")
+    )
+
+
 def _saturated(history: History) -> Iterator[Finding]:
     assert history.first is not None
     kinds, shares = history.first.kinds, history.first.of("saturation")
     smooth = [layer for layer in shares if kinds.get(layer) in SMOOTH]
+    spreads = history.first.of("preactivation_std")
+    if is_output(history, smooth, kinds) and spreads.get(smooth[-1], math.inf) < PRIOR:
+        smooth.pop()
     flat = [layer for layer in smooth if shares[layer] > (FLAT_FIRST if layer == smooth[0] else FLAT_LATER)]
     for layer, both_sides in history.facts.clamps.items():
         if shares.get(layer, 0.0) > (CLAMPED if both_sides else CLAMPED_ABOVE):
@@ -169,12 +187,20 @@ def _first_step(history: History) -> Iterator[Finding]:
         if name in facts and facts[name].role == "hidden" and facts[name].std > 0 and change > FIRST_STEP
     }
     if far:
-        worst = max(far.values())
+        name, worst = max(far.items(), key=lambda item: item[1])
+        std, usual = facts[name].std, 1 / math.sqrt(facts[name].fan_in)
+        because, change = "", "Divide optimizer.lr by 10 or more, or warm it up."
+        if std < TINY * usual:
+            because = f" They are small: std {std:.2g} at {name}, where one over the root of its inputs is {usual:.2g}."
+            change = (
+                "Draw the weights at the scale that keeps the signal (init=kaiming_normal; in torch "
+                "nn.init.kaiming_normal_). If they are that small on purpose, divide optimizer.lr by 10 or warm it up."
+            )
         yield Finding(
             "R09", "critical", in_words(list(far)), 0, worst, FIRST_STEP,
             f"{in_words(list(far))}: the first step alone changes the weights by 10^{worst:.1f} of their size, so what "
-            "they were initialised to is gone; about 10^-3 is healthy.",
-            "Divide optimizer.lr by 10 or more, or warm it up.",
+            f"they were initialised to is gone; about 10^-3 is healthy.{because}",
+            change,
         )  # fmt: skip
 
 

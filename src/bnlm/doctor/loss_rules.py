@@ -67,10 +67,14 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     if not chance > 0 or history.first_loss < 0.7 * chance:
         return
     output = history.first.output if history.first is not None else None
+    knowing = "knowing nothing gives"
     if output is not None and output.kind == "regression":
         at_chance, chance = _at_a_constant(history, recent)
         limit = STUCK_REGRESSION * chance
     else:  # of classes chance is chance, however much worse the start was
+        frequencies = history.loss_of_frequencies
+        if frequencies < STUCK * chance:
+            chance, knowing = frequencies, "knowing how frequent each class is, and nothing else, gives"
         limit = STUCK * chance
         at_chance = recent >= limit
     if not at_chance and recent < STUCK * history.first_loss:
@@ -89,7 +93,7 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         )
     yield Finding(
         "R13", "warning" if output is None else "critical", "loss", history.step, recent, limit,
-        f"after {history.steps_with_loss} steps the loss is {recent:.3g}; knowing nothing gives {chance:.3g}.",
+        f"after {history.steps_with_loss} steps the loss is {recent:.3g}; {knowing} {chance:.3g}.",
         suggestion,
     )  # fmt: skip
 

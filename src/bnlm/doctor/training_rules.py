@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import Finding, in_words, power_of_ten
 from bnlm.doctor.history import History
-from bnlm.doctor.initial_rules import KEEP_GRADIENTS, SMOOTH
+from bnlm.doctor.initial_rules import KEEP_GRADIENTS, SMOOTH, is_output
 from bnlm.stats import RELU_LIKE
 
 #: R03: SageMaker's SaturatedActivation and DeepDiagnosis warn at half of a layer.
 FLAT_WARNING, FLAT_CRITICAL = 0.5, 0.9
 #: R04: ReLU networks with torch's default init sit at 20 to 33 % and train well.
 DEAD_WARNING, DEAD_CRITICAL = 0.5, 0.8
-#: R04: below this share of its first value the loss shows that the units left are enough: no more than a note.
+#: R03, R04: below this share of its first value the loss shows that the units left are enough: no more than a note.
 LEARNED = 0.5
 #: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
 LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.5, 1.0
@@ -30,6 +30,8 @@ PATIENCE, LARGE_PATIENCE = 100, 250
 SPREAD_WARNING = 1.5
 #: R12: optimizer steps, and observed steps, without a gradient.
 FROZEN_WARNING, FROZEN_CRITICAL = 10, 50
+#: R12: a smaller share of all elements may be left over, such as what the last of many blocks has no use for.
+LEFT_OVER = 0.05
 
 
 def training_findings(history: History) -> Iterator[Finding]:
@@ -51,19 +53,22 @@ def _kinds(history: History) -> dict[str, str]:
     return history.recent[-1].kinds if history.recent else {}
 
 
+def _has_learned(history: History) -> bool:
+    return history.improves() and history.recent_loss(50) < LEARNED * history.first_loss
+
+
 def _saturated(history: History) -> Iterator[Finding]:
     kinds, shares = _kinds(history), history.median("saturation")
-    output = history.first.output if history.first is not None else None
     judged = [layer for layer in shares if kinds.get(layer) in SMOOTH]
-    if judged and kinds[judged[-1]] == "sigmoid" and output is not None and output.kind == "binary_cross_entropy":
-        judged.pop()  # the output: sure of itself is what it shall become
+    if is_output(history, judged, kinds):
+        judged.pop()  # sure of itself is what it shall become
     flat = [layer for layer in judged if shares[layer] > FLAT_WARNING]
     flat += [layer for layer in shares if history.facts.clamps.get(layer) and shares[layer] > FLAT_CRITICAL]
     if flat:
         worst = max(shares[layer] for layer in flat)
+        severity = "critical" if worst > FLAT_CRITICAL else "note" if _has_learned(history) else "warning"
         yield Finding(
-            "R03", "critical" if worst > FLAT_CRITICAL else "warning", in_words(flat), history.step, worst,
-            FLAT_WARNING,
+            "R03", severity, in_words(flat), history.step, worst, FLAT_WARNING,
             f"{in_words(flat)}: up to {worst:.0%} of the {kinds[flat[0]]} outputs stay on their flat part, where "
             "hardly any gradient passes.",
             "Lower optimizer.lr; if they were flat from the start, a smaller gain (init=kaiming_normal) or "
@@ -80,8 +85,7 @@ def _dead(history: History) -> Iterator[Finding]:
     dead = [layer for layer, value in shares.items() if value > DEAD_WARNING]
     if dead:
         worst = max(shares[layer] for layer in dead)
-        harmless = history.improves() and history.recent_loss(50) < LEARNED * history.first_loss
-        severity = "critical" if worst > DEAD_CRITICAL else "note" if harmless else "warning"
+        severity = "critical" if worst > DEAD_CRITICAL else "note" if _has_learned(history) else "warning"
         yield Finding(
             "R04", severity, in_words(dead), history.step, worst,
             DEAD_WARNING,
@@ -223,7 +227,7 @@ def _ruinous_updates(history: History) -> Iterator[Finding]:
 def _uneven_updates(history: History) -> Iterator[Finding]:
     if history.recent[-1].lr_share < 0.1 or history.observed < 8:
         return
-    hidden = _hidden(history)
+    hidden = {name: u for name, u in _hidden(history).items() if name not in history.ungraded_since}  # R12's
     spread = max(hidden.values()) - min(hidden.values()) if hidden else 0.0
     if spread > SPREAD_WARNING:
         slow, fast = min(hidden, key=lambda n: hidden[n]), max(hidden, key=lambda n: hidden[n])
@@ -271,10 +275,14 @@ def _frozen(history: History) -> Iterator[Finding]:
     # A bias before a BatchNorm has a gradient of rounding errors only, which may be nought.
     frozen = [name for name in frozen if name.rpartition(".")[0] not in history.facts.redundant_biases]
     if frozen:
-        matrix = any(history.facts.parameters[name].role != "vector" for name in frozen)
+        facts = history.facts.parameters
+        matrix = any(facts[name].role != "vector" for name in frozen)
+        severity = "critical" if longest >= FROZEN_CRITICAL and matrix else "warning"
+        elements = {name: math.prod(one.shape) for name, one in facts.items()}
+        if sum(elements[name] for name in frozen) < LEFT_OVER * sum(elements.values()):
+            severity = "note" if history.improves() else "warning"
         yield Finding(
-            "R12", "critical" if longest >= FROZEN_CRITICAL and matrix else "warning", in_words(frozen), history.step,
-            longest, FROZEN_WARNING,
+            "R12", severity, in_words(frozen), history.step, longest, FROZEN_WARNING,
             f"{in_words(frozen)}: no gradient for {longest} steps, though it is meant to be trained.",
             "Look for a detach(), a no_grad() or a module that is not called; otherwise set requires_grad=False.",
         )  # fmt: skip

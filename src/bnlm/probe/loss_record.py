@@ -24,6 +24,8 @@ LOSS_FUNCTIONS: dict[Callable[..., Any], str] = {
 }
 #: Examples of one call that are looked at.
 MAX_EXAMPLES = 4096
+#: Classes whose examples are counted.
+MAX_COUNTED = 1000
 
 
 @dataclass
@@ -34,7 +36,8 @@ class LossRecord:
         kind: A value of `LOSS_FUNCTIONS`; cross_entropy also for log-probabilities.
         values: `(5,)`: the mean loss of an example, its standard error, the reference (the loss of a network that knows
             nothing), the std of an example's logits over the classes, averaged (nan without classes), and the loss of
-            the best constant output (nan of other kinds than `REGRESSIONS`).
+            the best constant output (nan of other kinds than `REGRESSIONS`). Of up to `MAX_COUNTED` classes
+            `(5 + classes,)`: then how many of the targets are of each.
         broadcast: Whether outputs and targets differ in shape, so that each output is held against other targets too.
     """
 
@@ -111,4 +114,7 @@ def _of_classes(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     mean = total / n
     error = ((squares - total * mean).clamp_min(0) / (n - 1) / n).sqrt()
     chance, none = torch.full_like(mean, math.log(logits.shape[1])), torch.full_like(mean, math.nan)
-    return torch.stack([mean, error, chance, spread / n, none])
+    values = torch.stack([mean, error, chance, spread / n, none])
+    if logits.shape[1] > MAX_COUNTED:
+        return values
+    return torch.cat([values, torch.bincount(target[target != ignore_index], minlength=logits.shape[1])])
