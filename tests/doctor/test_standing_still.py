@@ -204,3 +204,21 @@ def test_a_loss_that_knows_the_frequencies_alone(level: float, settings: dict[st
         assert finding.severity == "critical"
         assert finding.threshold == pytest.approx(0.98 * entropy, rel=0.03)
         assert "how frequent each class is" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("floors", "expected"),
+    [([1.0, 1.0, 1.0, 1.0], True), ([1.0, 1.0, math.nan, 1.0], False), ([1.0, 1.0], False)],
+)
+def test_probabilities_given_for_logits(floors: list[float], expected: bool) -> None:
+    """Though the loss falls, down to what it cannot fall below."""
+    diagnosis, h, given = Diagnosis(), History(Facts(), 1000), iter(floors)
+    for step in range(300):
+        h.add_losses([1.8 if step < 100 else 1.1])
+        if step % 10 == 0:
+            floor = next(given, None)
+            output = None if floor is None else Output("cross_entropy", 1.8, 1.8, 0.01, 0.1, floor=floor)
+            h.add(Observation(step, {}, {}, output))
+            diagnosis.update(h)
+    findings = [finding for finding in diagnosis.findings if finding.rule == "R13"]
+    assert [(f.severity, f.step, f.threshold) for f in findings] == [("critical", 0, 1.0)] * expected

@@ -22,7 +22,7 @@ def values(kind: str, x: Tensor, target: Tensor) -> list[float]:
 def test_a_squared_error() -> None:
     torch.manual_seed(0)
     x, target = torch.randn(16, 3), 5 + torch.randn(16, 3) * torch.tensor([1.0, 2.0, 3.0])
-    loss, error, reference, logit_std, constant = values("mse_loss", x, target)
+    loss, error, reference, logit_std, constant, _ = values("mse_loss", x, target)
     losses, y = (x - target).double().square(), target.double()
     assert loss == pytest.approx(float(losses.mean()), rel=1e-6)
     assert error == pytest.approx(float(losses.std()) / 48**0.5, rel=1e-6)
@@ -62,7 +62,7 @@ def test_classes() -> None:
     torch.manual_seed(0)
     logits, target = torch.randn(64, 7), torch.randint(7, (64,))
     target[3] = -100
-    loss, error, reference, logit_std, constant, *counts = values("cross_entropy", logits, target)
+    loss, error, reference, logit_std, constant, floor, *counts = values("cross_entropy", logits, target)
     logits, target = logits[target >= 0], target[target >= 0]
     losses = F.cross_entropy(logits.double(), target, reduction="none")
     assert loss == pytest.approx(float(losses.mean()), rel=1e-6)
@@ -71,10 +71,21 @@ def test_classes() -> None:
     assert counts == [int((target == label).sum()) for label in range(7)]
     assert logit_std == pytest.approx(float(logits.double().std(dim=1).mean()), rel=1e-6)
     assert math.isnan(constant)
+    assert math.isnan(floor)
+
+
+def test_probabilities_for_logits() -> None:
+    target = torch.tensor([2, 0, 1])
+    certain = F.one_hot(target, 5).float()
+    assert values("cross_entropy", certain, target)[5] == pytest.approx(float(F.cross_entropy(certain, target)))
+    torch.manual_seed(0)
+    logits = torch.randn(8, 5)
+    for x, told in ((logits.softmax(1), True), (logits.log_softmax(1), False), (logits.sigmoid(), False)):
+        assert math.isnan(values("cross_entropy", x, torch.zeros(8, dtype=torch.long))[5]) != told
 
 
 def test_many_classes_are_not_counted() -> None:
-    assert len(values("cross_entropy", torch.randn(4, MAX_COUNTED + 1), torch.zeros(4, dtype=torch.long))) == 5
+    assert len(values("cross_entropy", torch.randn(4, MAX_COUNTED + 1), torch.zeros(4, dtype=torch.long))) == 6
 
 
 @pytest.mark.parametrize(
@@ -87,7 +98,7 @@ def test_other_distances(kind: str, options: dict[str, float]) -> None:
     x, target = torch.randn(33, 2), 3 + torch.randn(33, 2) * torch.tensor([0.5, 2.0])
     record = loss_record(kind, x, target, **options)
     assert record is not None
-    loss, _, reference, _, constant = record.values.tolist()
+    loss, _, reference, _, constant, _ = record.values.tolist()
     function = partial(getattr(F, kind), **options)
     assert loss == pytest.approx(float(function(x.double(), target.double())), rel=1e-6)
     assert reference == pytest.approx(float(function(torch.zeros(33, 2).double(), target.double())), rel=1e-6)

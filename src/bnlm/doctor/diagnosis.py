@@ -40,7 +40,10 @@ WINDOW_EVERY = 100
 #: These take a number of observed steps to be seen: until this step they may explain what was seen before them.
 SEEN_LATE, LATE = ("R04", "R11", "R12"), 100
 #: Cause and consequence, where healthy networks have a mild form of the first too: it has to be critical.
-MILD = {("R06", "R10"), ("R06", "R11"), ("R06", "R13"), ("R04", "R13"), ("R11", "R13"), ("R09", "R15")}
+MILD = {
+    ("R06", "R10"), ("R06", "R11"), ("R06", "R13"), ("R04", "R13"), ("R11", "R13"), ("R09", "R15"),
+    ("R12", "R10"), ("R12", "R11"), ("R12", "R13"),
+}  # fmt: skip
 #: Of the start and of what knowing nothing costs: a loss below this share no longer stands still.
 FALLEN = 0.8
 

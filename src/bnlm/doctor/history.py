@@ -124,6 +124,11 @@ class History:
         return max(abs(self.first_loss), self.first_loss - min(self.best, self.first_loss))
 
     @property
+    def has_risen(self) -> bool:
+        """Whether the loss is above its best by half of what would be held against it alone."""
+        return self.smooth - self.best > max(0.15 * abs(self.best), 0.075 * self.scale)
+
+    @property
     def wants_references(self) -> bool:
         """Whether a further batch tells more of what knowing nothing costs: of squares it is another in each batch."""
         output = self.recent[-1].output if self.recent else None

@@ -18,6 +18,8 @@ STUCK_REGRESSION, SAME_BATCHES = 0.97, 5
 FALLEN = 0.85
 #: R13 of regressions: what is worse than a constant by more than this is another matter, unless it was all along.
 FAR_ABOVE, FLAT = 1.3, 0.9
+#: R13: observed steps in which all outputs are probabilities, to be so by design.
+CERTAIN = 3
 #: R13: steps to wait, and no longer than this share of the run. Small recurrent networks stay at chance for 200 steps.
 PATIENCE, PATIENCE_SHARE = 400, 0.9
 #: R14: smoothed loss over its best; R14 also wants 0.15 of the reference between them, and 20 steps.
@@ -31,6 +33,7 @@ def loss_findings(history: History) -> Iterator[Finding]:
     """Yield what the losses tell."""
     yield from _non_finite(history)
     yield from _diverging(history)
+    yield from _of_probabilities(history)
     yield from _not_decreasing(history)
     yield from _overfitting(history)
 
@@ -56,6 +59,17 @@ def _diverging(history: History) -> Iterator[Finding]:
             "R14", "critical" if rise > RISE_CRITICAL else "warning", "loss", history.step, rise, RISE_WARNING,
             f"the loss rises: {history.smooth:.3g} on average where it had been {history.best:.3g}.",
             "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up.",
+        )  # fmt: skip
+
+
+def _of_probabilities(history: History) -> Iterator[Finding]:
+    floors = [o.output.floor for o in history.recent if o.output is not None]
+    if history.first is not None and len(floors) >= CERTAIN and all(map(math.isfinite, floors)):
+        yield Finding(
+            "R13", "critical", "loss", history.first.step, history.recent_loss(100), floors[0],
+            f"the loss cannot fall below {floors[0]:.3g}: what comes to cross_entropy sums to 1 in each example, so it "
+            "is probabilities already, and it makes a softmax of them once more.",
+            "Give it logits: remove the softmax before the loss (nll_loss wants log_softmax).",
         )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ class Output:
         constant: Loss of the best constant output on the same examples, of a squared error the variance of the targets;
             nan of other kinds.
         broadcast: See `LossRecord`.
+        floor: What the loss cannot fall below, where probabilities are given for logits; else nan.
         counts: Targets of each class, where they were counted.
     """
 
@@ -31,14 +32,15 @@ class Output:
     logit_std: float
     constant: float = math.nan
     broadcast: bool = False
+    floor: float = math.nan
     counts: list[float] = field(default_factory=list)
 
     @classmethod
     def of(cls, record: LossRecord) -> Output:
         """Return what a call of a loss function tells."""
-        loss, error, reference, logit_std, constant, *counts = record.values.tolist()
+        loss, error, reference, logit_std, constant, floor, *counts = record.values.tolist()
         kind = "regression" if record.kind in REGRESSIONS else record.kind.removesuffix("_with_logits")
-        return cls(kind, reference, loss, error, logit_std, constant, record.broadcast, counts)
+        return cls(kind, reference, loss, error, logit_std, constant, record.broadcast, floor, counts)
 
 
 @dataclass

@@ -30,7 +30,7 @@ PATIENCE, LARGE_PATIENCE = 100, 250
 SPREAD_WARNING = 1.5
 #: R12: optimizer steps, and observed steps, without a gradient.
 FROZEN_WARNING, FROZEN_CRITICAL = 10, 50
-#: R12: a smaller share of all elements may be left over, such as what the last of many blocks has no use for.
+#: R12: a smaller share of all elements does no harm: what the last of many blocks has no use for, a second head.
 LEFT_OVER = 0.05
 
 
@@ -183,7 +183,7 @@ def _large_updates(history: History) -> Iterator[Finding]:
     # Small networks that train well reach -1.3: below the critical limit, something has to suffer.
     # AdamW's first steps are large everywhere, and recurrent networks that train well may stay at chance for 200.
     waits = history.steps_with_loss < min(LARGE_PATIENCE, 0.8 * history.total_steps)
-    suffers = not (history.improves() or waits) or history.steps_above > 0
+    suffers = not (history.improves() or waits) or (history.has_risen and not history.spikes)
     suffers = suffers or bool(list(_saturated(history)) + list(_dead(history)))
     parameters = history.facts.parameters
     extreme = [n for n in large if parameters[n].role == "hidden" and judged[n] > LARGE_CRITICAL + allowed[n]]
@@ -277,12 +277,11 @@ def _frozen(history: History) -> Iterator[Finding]:
     if frozen:
         facts = history.facts.parameters
         matrix = any(facts[name].role != "vector" for name in frozen)
-        severity = "critical" if longest >= FROZEN_CRITICAL and matrix else "warning"
         elements = {name: math.prod(one.shape) for name, one in facts.items()}
-        if sum(elements[name] for name in frozen) < LEFT_OVER * sum(elements.values()):
-            severity = "note" if history.improves() else "warning"
+        left_over = sum(elements[name] for name in frozen) < LEFT_OVER * sum(elements.values())
+        critical = longest >= FROZEN_CRITICAL and matrix and not left_over
         yield Finding(
-            "R12", severity, in_words(frozen), history.step, longest, FROZEN_WARNING,
+            "R12", "critical" if critical else "warning", in_words(frozen), history.step, longest, FROZEN_WARNING,
             f"{in_words(frozen)}: no gradient for {longest} steps, though it is meant to be trained.",
             "Look for a detach(), a no_grad() or a module that is not called; otherwise set requires_grad=False.",
         )  # fmt: skip

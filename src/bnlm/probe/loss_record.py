@@ -34,10 +34,11 @@ class LossRecord:
 
     Attributes:
         kind: A value of `LOSS_FUNCTIONS`; cross_entropy also for log-probabilities.
-        values: `(5,)`: the mean loss of an example, its standard error, the reference (the loss of a network that knows
-            nothing), the std of an example's logits over the classes, averaged (nan without classes), and the loss of
-            the best constant output (nan of other kinds than `REGRESSIONS`). Of up to `MAX_COUNTED` classes
-            `(5 + classes,)`: then how many of the targets are of each.
+        values: `(6,)`: the mean loss of an example, its standard error, the reference (the loss of a network that knows
+            nothing), the std of an example's logits over the classes, averaged (nan without classes), the loss of
+            the best constant output (nan of other kinds than `REGRESSIONS`), and what the loss cannot fall below where
+            probabilities are given for logits (else nan). Of up to `MAX_COUNTED` classes `(6 + classes,)`: then how
+            many of the targets are of each.
         broadcast: Whether outputs and targets differ in shape, so that each output is held against other targets too.
     """
 
@@ -79,7 +80,8 @@ def loss_record(kind: str, x: Tensor, target: Any, ignore_index: int = -100, **o
         reference, constant = x.new_tensor(math.log(2)), x.new_tensor(math.nan)
     several = losses.numel() > 1
     error = losses.std() / math.sqrt(losses.numel()) if several else losses.new_tensor(math.nan)
-    values = torch.stack([losses.mean(), error, reference, torch.full_like(error, math.nan), constant])
+    none = torch.full_like(error, math.nan)
+    values = torch.stack([losses.mean(), error, reference, none, constant, none])
     return LossRecord(kind, values, broadcast)
 
 
@@ -114,7 +116,10 @@ def _of_classes(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     mean = total / n
     error = ((squares - total * mean).clamp_min(0) / (n - 1) / n).sqrt()
     chance, none = torch.full_like(mean, math.log(logits.shape[1])), torch.full_like(mean, math.nan)
-    values = torch.stack([mean, error, chance, spread / n, none])
+    sum_to_one = (logits >= 0).all() & ((logits.sum(dim=1) - 1).abs() < 0.01).all()
+    # Of one probability 1 and all others 0, softmax makes e / (e + classes - 1).
+    floor = torch.where(sum_to_one, math.log(math.e + logits.shape[1] - 1) - 1, none)
+    values = torch.stack([mean, error, chance, spread / n, none, floor])
     if logits.shape[1] > MAX_COUNTED:
         return values
     return torch.cat([values, torch.bincount(target[target != ignore_index], minlength=logits.shape[1])])
