@@ -222,3 +222,14 @@ def test_probabilities_given_for_logits(floors: list[float], expected: bool) -> 
             diagnosis.update(h)
     findings = [finding for finding in diagnosis.findings if finding.rule == "R13"]
     assert [(f.severity, f.step, f.threshold) for f in findings] == [("critical", 0, 1.0)] * expected
+
+
+@pytest.mark.parametrize(("update", "top", "expected"), [(-1.4, 1.85, True), (-2.5, 1.85, False), (-1.4, 1.5, False)])
+def test_large_steps_are_blamed_where_the_loss_rises_again(update: float, top: float, expected: bool) -> None:
+    h = History(Facts(WEIGHT), 1000)
+    for step in range(160):
+        h.add_losses([3.3 if step < 10 else 1.4 if step < 60 else top])
+        if step % 10 == 0:
+            h.add(Observation(step, {"update_to_data": {"w": update}}, {}, Output("cross_entropy", 3.3, 3.3, 0.1, 0.1)))
+    assert h.steps_above == 0  # it is too little of a rise for R14
+    assert ("R09" in found(h)) == expected

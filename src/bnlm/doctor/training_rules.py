@@ -183,7 +183,8 @@ def _large_updates(history: History) -> Iterator[Finding]:
     # Small networks that train well reach -1.3: below the critical limit, something has to suffer.
     # AdamW's first steps are large everywhere, and recurrent networks that train well may stay at chance for 200.
     waits = history.steps_with_loss < min(LARGE_PATIENCE, 0.8 * history.total_steps)
-    suffers = not (history.improves() or waits) or (history.has_risen and not history.spikes)
+    rises = history.steps_above > 0 or (history.has_risen and not history.spikes)
+    suffers = not (history.improves() or waits) or rises
     suffers = suffers or bool(list(_saturated(history)) + list(_dead(history)))
     parameters = history.facts.parameters
     extreme = [n for n in large if parameters[n].role == "hidden" and judged[n] > LARGE_CRITICAL + allowed[n]]
