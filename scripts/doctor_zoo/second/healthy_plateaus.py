@@ -29,6 +29,57 @@ class Cell(nn.Module):
         return self.head(h)
 
 
+class FixedPoint(nn.Module):
+    """Settles before it answers (Bai, Kolter and Koltun 2019, arXiv 1909.01377); its units become flat as it learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs, self.state, self.head = nn.Linear(16, 40), nn.Linear(40, 40), nn.Linear(40, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = self.inputs(x)
+        h = torch.zeros_like(u)
+        with torch.no_grad():
+            for _ in range(15):
+                h = torch.tanh(self.state(h) + u)
+        return self.head(torch.tanh(self.state(h) + u))
+
+
+class GatedConvolutions(nn.Module):
+    """Dilated convolutions with gates (van den Oord et al. 2016, arXiv 1609.03499)."""
+
+    def __init__(self, channels: int = 24, blocks: int = 4) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(1, channels, 1)
+        self.gates = nn.ModuleList(nn.Conv1d(channels, 2 * channels, 2, dilation=2**i) for i in range(blocks))
+        self.mixes = nn.ModuleList(nn.Conv1d(channels, channels, 1) for _ in range(blocks))
+        self.head = nn.Conv1d(channels, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x.mT)
+        for i, (gate, mix) in enumerate(zip(self.gates, self.mixes, strict=True)):
+            a, b = gate(F.pad(h, (2**i, 0))).chunk(2, 1)
+            h = h + mix(torch.tanh(a) * torch.sigmoid(b))
+        return self.head(h).mT
+
+
+def _detector() -> Run:
+    """What is looked for is rare, and the bias says so (Lin et al. 2017, arXiv 1708.02002)."""
+    net = nn.Sequential(
+        nn.Conv2d(1, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 1, 1)
+    )
+    nn.init.constant_(net[-1].bias, -4.6)  # type: ignore[arg-type]
+    y = (torch.rand(1000, 1, 8, 8) < 0.04).float()
+    return r.fit(net, (2 * y + 0.5 * torch.randn_like(y), y), r.opt("Adam", 0.001), _focal, 400, batch=16)
+
+
+def _focal(out: Tensor, y: Tensor) -> Tensor:
+    p = torch.sigmoid(out)
+    right = p * y + (1 - p) * (1 - y)
+    losses = (1 - right) ** 2 * F.binary_cross_entropy_with_logits(out, y, reduction="none")
+    return losses.sum() / y.sum().clamp(min=1)
+
+
 class Followed(nn.Module):
     """A network with a copy that follows it, which no gradient and no optimizer touches, as in Q-learning."""
 
@@ -110,6 +161,23 @@ def healthy_plateaus() -> list[Case]:
                 n.stack([10, 64, 1]), _noisy_prices(noise), r.opt("Adam", 0.003), F.mse_loss, steps=600
             ),
         )
+    for every in (10, 100):
+        h(
+            f"healthy/tabular-fixed-point-{every}",
+            lambda: r.fit(FixedPoint(), d.tabular(), r.opt("Adam", 0.003), steps=600),
+            every,
+        )
+        h(
+            f"healthy/series-gated-convolutions-{every}",
+            lambda: r.fit(GatedConvolutions(), d.time_series(), r.opt("Adam", 0.003), F.mse_loss, steps=600),
+            every,
+        )
+        h(f"healthy/detector-{every}", _detector, every)
+    h(
+        "healthy/characters-large-batch",
+        lambda: r.fit(n.CharMLP(d.LETTERS, 6, [64, 64]), d.characters(8000), r.opt("SGD", 0.1), steps=900, batch=64),
+        10,
+    )
     return h.cases
 
 

@@ -42,6 +42,10 @@ def _shuffled(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return data[0], data[1][torch.randperm(len(data[1]))]
 
 
+def _of_softmax(out: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(out.softmax(-1), y)
+
+
 def _relu6(std: float) -> nn.Module:
     layers: list[nn.Module] = [nn.Conv2d(1, 12, 3, padding=1), nn.ReLU6()]
     for _ in range(3):
@@ -218,4 +222,33 @@ def sick_standstills() -> list[Case]:
             d.images(), r.opt("Adam", 0.003),
         ),
     )  # fmt: skip
+    s(
+        "tabular-softmax-twice",
+        STUCK,
+        lambda: r.fit(n.stack([16, 64, 6]), d.tabular(), r.opt("Adam", 0.003), _of_softmax),
+    )
+    s(
+        "shapes-softmax-twice",
+        STUCK,
+        lambda: r.fit(n.conv_plain(), d.images(), r.opt("SGD", 0.05, momentum=0.9), _of_softmax),
+        10,
+        True,
+    )
+    # Letters are not equally frequent: what is learned of shuffled ones is how much of each there is.
+    s(
+        "characters-shuffled",
+        STUCK,
+        lambda: r.fit(
+            n.CharMLP(d.LETTERS, 6, [64, 64]), _shuffled(d.characters(8000)), r.opt("SGD", 0.1), steps=600, batch=64
+        ),
+        10,
+        True,
+    )
+    s(
+        "reverse-postnorm-warm-up-lr-0.1",
+        LARGE,
+        lambda: r.fit(
+            n.Encoder(8, norm_first=False), d.reverse(), r.opt("AdamW", 0.1), r.sequence_loss, 400, sched=r.warm_up(40)
+        ),
+    )
     return s.cases
