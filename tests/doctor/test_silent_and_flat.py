@@ -136,3 +136,25 @@ def test_a_probability_that_starts_small(kind: str, spread: float, expected: boo
     output = Output(kind, 0.7, 0.7, 0.01, math.nan)
     h.add(Observation(0, statistics, {"a": "tanh", "sigmoid": "sigmoid"}, output))
     assert ("R03" in found(h)) == expected
+
+
+@pytest.mark.parametrize(
+    ("elements", "severity"), [((100, 100), "critical"), ((4096, 64), "note"), ((64, 4096), "critical")]
+)
+def test_gradients_over_large_maps_are_smaller(elements: tuple[int, int], severity: str) -> None:
+    """torch's default init on three convolutions with pooling and two linear layers: 0.008 of the std comes back."""
+    h = History(Facts(), 1000)
+    layers = ["a", "b", "c", "d"]
+    statistics = {
+        "activation_gradient_std": dict(zip(layers, (1.7e-5, 1e-4, 5e-4, 2.2e-3), strict=True)),
+        "activation_elements": dict(zip(layers, (elements[0], 1000, 1000, elements[1]), strict=True)),
+    }
+    h.add(Observation(0, statistics, dict.fromkeys(layers, "relu")))
+    assert found(h)["R06"].severity == severity
+
+
+@pytest.mark.parametrize(("gradients", "expected"), [({"a": 0.0}, True), ({}, False), ({"a": 0.1}, False)])
+def test_zeros_without_a_backward_pass_are_no_symmetry(gradients: dict[str, float], expected: bool) -> None:
+    h = History(Facts({"a": ParameterFacts("a", (9, 8), "hidden", std=0.0, zero=True)}), 1000)
+    h.add(Observation(0, {"gradient_std": gradients}, {}))
+    assert ("R20" in found(h)) == expected

@@ -116,6 +116,8 @@ def _statistics(records: Sequence[StepRecord]) -> list[Statistics]:
         for of_step, of_names in zip(found, values.tolist(), strict=True):
             of_step[statistic] = dict(zip(named, of_names, strict=True))
 
+    if "output" in rows:
+        add("activation_elements", names["output"], rows["output"][..., 0])
     for statistic, group in _MEANS.items():
         if group in rows:
             add(statistic, names[group], rows[group][..., 1] / rows[group][..., 0])

@@ -85,6 +85,8 @@ def _statistics(model: nn.Module, record: StepRecord) -> dict[str, dict[str, flo
 
     for layer, seen in record.activations.items():
         add("activation_std", layer, std_of(seen.output))
+        add("activation_elements", layer, seen.output[0])
+        add("preactivation_std", layer, std_of(seen.input))
         if seen.gradient is not None:
             add("activation_gradient_std", layer, std_of(seen.gradient))
         if seen.responded is not None:

@@ -160,6 +160,8 @@ def _scale(history: History) -> Iterator[Finding]:
 
 
 def _gradient(history: History) -> Iterator[Finding]:
+    assert history.first is not None
+    elements = history.first.of("activation_elements")
     for chain, stds in _chains(history, "activation_gradient_std"):
         if not stds[-1] > 0 or not stds[0] >= 0:
             continue
@@ -167,7 +169,10 @@ def _gradient(history: History) -> Iterator[Finding]:
         vanishes = ratio < 1
         if not (ratio < 1 / GRADIENT_NOTE or ratio > GRADIENT_NOTE):
             continue
-        far = ratio < 1 / GRADIENT_CRITICAL and _steep(ratio, chain) and not _over_time(history, chain)
+        # On a large map each position has a small part of the gradient, and behind a pooling most have none: no less
+        # comes back for that. Norms tell, where the std of single elements fades.
+        whole = ratio * math.sqrt(max(1.0, elements.get(chain[0], 1.0) / elements.get(chain[-1], 1.0)))
+        far = whole < 1 / GRADIENT_CRITICAL and _steep(whole, chain) and not _over_time(history, chain)
         critical = far or ratio > GRADIENT_CRITICAL
         yield Finding(
             "R06", "critical" if critical else "note", in_words(chain), 0, ratio,
@@ -210,7 +215,8 @@ def _symmetric(history: History) -> Iterator[Finding]:
     hidden = [p for p in history.facts.parameters.values() if p.role == "hidden"]
     alike = [p.name for p in hidden if p.collinear_rows > COLLINEAR]
     # A zero matrix that gets a gradient starts a residual branch or an adapter; one without can never leave zero.
-    stuck = [p.name for p in hidden if p.zero and gradients.get(p.name, 0.0) == 0]
+    # What the backward pass does not come to at all is R12's.
+    stuck = [p.name for p in hidden if p.zero and gradients.get(p.name) == 0]
     stuck = stuck if len(stuck) == sum(p.zero for p in hidden) else []
     cut = [] if stuck else _cut_off(history, gradients)
     if alike or stuck or cut:
