@@ -55,6 +55,7 @@ def test_squared_errors_are_held_against_a_constant_on_the_same_batches(
     finding = found(squares(level, first)).get("R13")
     assert (finding is not None) == expected
     assert finding is None or finding.severity == "critical"
+    assert finding is None or ("targets to mean 0" in finding.suggestion) == (level > 1.3)
 
 
 def test_a_network_that_is_fitted_later_is_fitted() -> None:

@@ -97,6 +97,8 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         "Try to overfit a single batch: if that fails look at labels, frozen layers and optimizer.lr; if it works, "
         "at the data."
     )
+    if output is not None and output.kind == "regression" and recent > FAR_ABOVE * chance:
+        suggestion = "Bring the targets to mean 0 and variance 1: the outputs are far from them, and come no nearer."
     first = next((n for n, p in history.facts.parameters.items() if n.endswith(".weight") and p.role != "vector"), "")
     if first in history.fed_with_zeros():
         suggestion = f"Look at the inputs: nothing but zeros comes to {first}."
