@@ -181,6 +181,21 @@ class ByHand(Classifier):
         optimizer.step()
 
 
+class NeverSteps(ByHand):
+    """Forgets the one line that matters."""
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:  # type: ignore[override]
+        self.manual_backward(Classifier.training_step(self, batch, batch_idx))
+
+
+@pytest.mark.parametrize(("batches", "expected"), [(9, []), (10, ["R10"])])
+def test_a_run_without_a_step(batches: int, expected: list[str], make_trainer: MakeTrainer) -> None:
+    doctor = Doctor(table=False)
+    trainer = make_trainer(callbacks=[doctor], max_epochs=1, max_steps=-1, limit_train_batches=batches)
+    trainer.fit(NeverSteps(), data())
+    assert rules(doctor.findings, "critical") == expected
+
+
 class Adversaries(Classifier):
     """Two optimizers by hand, as of networks that are trained against each other."""
 

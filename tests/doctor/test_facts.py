@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output, StatisticsGap, check, facts_of
 
@@ -44,6 +44,44 @@ def test_what_no_optimizer_holds(forgotten: list[str], severity: str | None) -> 
     if finding is not None:
         assert finding.where == forgotten[0]
         assert "in no optimizer" in finding.message
+
+
+class InPlainLists(nn.Module):
+    """All but its last layer is where torch does not look."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = [nn.Linear(4, width), nn.Linear(width, 2)]
+        self.by_name = {"scale": [nn.Parameter(torch.ones(2))]}
+        self.last = nn.Linear(2, 2)
+        self.frozen = [nn.Linear(2, 2).requires_grad_(False)]
+        self.again = (self.last,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return self.last(x) * self.by_name["scale"][0]
+
+
+@pytest.mark.parametrize(("width", "severity"), [(8, "critical"), (None, "warning")])
+def test_what_torch_does_not_know_of(width: int | None, severity: str) -> None:
+    model = InPlainLists(width or 8)
+    if width is None:
+        model.layers.pop()
+        model.layers[0] = nn.Linear(4, 2, bias=False)
+        model.more = nn.Linear(20, 20)
+    h = History(facts_of(model, [torch.optim.SGD(model.parameters(), 0.1)]), 1000)
+    for step in (0, 10):
+        h.add(Observation(step, {"gradient_std": {name: 1.0 for name, _ in model.named_parameters()}}, {}))
+    assert "R12" not in found(h)  # nothing of it has come to the loss
+    F.cross_entropy(model(torch.randn(8, 4)), torch.zeros(8, dtype=torch.long)).backward()
+    finding = found(h)["R12"]
+    assert finding.severity == severity
+    names = ["layers[0].weight", *(["layers[0].bias", "layers[1].weight", "layers[1].bias"] if width else [])]
+    assert list(h.facts.unregistered) == [*names, "by_name['scale'][0]"]
+    assert "nn.ModuleList" in finding.suggestion
+    everything = [*model.parameters(), *h.facts.unregistered.values()]
+    assert not facts_of(model, [torch.optim.SGD(everything, 0.1)]).unregistered
 
 
 @pytest.mark.parametrize(("norm", "name"), [(nn.BatchNorm2d, "BatchNorm"), (nn.InstanceNorm2d, "InstanceNorm")])

@@ -225,6 +225,33 @@ def test_probabilities_given_for_logits(floors: list[float], expected: bool) -> 
     assert [(f.severity, f.step, f.threshold) for f in findings] == [("critical", 0, 1.0)] * expected
 
 
+@pytest.mark.parametrize(("last", "expected"), [("sigmoid", True), ("tanh", False)])
+def test_a_sigmoid_before_the_loss_that_has_one(last: str, expected: bool) -> None:
+    """Logits of a fresh network may all lie between 0 and 1 too."""
+    diagnosis, h = Diagnosis(), History(Facts(), 1000)
+    for step in range(0, 50, 10):
+        h.add_losses([0.7])
+        output = Output("binary_cross_entropy", 0.69, 0.7, 0.01, math.nan, floor=0.5)
+        h.add(Observation(step, {}, {"a": "sigmoid", "b": last}, output))
+        diagnosis.update(h)
+    findings = [finding for finding in diagnosis.findings if finding.rule == "R13"]
+    assert [(f.severity, f.step, f.threshold) for f in findings] == [("critical", 0, 0.5)] * expected
+    assert all("binary_cross_entropy_with_logits" in f.message for f in findings)
+
+
+@pytest.mark.parametrize(("gradient", "told"), [(1.0, True), (0.0, False)])
+def test_steps_that_change_nothing(gradient: float, told: bool) -> None:
+    h = History(Facts(WEIGHT), 1000)
+    for step in range(200):
+        h.add_losses([2.3])
+        if step % 10 == 0:
+            statistics = {"update_to_data": {"w": -math.inf}, "gradient_std": {"w": gradient}}
+            h.add(Observation(step, statistics, {}, Output("cross_entropy", 2.3, 2.3, 0.1, 0.1)))
+    finding = found(h)["R10"]
+    assert finding.severity == "critical"
+    assert ("optimizer.step()" in finding.suggestion) == told
+
+
 @pytest.mark.parametrize(("update", "top", "expected"), [(-1.4, 1.85, True), (-2.5, 1.85, False), (-1.4, 1.5, False)])
 def test_large_steps_are_blamed_where_the_loss_rises_again(update: float, top: float, expected: bool) -> None:
     h = History(Facts(WEIGHT), 1000)

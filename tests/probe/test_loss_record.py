@@ -84,6 +84,19 @@ def test_probabilities_for_logits() -> None:
         assert math.isnan(values("cross_entropy", x, torch.zeros(8, dtype=torch.long))[5]) != told
 
 
+def test_what_may_have_passed_a_sigmoid() -> None:
+    """Against a search for the best outputs from 0 to 1."""
+    torch.manual_seed(0)
+    x, target = torch.randn(8, 3), torch.rand(8, 3).round()
+    target[0] = torch.tensor([0.3, 0.6, 0.9])
+    kind = "binary_cross_entropy_with_logits"
+    grid = torch.linspace(0, 1, 20_001, dtype=torch.float64)[:, None].expand(-1, 24)
+    each = F.binary_cross_entropy_with_logits(grid, target.double().reshape(1, 24).expand_as(grid), reduction="none")
+    assert values(kind, x.sigmoid(), target)[5] == pytest.approx(float(each.min(dim=0).values.mean()), rel=1e-6)
+    assert math.isnan(values(kind, x, target)[5])
+    assert math.isnan(values("binary_cross_entropy", x.sigmoid(), target)[5])
+
+
 def test_many_classes_are_not_counted() -> None:
     assert len(values("cross_entropy", torch.randn(4, MAX_COUNTED + 1), torch.zeros(4, dtype=torch.long))) == 6
 

@@ -201,6 +201,8 @@ class Doctor(Monitor):
         if self._history.recent:
             self._history.add_losses(self._losses.take())
             self._judge(self._diagnosis.update(self._history), trainer)
+        elif trainer.global_step == 0:
+            self._judge(self._diagnosis.without_steps(trainer.fit_loop.total_batch_idx + 1), trainer)
         self._write(trainer)
         if self.table and trainer.is_global_zero:
             from rich.console import Console

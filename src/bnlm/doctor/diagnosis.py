@@ -11,7 +11,7 @@ from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import initial_findings
 from bnlm.doctor.loss_rules import loss_findings
 from bnlm.doctor.output_rules import output_findings
-from bnlm.doctor.training_rules import LEARNED, training_findings
+from bnlm.doctor.training_rules import LEARNED, no_step, training_findings
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
 CAUSES: dict[str, tuple[str, ...]] = {
@@ -46,6 +46,8 @@ MILD = {
 }  # fmt: skip
 #: Of the start and of what knowing nothing costs: a loss below this share no longer stands still.
 FALLEN = 0.8
+#: Batches in which an optimizer should have taken its first step.
+BATCHES_WITHOUT_STEP = 10
 
 
 class Diagnosis:
@@ -71,6 +73,10 @@ class Diagnosis:
         """Read the error that ended the run; return the findings that are new."""
         finding = refused_batch(error, step)
         return self._take(iter([finding] if finding is not None else []))
+
+    def without_steps(self, batches: int) -> list[Finding]:
+        """Take in that so many batches brought no optimizer step; return the findings that are new."""
+        return self._take(iter([no_step(batches)] if batches >= BATCHES_WITHOUT_STEP else []))
 
     def _take(self, findings: Iterator[Finding]) -> list[Finding]:
         fresh: dict[str, Finding] = {}

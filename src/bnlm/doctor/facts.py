@@ -13,6 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer
 
+from bnlm.doctor.unregistered import unregistered_parameters
+
 _NORMALIZATIONS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _CENTRING = (_BatchNorm, _InstanceNorm)
 
@@ -41,6 +43,7 @@ class Facts:
     Attributes:
         parameters: By name, those that require a gradient.
         not_optimized: By name, those that no optimizer holds; none where nothing is known of optimizers.
+        unregistered: What is in plain lists, so that torch does not know of it, and in no optimizer either.
         batch_norms: By module path: momentum, None for a cumulative average.
         redundant_biases: Module path of a layer whose bias the normalization after it removes -> what that is.
         weight_of: Module path of an activation -> name of the weight that feeds it.
@@ -51,6 +54,7 @@ class Facts:
 
     parameters: dict[str, ParameterFacts] = field(default_factory=dict)
     not_optimized: dict[str, nn.Parameter] = field(default_factory=dict)
+    unregistered: dict[str, nn.Parameter] = field(default_factory=dict)
     batch_norms: dict[str, float | None] = field(default_factory=dict)
     redundant_biases: dict[str, str] = field(default_factory=dict)
     weight_of: dict[str, str] = field(default_factory=dict)
@@ -109,6 +113,8 @@ def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
     if held:
         trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
         facts.not_optimized = {_plain(name): p for name, p in trained if id(p) not in held}
+        unregistered = unregistered_parameters(model).items()
+        facts.unregistered = {_plain(name): p for name, p in unregistered if id(p) not in held}
     return facts
 
 

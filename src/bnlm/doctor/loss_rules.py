@@ -63,14 +63,28 @@ def _diverging(history: History) -> Iterator[Finding]:
 
 
 def _of_probabilities(history: History) -> Iterator[Finding]:
-    floors = [o.output.floor for o in history.recent if o.output is not None]
-    if history.first is not None and len(floors) >= CERTAIN and all(map(math.isfinite, floors)):
-        yield Finding(
-            "R13", "critical", "loss", history.first.step, history.recent_loss(100), floors[0],
-            f"the loss cannot fall below {floors[0]:.3g}: what comes to cross_entropy sums to 1 in each example, so it "
-            "is probabilities already, and it makes a softmax of them once more.",
-            "Give it logits: remove the softmax before the loss (nll_loss wants log_softmax).",
-        )  # fmt: skip
+    outputs = [o.output for o in history.recent if o.output is not None]
+    if history.first is None or len(outputs) < CERTAIN or not all(math.isfinite(output.floor) for output in outputs):
+        return
+    what = (
+        "what comes to cross_entropy sums to 1 in each example, so it is probabilities already, and it makes a softmax "
+        "of them once more."
+    )
+    change = "Give it logits: remove the softmax before the loss (nll_loss wants log_softmax)."
+    if outputs[0].kind != "cross_entropy":
+        # A fresh output may lie between 0 and 1 for a while; a sigmoid's has to.
+        if next(reversed(history.first.kinds.values()), None) != "sigmoid":
+            return
+        what = (
+            "what comes to binary_cross_entropy_with_logits is between 0 and 1, for it has passed a sigmoid already, "
+            "and it takes the sigmoid of that once more."
+        )
+        change = "Give it logits: remove the sigmoid before the loss (binary_cross_entropy wants probabilities)."
+    yield Finding(
+        "R13", "critical", "loss", history.first.step, history.recent_loss(100), outputs[0].floor,
+        f"the loss cannot fall below {outputs[0].floor:.3g}: {what}",
+        change,
+    )  # fmt: skip
 
 
 def _not_decreasing(history: History) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Rules over a window of observed steps: R03, R04, R06 while training, R07, R09 to R12."""
+"""Rules over a window of observed steps: R03, R04, R06 while training, R07, R09 to R11."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import Finding, in_words, power_of_ten
+from bnlm.doctor.frozen_rules import frozen_findings
 from bnlm.doctor.history import History
 from bnlm.doctor.initial_rules import KEEP_GRADIENTS, SMOOTH, is_output
 from bnlm.stats import RELU_LIKE
@@ -24,19 +25,20 @@ LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.
 SMALL_WARNING, SMALL_CRITICAL = -4.0, -5.0
 #: R09 of a run that ended in nan or in dead layers: of its first step, which is large with AdamW, and of any later one.
 RUINOUS_FIRST, RUINOUS = -0.5, -1.2
+#: R10 where there is a gradient, and no weight changes at all.
+MOVES_NOT = (
+    "Look whether optimizer.step() is called, and zero_grad() before backward() rather than between the two; whether "
+    "the optimizer's lr is 0; and whether weights are so large that a step is lost in rounding."
+)
 #: Losses to wait for before the lack of a fall counts: R06 and R10; R09, at most 0.8 of the run.
 PATIENCE, LARGE_PATIENCE = 100, 250
 #: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
 SPREAD_WARNING = 1.5
-#: R12: optimizer steps, and observed steps, without a gradient.
-FROZEN_WARNING, FROZEN_CRITICAL = 10, 50
-#: R12: a smaller share of all elements does no harm: what the last of many blocks has no use for, a second head.
-LEFT_OVER = 0.05
 
 
 def training_findings(history: History) -> Iterator[Finding]:
     """Yield what is wrong now; nothing before the first steps are over."""
-    yield from _frozen(history)
+    yield from frozen_findings(history)
     yield from _ruinous_updates(history)
     if not history.warm:
         return
@@ -252,46 +254,23 @@ def _small_updates(history: History) -> Iterator[Finding]:
     if typical < SMALL_WARNING and not history.improves() and not far:
         share = history.recent[-1].lr_share
         late = f", whose schedule has it at {share:.1g} of its highest," if share < 0.1 else ""
+        change = f"Multiply optimizer.lr{late} by 3 to 10; look for frozen layers and a large weight decay."
+        graded = history.recent[-1].of("gradient_std")
+        if typical == -math.inf and any(graded.get(name) for name in hidden):
+            change = MOVES_NOT
         yield Finding(
             "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
             typical, SMALL_WARNING,
             f"each step changes the hidden weights by only {power_of_ten(typical)} of their size, and the loss hardly "
             "falls; about 10^-3 is healthy.",
-            f"Multiply optimizer.lr{late} by 3 to 10; look for frozen layers and a large weight decay.",
+            change,
         )  # fmt: skip
 
 
-def _frozen(history: History) -> Iterator[Finding]:
-    if history.recent and history.recent[-1].lr_share == 0:
-        return
-    frozen: list[str] = []
-    longest = 0
-    for name, (since, times) in history.ungraded_since.items():
-        steps = history.step - since
-        if steps >= FROZEN_WARNING and times >= 3 and name not in history.facts.not_optimized:
-            frozen.append(name)
-            longest = max(longest, steps)
-    fed_with_zeros = history.fed_with_zeros()
-    frozen = [name for name in frozen if name not in fed_with_zeros]
-    # A bias before a BatchNorm has a gradient of rounding errors only, which may be nought.
-    frozen = [name for name in frozen if name.rpartition(".")[0] not in history.facts.redundant_biases]
-    if frozen:
-        facts = history.facts.parameters
-        matrix = any(facts[name].role != "vector" for name in frozen)
-        elements = {name: math.prod(one.shape) for name, one in facts.items()}
-        left_over = sum(elements[name] for name in frozen) < LEFT_OVER * sum(elements.values())
-        critical = longest >= FROZEN_CRITICAL and matrix and not left_over
-        yield Finding(
-            "R12", "critical" if critical else "warning", in_words(frozen), history.step, longest, FROZEN_WARNING,
-            f"{in_words(frozen)}: no gradient for {longest} steps, though it is meant to be trained.",
-            "Look for a detach(), a no_grad() or a module that is not called; otherwise set requires_grad=False.",
-        )  # fmt: skip
-    # What is in no optimizer on purpose, such as a target network, gets no gradient either.
-    missing = [name for name, parameter in history.facts.not_optimized.items() if parameter.grad is not None]
-    if missing and history.step >= FROZEN_WARNING:
-        matrix = any(history.facts.parameters[name].role != "vector" for name in missing)
-        yield Finding(
-            "R12", "critical" if matrix else "warning", in_words(missing), history.step, len(missing), 0,
-            f"{in_words(missing)}: in no optimizer, though the backward pass brings a gradient.",
-            "Add it to the optimizer's parameters, or set requires_grad=False.",
-        )  # fmt: skip
+def no_step(batches: int) -> Finding:
+    """Return R10 of a run in which no optimizer has taken a step."""
+    return Finding(
+        "R10", "critical", "optimizer", 0, -math.inf, SMALL_WARNING,
+        f"no optimizer step was taken in {batches} batches, so nothing has changed.",
+        "Return the loss from training_step; in manual optimization call step() of what self.optimizers() returns.",
+    )  # fmt: skip

@@ -36,9 +36,9 @@ class LossRecord:
         kind: A value of `LOSS_FUNCTIONS`; cross_entropy also for log-probabilities.
         values: `(6,)`: the mean loss of an example, its standard error, the reference (the loss of a network that knows
             nothing), the std of an example's logits over the classes, averaged (nan without classes), the loss of
-            the best constant output (nan of other kinds than `REGRESSIONS`), and what the loss cannot fall below where
-            probabilities are given for logits (else nan). Of up to `MAX_COUNTED` classes `(6 + classes,)`: then how
-            many of the targets are of each.
+            the best constant output (nan of other kinds than `REGRESSIONS`), and what the loss cannot fall below if
+            what is given for logits is probabilities, as it looks (else nan). Of up to `MAX_COUNTED` classes
+            `(6 + classes,)`: then how many of the targets are of each.
         broadcast: Whether outputs and targets differ in shape, so that each output is held against other targets too.
     """
 
@@ -81,7 +81,8 @@ def loss_record(kind: str, x: Tensor, target: Any, ignore_index: int = -100, **o
     several = losses.numel() > 1
     error = losses.std() / math.sqrt(losses.numel()) if several else losses.new_tensor(math.nan)
     none = torch.full_like(error, math.nan)
-    values = torch.stack([losses.mean(), error, reference, none, constant, none])
+    floor = _floor_of_sigmoids(x, target, losses) if kind == "binary_cross_entropy_with_logits" else none
+    values = torch.stack([losses.mean(), error, reference, none, constant, floor])
     return LossRecord(kind, values, broadcast)
 
 
@@ -89,6 +90,13 @@ def _fit(x: Tensor, target: Tensor) -> bool:
     """Whether torch would broadcast the one to the other."""
     pairs = zip(reversed(x.shape), reversed(target.shape), strict=False)
     return all(a == b or 1 in (a, b) for a, b in pairs)
+
+
+def _floor_of_sigmoids(x: Tensor, target: Tensor, losses: Tensor) -> Tensor:
+    """Return the least loss of logits from 0 to 1, as a sigmoid makes them; nan where some are beyond."""
+    within = ((x >= 0) & (x <= 1)).all()
+    least = F.binary_cross_entropy_with_logits(torch.logit(target, eps=1e-6).clamp(0, 1), target)
+    return torch.where(within, least, torch.full_like(losses.mean(), math.nan))
 
 
 def _of_distances(distance: partial[Tensor], x: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,75 @@
+"""R12: what is meant to learn and does not, for no gradient comes to it or no optimizer holds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from bnlm.doctor.finding import Finding, in_words
+from bnlm.doctor.history import History
+
+#: R12: optimizer steps, and observed steps, without a gradient.
+FROZEN_WARNING, FROZEN_CRITICAL = 10, 50
+#: R12: a smaller share of all elements does no harm: what the last of many blocks has no use for, a second head.
+LEFT_OVER = 0.05
+
+
+def frozen_findings(history: History) -> Iterator[Finding]:
+    """Yield what does not learn."""
+    yield from _without_gradient(history)
+    yield from _in_no_optimizer(history)
+    yield from _unregistered(history)
+
+
+def _without_gradient(history: History) -> Iterator[Finding]:
+    if history.recent and history.recent[-1].lr_share == 0:
+        return
+    frozen: list[str] = []
+    longest = 0
+    for name, (since, times) in history.ungraded_since.items():
+        steps = history.step - since
+        if steps >= FROZEN_WARNING and times >= 3 and name not in history.facts.not_optimized:
+            frozen.append(name)
+            longest = max(longest, steps)
+    fed_with_zeros = history.fed_with_zeros()
+    frozen = [name for name in frozen if name not in fed_with_zeros]
+    # A bias before a BatchNorm has a gradient of rounding errors only, which may be nought.
+    frozen = [name for name in frozen if name.rpartition(".")[0] not in history.facts.redundant_biases]
+    if frozen:
+        facts = history.facts.parameters
+        matrix = any(facts[name].role != "vector" for name in frozen)
+        elements = {name: math.prod(one.shape) for name, one in facts.items()}
+        left_over = sum(elements[name] for name in frozen) < LEFT_OVER * sum(elements.values())
+        critical = longest >= FROZEN_CRITICAL and matrix and not left_over
+        yield Finding(
+            "R12", "critical" if critical else "warning", in_words(frozen), history.step, longest, FROZEN_WARNING,
+            f"{in_words(frozen)}: no gradient for {longest} steps, though it is meant to be trained.",
+            "Look for a detach(), a no_grad() or a module that is not called; otherwise set requires_grad=False.",
+        )  # fmt: skip
+
+
+def _in_no_optimizer(history: History) -> Iterator[Finding]:
+    # What is in no optimizer on purpose, such as a target network, gets no gradient either.
+    missing = [name for name, parameter in history.facts.not_optimized.items() if parameter.grad is not None]
+    if missing and history.step >= FROZEN_WARNING:
+        matrix = any(history.facts.parameters[name].role != "vector" for name in missing)
+        yield Finding(
+            "R12", "critical" if matrix else "warning", in_words(missing), history.step, len(missing), 0,
+            f"{in_words(missing)}: in no optimizer, though the backward pass brings a gradient.",
+            "Add it to the optimizer's parameters, or set requires_grad=False.",
+        )  # fmt: skip
+
+
+def _unregistered(history: History) -> Iterator[Finding]:
+    graded = {n: p for n, p in history.facts.unregistered.items() if p.grad is not None}
+    if not graded or history.step < FROZEN_WARNING:
+        return
+    elements = sum(parameter.numel() for parameter in graded.values())
+    registered = sum(math.prod(one.shape) for one in history.facts.parameters.values())
+    yield Finding(
+        "R12", "critical" if elements >= LEFT_OVER * (elements + registered) else "warning", in_words(list(graded)),
+        history.step, len(graded), 0,
+        f"{in_words(list(graded))}: in a plain list or dict, so that torch does not know of it: it gets a gradient, "
+        "and is in no optimizer, in no checkpoint, and stays on its device.",
+        "Put it into nn.ModuleList, nn.ModuleDict or nn.ParameterList; set requires_grad=False if it is not to learn.",
+    )  # fmt: skip

@@ -1,0 +1,38 @@
+"""Parameters that a network uses and torch does not know of, for they are in a plain list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+#: Lists within lists that are looked into.
+DEPTH = 3
+
+
+def unregistered_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return those in lists, tuples and dictionaries that are attributes of a module, by where they are: `cells[0].w`.
+
+    What is a parameter of `model` all the same, by another way, is left out, and so is what requires no gradient.
+    """
+    known = {id(parameter) for parameter in model.parameters()}
+    found: dict[int, tuple[str, nn.Parameter]] = {}
+    for path, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if attribute.startswith("_") or not isinstance(value, list | tuple | dict):
+                continue
+            for name, parameter in _within(value, f"{path}.{attribute}" if path else attribute, DEPTH):
+                if parameter.requires_grad and id(parameter) not in known:
+                    found.setdefault(id(parameter), (name, parameter))
+    return dict(found.values())
+
+
+def _within(value: Any, name: str, depth: int) -> Iterator[tuple[str, nn.Parameter]]:
+    if isinstance(value, nn.Parameter):
+        yield name, value
+    elif isinstance(value, nn.Module):
+        yield from value.named_parameters(name)
+    elif depth and isinstance(value, list | tuple | dict):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _within(each, f"{name}[{key!r}]", depth - 1)
