@@ -300,15 +300,33 @@ def test_findings_survive_a_checkpoint(make_trainer: MakeTrainer) -> None:
     assert resumed.findings == doctor.findings != []
 
 
-def test_a_validation_that_gets_worse(make_trainer: MakeTrainer) -> None:
+@pytest.mark.parametrize(
+    ("name", "other", "expected"),
+    [
+        ("val_loss", False, ["R15"]),
+        ("val/ce", False, ["R15"]),  # no name of a loss: it is taken from the loss function
+        (None, False, ["R15"]),
+        (None, True, []),  # that of another loss function than training's
+    ],
+)
+def test_a_validation_that_gets_worse(
+    name: str | None, other: bool, expected: list[str], make_trainer: MakeTrainer
+) -> None:
     class Overfitted(Classifier):
-        def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-            self.log("val_loss", F.cross_entropy(self.head(self.net(batch[0])), batch[1]))
+        def validation_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+            logits, y = self.head(self.net(batch[0])), batch[1]
+            if other:
+                return F.mse_loss(logits, F.one_hot(y, 8).float())
+            loss = F.cross_entropy(logits, y)
+            if name is not None:
+                self.log(name, loss)
+            return loss
 
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(64, 16, generator=generator), torch.randint(8, (64,), generator=generator)
-    train, val = (DataLoader(TensorDataset(x[h], y[h]), batch_size=32) for h in (slice(0, 32), slice(32, None)))
+    train, val = (DataLoader(TensorDataset(x[h], y[h]), batch_size=8) for h in (slice(0, 32), slice(32, None)))
     doctor = Doctor(every_n_steps=10, table=False)
-    trainer = make_trainer(callbacks=[doctor], max_steps=STEPS, limit_val_batches=1.0, check_val_every_n_epoch=20)
+    trainer = make_trainer(callbacks=[doctor], max_steps=STEPS, limit_val_batches=1.0, check_val_every_n_epoch=10)
     trainer.fit(Overfitted(lr=0.3), train, val)
-    assert "R15" in rules(doctor.findings)
+    assert rules(doctor.findings) == expected
+    assert torch.overrides._get_current_function_mode_stack() == []

@@ -60,15 +60,18 @@ def test_what_becomes_of_a_note_begins_then() -> None:
     assert [finding.step for finding in diagnosis.findings] == [200]
 
 
-@pytest.mark.parametrize(("end", "severity"), [(2.2, "warning"), (1.5, "note")])
-def test_a_standstill_that_is_over(end: float, severity: str) -> None:
+@pytest.mark.parametrize(
+    ("end", "limit", "severity"),
+    [(2.2, 2.26, "warning"), (1.5, 2.26, "note"), (1.5, 1.6, "warning")],  # held against what is known of the classes
+)
+def test_a_standstill_that_is_over(end: float, limit: float, severity: str) -> None:
     diagnosis, h = Diagnosis(), History(Facts(), 2000)
     h.add(Observation(0, {}, {}, Output("cross_entropy", math.log(10), 2.3, 0.01, 0.1)))
     h.add_losses([2.3] * 10 + [end] * 400)
     diagnosis.restore(
         [
             Finding("R06", "critical", "w", 0, 1e-4, 0.1, "faded at the start.", ""),
-            Finding("R13", "warning", "loss", 100, 2.3, 0.1, "stood still.", ""),
+            Finding("R13", "warning", "loss", 100, 2.3, limit, "stood still.", ""),
         ]
     )
     diagnosis.update(h)

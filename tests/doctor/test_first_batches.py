@@ -9,10 +9,12 @@ import pytest
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
 
 
-def found(kind: str, losses: list[float], error: float, frozen: bool = False) -> dict[str, Finding]:
+def found(
+    kind: str, losses: list[float], error: float, frozen: bool = False, logit_std: float = 2.0
+) -> dict[str, Finding]:
     """Return what is found of a run with these first losses, judged as it goes on."""
     reference = {"cross_entropy": math.log(10), "binary_cross_entropy": math.log(2)}[kind]
-    spread = 2.0 if kind == "cross_entropy" else math.nan
+    spread = logit_std if kind == "cross_entropy" else math.nan
     h, diagnosis = History(Facts(frozen=frozen), 1000), Diagnosis()
     output = Output(kind, reference, losses[0], error, spread)
     for step in range(0, 60, 10):
@@ -43,6 +45,12 @@ def test_four_batches_tell_more_than_one(losses: list[float], severity: str | No
 def test_a_network_that_is_fine_tuned_is_judged_by_its_first_batch() -> None:
     assert "R02" in found("cross_entropy", [4.0, 4.0, 4.0, 4.0], 1.2)
     assert "R02" not in found("cross_entropy", [4.0, 4.0, 4.0, 4.0], 1.2, frozen=True)
+
+
+@pytest.mark.parametrize(("loss", "severity"), [(2.95, "note"), (3.7, "warning")])
+def test_logits_that_do_not_seem_large(loss: float, severity: str) -> None:
+    """An output layer of gain 1 costs up to a third more than chance; half as much again is too much for any."""
+    assert found("cross_entropy", [loss] * 4, 0.02, logit_std=1.4)["R01"].severity == severity
 
 
 def test_an_infinite_loss_is_no_matter_of_the_output_layer() -> None:

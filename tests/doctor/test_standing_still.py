@@ -58,6 +58,26 @@ def test_squared_errors_are_held_against_a_constant_on_the_same_batches(
     assert finding is None or ("targets to mean 0" in finding.suggestion) == (level > 1.3)
 
 
+@pytest.mark.parametrize(
+    ("start", "slope", "steps", "severity"),
+    [
+        (27.0, 0.02, 890, None),  # there is time left
+        (27.0, 0.02, 950, "warning"),
+        (27.0, 0.027, 950, None),  # near the mean at last
+    ],
+)
+def test_targets_that_are_too_far(start: float, slope: float, steps: int, severity: str | None) -> None:
+    """The loss falls all along, and is many times that of a constant still."""
+    h = History(Facts(), 1000)
+    for step in range(0, steps, 10):
+        losses = [start - slope * (step + i) for i in range(10)]
+        h.add_losses(losses)
+        h.add(Observation(step, {}, {}, Output("regression", start, losses[0], 0.2, math.nan, 1.0)))
+    finding = found(h).get("R13")
+    assert (finding and finding.severity) == severity
+    assert finding is None or "targets to mean 0" in finding.suggestion
+
+
 def test_a_network_that_is_fitted_later_is_fitted() -> None:
     h = squares(1.0, 27.0)
     h.add_losses([0.5] * 150)

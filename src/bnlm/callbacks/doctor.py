@@ -22,6 +22,7 @@ from bnlm.callbacks.observed_step import ObservedStep, Statistics
 from bnlm.callbacks.running_statistics_watch import RunningStatisticsWatch
 from bnlm.callbacks.step_losses import StepLosses
 from bnlm.callbacks.unread_steps import Asked
+from bnlm.callbacks.validation_losses import ValidationLosses
 from bnlm.doctor import (
     Diagnosis,
     Finding,
@@ -81,6 +82,7 @@ class Doctor(Monitor):
         self._highest_lr: dict[int, float] = {}
         self._lr_shares: dict[int, float] = {}  # by the step that was asked for
         self._statistics = RunningStatisticsWatch()
+        self._validation_losses = ValidationLosses()
         self._restored = False
         self._stop = False
 
@@ -166,13 +168,24 @@ class Doctor(Monitor):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if batch_idx == 0 and dataloader_idx == 0 and self._history is not None and not trainer.sanity_checking:
-            self._statistics.attach(pl_module)
+        if dataloader_idx == 0 and self._history is not None and not trainer.sanity_checking:
+            if batch_idx == 0:
+                self._statistics.attach(pl_module)
+            if (first := self._history.first) is not None and first.output is not None:
+                self._validation_losses.batch_starts(batch_idx, first.output.kind)
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self._statistics.detach()
+        self._validation_losses.batch_ends()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        watched = [
+            float(value)
+            for name, value in trainer.callback_metrics.items()
+            if "val" in name.lower() and "loss" in name.lower() and value.numel() == 1
+        ]
+        heard = self._validation_losses.take()
+        self._validation_losses.needed = len(watched) != 1
         if self._history is None or trainer.sanity_checking:
             return
         self.read()
@@ -182,15 +195,11 @@ class Doctor(Monitor):
             momentum = history.facts.batch_norms.get(layer)
             history.gaps.append(StatisticsGap(layer, *gaps[layer], momentum, trainer.global_step))
             gaps.clear()
-        watched = [
-            float(value)
-            for name, value in trainer.callback_metrics.items()
-            if "val" in name.lower() and "loss" in name.lower() and value.numel() == 1
-        ]
         history.add_losses(self._losses.take())  # those since the last observed step too
         train = history.recent_loss(50)
-        if len(watched) == 1 and math.isfinite(train):
-            history.validations.append((watched[0], train))
+        validation = watched[0] if len(watched) == 1 else None if heard is None else heard * history.loss_weight
+        if validation is not None and math.isfinite(train):
+            history.validations.append((validation, train))
         if history.recent:
             self._judge(self._diagnosis.update(history), trainer)
 

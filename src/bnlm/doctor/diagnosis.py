@@ -95,7 +95,8 @@ class Diagnosis:
             known = self._found.get(rule)
             if known is None or known.step == 0 or known.severity == "note":
                 continue
-            if recent < share * start and not (rule == "R03" and known.severity == "critical"):
+            held_against = min(start, known.threshold) if rule == "R13" else start
+            if recent < share * held_against and not (rule == "R03" and known.severity == "critical"):
                 message = f"{known.message} Since then the loss has fallen to {recent:.3g}."
                 self._found[rule] = replace(known, severity="note", message=message)
 

@@ -22,11 +22,19 @@ FAR_ABOVE, FLAT = 1.3, 0.9
 CERTAIN = 3
 #: R13: steps to wait, and no longer than this share of the run. Small recurrent networks stay at chance for 200 steps.
 PATIENCE, PATIENCE_SHARE = 400, 0.9
+#: R13 of regressions whose loss falls: times that of the best constant, after so many steps or that share of the run.
+STILL_ABOVE, LONG = 3.0, 2000
 #: R14: smoothed loss over its best; R14 also wants 0.15 of the reference between them, and 20 steps.
 RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
 #: R15: how far the validation loss is above the training loss, and stays above its best; the latter also by this share
 #: of the reference, because losses near zero differ by factors in healthy runs.
 GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.02
+
+
+#: R13 of what is worse than a constant: what to change.
+SCALE_TARGETS = (
+    "Bring the targets to mean 0 and variance 1: the outputs are far from them, and take long to come nearer."
+)
 
 
 def loss_findings(history: History) -> Iterator[Finding]:
@@ -35,6 +43,7 @@ def loss_findings(history: History) -> Iterator[Finding]:
     yield from _diverging(history)
     yield from _of_probabilities(history)
     yield from _not_decreasing(history)
+    yield from _far_from_targets(history)
     yield from _overfitting(history)
 
 
@@ -112,7 +121,7 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         "at the data."
     )
     if output is not None and output.kind == "regression" and recent > FAR_ABOVE * chance:
-        suggestion = "Bring the targets to mean 0 and variance 1: the outputs are far from them, and come no nearer."
+        suggestion = SCALE_TARGETS
     first = next((n for n, p in history.facts.parameters.items() if n.endswith(".weight") and p.role != "vector"), "")
     if first in history.fed_with_zeros():
         suggestion = f"Look at the inputs: nothing but zeros comes to {first}."
@@ -126,6 +135,20 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         f"after {history.steps_with_loss} steps the loss is {recent:.3g}; {knowing} {chance:.3g}.",
         suggestion,
     )  # fmt: skip
+
+
+def _far_from_targets(history: History) -> Iterator[Finding]:
+    """Yield R13 of a regression that learns, and knows not even the mean of its targets after a long time."""
+    if history.steps_with_loss < min(LONG, max(100, PATIENCE_SHARE * history.total_steps)) or history.warms_up:
+        return
+    last = [o.output for o in history.recent if o.output is not None and o.output.kind == "regression"][-SAME_BATCHES:]
+    if len(last) == SAME_BATCHES and all(output.loss > STILL_ABOVE * output.constant for output in last):
+        loss, constant = statistics.fmean(o.loss for o in last), statistics.fmean(o.constant for o in last)
+        yield Finding(
+            "R13", "warning", "loss", history.step, loss * history.loss_weight, constant * history.loss_weight,
+            f"after {history.steps_with_loss} steps the loss is {loss:.3g}; the best constant has {constant:.3g}.",
+            SCALE_TARGETS,
+        )  # fmt: skip
 
 
 def _at_a_constant(history: History, recent: float) -> tuple[bool, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from bnlm.probe import REGRESSIONS, LossRecord
+from bnlm.probe import LossRecord, family_of
 
 
 @dataclass
@@ -39,8 +39,7 @@ class Output:
     def of(cls, record: LossRecord) -> Output:
         """Return what a call of a loss function tells."""
         loss, error, reference, logit_std, constant, floor, *counts = record.values.tolist()
-        kind = "regression" if record.kind in REGRESSIONS else record.kind.removesuffix("_with_logits")
-        return cls(kind, reference, loss, error, logit_std, constant, record.broadcast, floor, counts)
+        return cls(family_of(record.kind), reference, loss, error, logit_std, constant, record.broadcast, floor, counts)
 
 
 @dataclass

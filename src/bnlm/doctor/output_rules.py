@@ -63,7 +63,7 @@ def output_findings(history: History) -> Iterator[Finding]:
     critical = loss > (BINARY_CRITICAL if binary else LOSS_CRITICAL) * output.reference + error
     severity = "critical" if critical else "warning"
     if output.kind == "cross_entropy" and not spread > LOGIT_STD_WARNING:
-        severity = "note"
+        severity = "warning" if critical else "note"
     if binary and not loss > BINARY_WARNING * output.reference + error:
         severity = "note"
     if spread > LOGIT_STD_NOTE:

@@ -2,14 +2,14 @@
 
 from bnlm.probe.activation_modules import ActivationModules
 from bnlm.probe.activation_tap import ActivationTap
-from bnlm.probe.loss_record import REGRESSIONS, LossRecord
+from bnlm.probe.loss_record import LOSS_FUNCTIONS, LossRecord, family_of
 from bnlm.probe.moment_table import Sums, in_order
 from bnlm.probe.names import Names
 from bnlm.probe.records import ActivationRecord, ParameterRecord, StepRecord
 from bnlm.probe.step_probe import StepProbe, Wanted, records_of
 
 __all__ = [
-    "REGRESSIONS",
+    "LOSS_FUNCTIONS",
     "ActivationModules",
     "ActivationRecord",
     "ActivationTap",
@@ -20,6 +20,7 @@ __all__ = [
     "StepRecord",
     "Sums",
     "Wanted",
+    "family_of",
     "in_order",
     "records_of",
 ]

@@ -28,6 +28,11 @@ MAX_EXAMPLES = 4096
 MAX_COUNTED = 1000
 
 
+def family_of(kind: str) -> str:
+    """Return cross_entropy, binary_cross_entropy, or regression for all `REGRESSIONS`."""
+    return "regression" if kind in REGRESSIONS else kind.removesuffix("_with_logits")
+
+
 @dataclass
 class LossRecord:
     """One call of a loss function.
