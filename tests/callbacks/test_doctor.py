@@ -300,6 +300,20 @@ def test_findings_survive_a_checkpoint(make_trainer: MakeTrainer) -> None:
     assert resumed.findings == doctor.findings != []
 
 
+def test_a_gradient_that_is_the_same_everywhere_is_one(make_trainer: MakeTrainer) -> None:
+    """Where all targets are far above the outputs, an absolute error has one slope for every bias of the output."""
+
+    class FarTargets(Classifier):
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+            return F.l1_loss(self.head(self.net(batch[0])), torch.full((1, 8), 1000.0).expand(len(batch[1]), 8))
+
+    doctor = Doctor(every_n_steps=10, table=False)
+    make_trainer(callbacks=[doctor], max_steps=60).fit(FarTargets(), data())
+    assert doctor._history is not None
+    assert doctor._history.recent[-1].of("gradient_std")["head.bias"] == 0
+    assert "R12" not in rules(doctor.findings)
+
+
 @pytest.mark.parametrize(
     ("name", "other", "expected"),
     [

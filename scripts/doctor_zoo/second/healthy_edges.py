@@ -255,6 +255,7 @@ def healthy_edges() -> list[Case]:
             r.opt("Adam", 0.002),
             steps=600,
             val=0.1,
+            trainer={"gradient_clip_val": 1.0},
         ),
     )
     h(

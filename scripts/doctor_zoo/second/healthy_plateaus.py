@@ -129,7 +129,7 @@ def healthy_plateaus() -> list[Case]:
         h(
             f"healthy/pulses-cell-by-hand-{every}",
             lambda: r.fit(
-                Cell(), (lambda data: (data[0].mT, data[1]))(d.pulses()), r.opt("Adam", 0.003), steps=900,
+                Cell(), (lambda data: (data[0].mT[:, ::2], data[1]))(d.pulses()), r.opt("Adam", 0.003), steps=900,
                 trainer={"gradient_clip_val": 1.0},
             ),
             every,

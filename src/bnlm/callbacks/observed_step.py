@@ -23,7 +23,8 @@ class ObservedStep:
     Attributes:
         step: Its number.
         statistics: See the monitors for their meaning. `grad_to_data` and `update_to_data` are not finite where they
-            do not exist; parameters with a single element have neither these nor `gradient_std`.
+            do not exist; parameters with a single element have neither these nor `gradient_std`. `gradient_alike` is
+            the sum of a gradient all of whose elements are the same, and not zero: its std tells nothing.
         kinds: By layer, torch's name of the activation.
         shapes: By parameter.
         responded: By layer, `(units,)` booleans, see `stats.responding_units`.
@@ -131,6 +132,10 @@ def _statistics(records: Sequence[StepRecord]) -> list[Statistics]:
         graded, gradient, data = _beside_data("gradient", names, rows, stds)
         add("gradient_std", graded, gradient)
         add("grad_to_data", graded, gradient / data)
+        alike = (squares == 0) & (total != 0) & (count > 1)
+        if alike.any():
+            for of_step, sums, chosen in zip(found, total.tolist(), alike, strict=True):
+                of_step["gradient_alike"] = dict(compress(zip(names["gradient"], sums, strict=True), chosen))
     if "update" in rows:
         moved, update, data = _beside_data("update", names, rows, stds)
         add("update_to_data", moved, np.log10(update / data))

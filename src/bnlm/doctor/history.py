@@ -159,6 +159,7 @@ class History:
         if norm is not None and math.isfinite(norm) and len(self.early_norms) < EARLY_OBSERVED:
             self.early_norms.append(norm)
         graded = {name for name, value in observation.of("gradient_std").items() if value != 0}
+        graded |= observation.of("gradient_alike").keys()
         for name in self.ungraded_since.keys() & graded:
             del self.ungraded_since[name]
         for name in self._with_spread:
