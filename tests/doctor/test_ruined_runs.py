@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation
+from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
 from bnlm.doctor.facts import ParameterFacts
 
 
@@ -30,6 +30,8 @@ def run(losses: list[float], updates: list[float], dead: float = 0.0, std: float
         ([2.3, 2.8, 9.0, 1e9, math.nan], [-0.7, math.nan], ["R08"]),  # as AdamW's first step
         ([2.3, 2.8, 9.0, 1e9, math.nan], [-0.7, -1.0, math.nan], ["R09", "R08"]),
         ([2.3, 2.4, 2.2, 2.3, math.nan], [-0.4, -0.9, math.nan], ["R08"]),  # out of the blue: a logarithm of zero
+        ([2.3, 9.0, 30.0, 1e3, 1e9, math.nan], [-1.5, math.nan], ["R09", "R08"]),  # worse with each step
+        ([2.3, 9.0, 30.0, 1e3, 1e9, math.nan], [-2.5, math.nan], ["R08"]),
         ([2.3, 2.8, 9.0, 5.0, 3.0], [-0.4, -1.5], []),  # it came back
     ],
 )
@@ -48,3 +50,46 @@ def test_dead_layers(update: float, expected: list[str]) -> None:
 
 def test_what_starts_at_zero_moves_far_rightly() -> None:
     assert [finding.rule for finding in run([2.3, 9.0, math.nan], [-0.1, math.nan], std=0.0)] == ["R08"]
+
+
+@pytest.mark.parametrize(
+    ("first", "worst", "left", "expected"),
+    [
+        (-0.6, 4.4, 1.6, True),  # before a normalization: the weights have grown, and updates are usual by now
+        (-1.5, 4.4, 1.6, False),
+        (-0.6, 2.5, 1.6, False),  # it did not rise
+        (-0.6, 4.4, 1.0, False),  # it has learned since
+    ],
+)
+def test_first_steps_that_have_spoiled_the_start(first: float, worst: float, left: float, expected: bool) -> None:
+    h = History(Facts({"w": ParameterFacts("w", (9, 8), "hidden", std=0.3, feeds_norm=True)}), 1000)
+    for step in range(0, 300, 10):
+        h.add_losses([1.8, worst, *[1.8] * 8] if step == 0 else [left] * 10)
+        statistics = {"update_to_data": {"w": first if step == 0 else -2.3}, "gradient_std": {"w": 1.0}}
+        h.add(Observation(step, statistics, {}, Output("cross_entropy", 1.8, 1.8, 0.01, 0.1)))
+    diagnosis = Diagnosis()
+    diagnosis.update(h)
+    assert [f.severity for f in diagnosis.findings if f.rule == "R09"] == ["warning"] * expected
+
+
+@pytest.mark.parametrize(("left", "later", "severity"), [(0.5, -2.3, "warning"), (1.7, -2.3, "critical")])
+def test_a_first_step_that_did_no_harm(left: float, later: float, severity: str) -> None:
+    h, diagnosis = History(Facts({"w": ParameterFacts("w", (9, 8), "hidden", std=0.3)}), 1000), Diagnosis()
+    for step in range(0, 300, 10):
+        h.add_losses([1.8 if step == 0 else left] * 10)
+        statistics = {"update_to_data": {"w": 0.2 if step == 0 else later}, "gradient_std": {"w": 1.0}}
+        h.add(Observation(step, statistics, {}, Output("cross_entropy", 1.8, 1.8, 0.01, 0.1)))
+        diagnosis.update(h)
+    found = {finding.rule: finding for finding in diagnosis.findings}["R09"]
+    assert (found.severity, found.step) == (severity, 0)
+    assert ("the loss has fallen to 0.5" in found.message) == (severity == "warning")
+
+
+def test_what_is_nan_does_not_stand_still() -> None:
+    h = History(Facts(), 1000)
+    for step in range(0, 500, 10):
+        h.add_losses([2.3 if step < 450 else math.nan] * 10)
+        h.add(Observation(step, {}, {}, Output("cross_entropy", 2.3, 2.3, 0.01, 0.1)))
+    diagnosis = Diagnosis()
+    diagnosis.update(h)
+    assert [finding.rule for finding in diagnosis.findings] == ["R08"]

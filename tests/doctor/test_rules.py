@@ -385,6 +385,43 @@ def test_a_zero_matrix_in_the_middle(before: float, frozen: bool, expected: bool
     assert ("R20" in found(h)) == expected
 
 
+@pytest.mark.parametrize(("std", "expected"), [(0.0, True), (0.6, False)])
+def test_a_zero_matrix_before_an_activation_that_is_called(std: float, expected: bool) -> None:
+    """No module tells that it feeds one; what the activations put out does."""
+    parameters = {
+        "a": ParameterFacts("a", (9, 8), "hidden", std=0.3),
+        "b": ParameterFacts("b", (7, 9), "hidden", std=0.0, zero=True),
+    }
+    h = History(Facts(parameters))
+    h.add(observation(0, gradient_std__a=0.0, gradient_std__b=0.1, activation_std__a=0.6, activation_std__b=std))
+    assert ("R20" in found(h)) == expected
+
+
+@pytest.mark.parametrize(
+    ("log_variance", "steps", "expected"),
+    [(4.0, [600], True), (4.0, [400], False), (2.0, [600], False), (57.0, [600], True)],
+)
+def test_statistics_that_have_nothing_to_do_with_the_data(
+    log_variance: float, steps: list[int], expected: bool
+) -> None:
+    """A single validation in the second half of the run is enough for that."""
+    h = history()
+    h.add(observation(0))
+    h.gaps += [StatisticsGap("norm", log_variance, 0.0, 0.1, step) for step in steps]
+    finding = found(h).get("R17")
+    assert (finding is not None) == expected
+    assert finding is None or ("factor of more than 1000" in finding.message) == (log_variance == 57.0)
+
+
+@pytest.mark.parametrize(("kind", "severity"), [("relu", "critical"), ("gelu", "note")])
+def test_how_much_a_layer_keeps_depends_on_its_activation(kind: str, severity: str) -> None:
+    """A third of it: torch's default init keeps 0.41 per ReLU layer, and 0.29 per GELU layer."""
+    h = history()
+    stds = {f"layer{i}": 0.3**i for i in range(6)}
+    h.add(Observation(0, {"activation_std": stds}, dict.fromkeys(stds, kind)))
+    assert found(h)["R05"].severity == severity
+
+
 @pytest.mark.parametrize(
     ("layers", "ratio", "severity"),
     [

@@ -281,3 +281,34 @@ def test_large_steps_are_blamed_where_the_loss_rises_again(update: float, top: f
             h.add(Observation(step, {"update_to_data": {"w": update}}, {}, Output("cross_entropy", 3.3, 3.3, 0.1, 0.1)))
     assert h.steps_above == 0  # it is too little of a rise for R14
     assert ("R09" in found(h)) == expected
+
+
+@pytest.mark.parametrize(
+    ("update", "end", "steps", "share", "expected"),
+    [
+        (-3.9, 1.7, 950, 1.0, True),
+        (-3.9, 1.7, 850, 1.0, False),  # there is time left
+        (-3.3, 1.7, 950, 1.0, False),
+        (-3.9, 1.2, 950, 1.0, False),  # most of its way is behind it
+        (-3.9, 1.7, 950, 0.05, False),  # a schedule that ends
+    ],
+)
+def test_a_loss_that_falls_slowly_by_small_steps(
+    update: float, end: float, steps: int, share: float, expected: bool
+) -> None:
+    h = History(Facts(WEIGHT), 1000)
+    for step in range(0, steps, 10):
+        h.add_losses([2.3 - (2.3 - end) * (step + i) / steps for i in range(10)])
+        statistics = {"update_to_data": {"w": update}, "gradient_std": {"w": 1.0}}
+        h.add(Observation(step, statistics, {}, Output("cross_entropy", 2.3, 2.3, 0.02, 0.1), share))
+    finding = found(h).get("R10")
+    assert (finding and finding.severity) == ("warning" if expected else None)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(200, False), (260, True)])
+def test_small_steps_that_are_not_tiny_are_given_more_time(steps: int, expected: bool) -> None:
+    h = History(Facts(WEIGHT), 1000)
+    for step in range(0, steps, 10):
+        h.add_losses([2.3] * 10)
+        h.add(Observation(step, {"update_to_data": {"w": -3.7}}, {}, Output("cross_entropy", 2.3, 2.3, 0.02, 0.1)))
+    assert ("R10" in found(h)) == expected

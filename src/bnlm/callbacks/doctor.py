@@ -30,6 +30,7 @@ from bnlm.doctor import (
     Observation,
     Output,
     StatisticsGap,
+    decays_of,
     facts_of,
     findings_markdown,
     findings_table,
@@ -80,7 +81,7 @@ class Doctor(Monitor):
         self._history: History | None = None
         self._losses = StepLosses()
         self._highest_lr: dict[int, float] = {}
-        self._lr_shares: dict[int, float] = {}  # by the step that was asked for
+        self._rates: dict[int, tuple[float, list[float]]] = {}  # by the step that was asked for: share, decays
         self._statistics = RunningStatisticsWatch()
         self._validation_losses = ValidationLosses()
         self._restored = False
@@ -115,9 +116,10 @@ class Doctor(Monitor):
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         assert self._history is not None
         self._history.add_losses(self._losses.take())
-        share, channels = self._lr_shares.pop(seen.step), seen.values_per_channel
+        share, decays = self._rates.pop(seen.step)
         output = Output.of(seen.loss) if seen.loss is not None else None
-        self._history.add(Observation(seen.step, self.measure(seen), seen.kinds, output, share, channels))
+        channels = seen.values_per_channel
+        self._history.add(Observation(seen.step, self.measure(seen), seen.kinds, output, share, channels, decays))
         return {}, {}
 
     def draw(self, trainer: Trainer, seen: ObservedStep, statistics: Statistics) -> None:
@@ -129,7 +131,7 @@ class Doctor(Monitor):
             self._diagnosis = Diagnosis()
         self._restored = False
         self._dead_units = DeadUnits()
-        self._lr_shares.clear()
+        self._rates.clear()
         self._history = History(facts_of(pl_module, trainer.optimizers), self._total_steps)
         # A scaler (fp16) looks for the largest scale that does not overflow: single steps rightly do.
         self._history.overflows_allowed = 4 if getattr(trainer.precision_plugin, "scaler", None) is not None else 0
@@ -154,7 +156,7 @@ class Doctor(Monitor):
     def step_begins(self, trainer: Trainer, step: int) -> None:
         super().step_begins(trainer, step)
         if self._last_step == step:
-            self._lr_shares[step] = self._lr_share(trainer)
+            self._rates[step] = self._lr_share(trainer), decays_of(trainer.optimizers)
         # Only the first process draws conclusions: the others have to be told.
         if self._last_step == step and self.on_critical == "stop" and trainer.world_size > 1:
             trainer.should_stop |= trainer.strategy.reduce_boolean_decision(self._stop, all=False)

@@ -7,6 +7,7 @@ from bnlm.doctor.finding import RULES, SEVERITIES, Finding
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation, Output, StatisticsGap
 from bnlm.doctor.table import findings_markdown, findings_table
+from bnlm.doctor.weight_decay import decays_of
 
 __all__ = [
     "RULES",
@@ -19,6 +20,7 @@ __all__ = [
     "Output",
     "StatisticsGap",
     "check",
+    "decays_of",
     "facts_of",
     "findings_markdown",
     "findings_table",

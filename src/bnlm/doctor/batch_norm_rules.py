@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
+from bnlm.doctor.observation import StatisticsGap
 
 #: R16: values per channel that a batch's statistics are taken over. Wu & He 2018, arXiv 1803.08494; 8 and 16 are ours.
 VALUES_WARNING, VALUES_NOTE = 8, 16
@@ -16,6 +17,10 @@ NOISE_WARNING, NOISE_CRITICAL = 0.10, 0.25
 LOG_VARIANCE, MEAN_GAP, RESIDUE = 0.3, 0.2, 0.05
 #: R17 of statistics whose start has faded: times these limits.
 FADED_ALLOWANCE = 3.0
+#: R17 of a single validation whose statistics have nothing to do with the running ones: times the limits.
+FOREIGN_ALLOWANCE = 10.0
+#: R17: logarithm of the factor above which it is no longer told.
+MANY = math.log(1000)
 #: R17: what the validation loss is above the training loss, and at least of the reference, where it is critical.
 LOSS_GAP, LOSS_GAP_OF_REFERENCE = 0.1, 0.02
 
@@ -95,17 +100,28 @@ def _mismatch(history: History) -> Iterator[Finding]:
         2 * gap.step >= history.total_steps or gap.residue(history.total_steps / 2) > RESIDUE
     )
     judged, allowance = ([gap], 1.0) if lingers else (list(history.gaps), FADED_ALLOWANCE)
-    apart = all(each.log_variance > LOG_VARIANCE * allowance or each.mean > MEAN_GAP * allowance for each in judged)
+    apart = all(_beyond(each, allowance) for each in judged)
     faded = len(judged) == history.gaps.maxlen and all(each.residue(each.step) <= RESIDUE for each in judged)
-    if apart and (lingers or faded):
+    foreign = residue <= RESIDUE and _beyond(gap, FOREIGN_ALLOWANCE) and 2 * gap.step >= history.total_steps
+    if (apart and (lingers or faded)) or foreign:
         validation, train = history.validations[-1] if history.validations else (0.0, 0.0)
         costs = validation > (1 + LOSS_GAP) * train and validation - train > LOSS_GAP_OF_REFERENCE * history.scale
         yield Finding(
             "R17", "critical" if costs else "warning", gap.layer, gap.step,
-            max(gap.log_variance / LOG_VARIANCE, gap.mean / MEAN_GAP), allowance,
+            max(gap.log_variance / LOG_VARIANCE, gap.mean / MEAN_GAP), FOREIGN_ALLOWANCE if foreign else allowance,
             f"{gap.layer}: the running statistics that eval uses are not those of the data: variances differ by a "
-            f"factor of {math.exp(gap.log_variance):.2f}, means by {gap.mean:.2f} standard deviations; {residue:.0%} "
+            f"factor of {_factor(gap.log_variance)}, means by {gap.mean:.2f} standard deviations; {residue:.0%} "
             "of them is still where they started.",
             "Train longer, raise normalization.momentum, or take exact statistics with bnlm.normalization.calibrate; "
             "where they had time enough, look whether validation prepares its inputs as training does.",
         )  # fmt: skip
+
+
+def _beyond(gap: StatisticsGap, allowance: float) -> bool:
+    """Return whether a gap is larger than so many times the limits."""
+    return gap.log_variance > LOG_VARIANCE * allowance or gap.mean > MEAN_GAP * allowance
+
+
+def _factor(log: float) -> str:
+    """Return the factor in words: beside a variance of nothing every other is many times as large."""
+    return f"{math.exp(log):.2f}" if log < MANY else f"more than {math.exp(MANY):.0f}"

@@ -11,7 +11,7 @@ from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import initial_findings
 from bnlm.doctor.loss_rules import loss_findings
 from bnlm.doctor.output_rules import output_findings
-from bnlm.doctor.training_rules import LEARNED, no_step, training_findings
+from bnlm.doctor.training_rules import LEARNED, large_updates_ended, no_step, training_findings
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
 CAUSES: dict[str, tuple[str, ...]] = {
@@ -89,16 +89,29 @@ class Diagnosis:
         return list(fresh.values())
 
     def _settle(self, history: History) -> None:
-        """Make a note of what was held against a network because its loss stood still, once it has fallen."""
+        """Make a note of what was held against a network because its loss stood still, once it has fallen.
+
+        A first step that was too large has done no great harm then: a warning is left of it.
+        """
         start, recent = min(history.first_loss, abs(history.reference)), history.recent_loss(50)
-        for rule, share in (("R06", FALLEN), ("R13", FALLEN), ("R03", LEARNED)):
+
+        def has_fallen(known: Finding) -> bool:
+            if known.rule == "R13":
+                return recent < FALLEN * min(start, known.threshold)
+            return recent < (FALLEN if known.rule == "R06" else LEARNED) * start
+
+        for rule in ("R06", "R13", "R03", "R09"):
             known = self._found.get(rule)
-            if known is None or known.step == 0 or known.severity == "note":
+            if known is None or known.severity == "note" or not has_fallen(known):
                 continue
-            held_against = min(start, known.threshold) if rule == "R13" else start
-            if recent < share * held_against and not (rule == "R03" and known.severity == "critical"):
+            if rule == "R09":
+                settles = known.step == 0 and known.severity == "critical"
+                settles = settles and history.warm and large_updates_ended(history)
+            else:  # what was wrong with the start was so, whatever has become of it
+                settles = known.step > 0 and not (rule == "R03" and known.severity == "critical")
+            if settles:
                 message = f"{known.message} Since then the loss has fallen to {recent:.3g}."
-                self._found[rule] = replace(known, severity="note", message=message)
+                self._found[rule] = replace(known, severity="warning" if rule == "R09" else "note", message=message)
 
     @property
     def findings(self) -> list[Finding]:

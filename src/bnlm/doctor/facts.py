@@ -14,6 +14,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer
 
 from bnlm.doctor.unregistered import unregistered_parameters
+from bnlm.doctor.weight_decay import groups_of
 
 _NORMALIZATIONS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _CENTRING = (_BatchNorm, _InstanceNorm)
@@ -21,7 +22,10 @@ _CENTRING = (_BatchNorm, _InstanceNorm)
 
 @dataclass
 class ParameterFacts:
-    """A trainable parameter: `role` is hidden, output, embedding or vector (biases, gains of normalizations)."""
+    """A trainable parameter: `role` is hidden, output, embedding or vector (biases, gains of normalizations).
+
+    `group` is the optimizers' parameter group that holds it, see `weight_decay.groups_of`; None where none is known.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -30,6 +34,7 @@ class ParameterFacts:
     std: float = float("nan")
     zero: bool = False
     collinear_rows: float = 0.0
+    group: int | None = None
 
     @property
     def fan_in(self) -> int:
@@ -109,9 +114,12 @@ def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
             one = _one(parameter, stacked)
             role = roles.get(id(parameter), "hidden") if one.ndim >= 2 else "vector"
             facts.parameters[_plain(name)] = _parameter_facts(_plain(name), one, role, id(parameter) in feeds)
-    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    held = groups_of(optimizers)
     if held:
-        trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        for name, parameter in trained:
+            if (one_facts := facts.parameters.get(_plain(name))) is not None:
+                one_facts.group = held.get(id(parameter))
         facts.not_optimized = {_plain(name): p for name, p in trained if id(p) not in held}
         unregistered = unregistered_parameters(model).items()
         facts.unregistered = {_plain(name): p for name, p in unregistered if id(p) not in held}

@@ -249,6 +249,10 @@ class History:
         weights = (name for name, std in stds.items() if std == 0 and name.endswith(".weight"))
         return {name for name in weights if stds.get(name.removesuffix("weight") + "bias", 0.0) > 0}
 
+    def usually_graded(self, name: str) -> bool:
+        """Return whether a parameter had a gradient at most of the last observed steps."""
+        return 2 * sum(o.of("gradient_std").get(name, 0) != 0 for o in self.recent) > len(self.recent)
+
     def improves(self) -> bool:
         """Return whether the loss is clearly below its start, beyond its noise; also where no loss is known."""
         if self._improves is None:

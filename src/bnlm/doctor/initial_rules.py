@@ -32,7 +32,7 @@ KEEP_GRADIENTS = (
 )
 #: R05, R06: what fades is no more than a note unless it loses this factor per layer, or the second over all of them.
 #: torch's default init keeps 0.41 per ReLU layer and 0.29 per GELU or SiLU layer: six of them train well.
-KEPT_PER_LAYER, KEPT = 0.25, 1e-4
+KEPT_PER_LAYER, KEPT_PER_RELU, KEPT = 0.25, 0.33, 1e-4
 #: R09 of the first step, log10. AdamW moves every weight by its rate then: 1e-2 on weights of std 0.05 is -0.7.
 FIRST_STEP = -0.3
 #: R09 of the first step: below this share of one over the root of the inputs, weights are small, not steps large.
@@ -127,9 +127,10 @@ def _chains(history: History, statistic: str) -> Iterator[tuple[list[str], list[
             yield chain, [values[layer] for layer in chain]
 
 
-def _steep(ratio: float, chain: list[str]) -> bool:
-    """Return whether what fades by this ratio over the layers of a chain does so faster than by a usual init."""
-    return ratio < max(KEPT_PER_LAYER ** (len(chain) - 1), KEPT)
+def _steep(ratio: float, layers: int, kind: str) -> bool:
+    """Return whether what fades by this ratio over so many activations does so faster than by a usual init."""
+    kept = KEPT_PER_RELU if kind == "relu" else KEPT_PER_LAYER
+    return ratio < max(kept ** (layers - 1), KEPT)
 
 
 def _over_time(history: History, chain: list[str]) -> bool:
@@ -139,6 +140,7 @@ def _over_time(history: History, chain: list[str]) -> bool:
 
 
 def _scale(history: History) -> Iterator[Finding]:
+    assert history.first is not None
     for chain, stds in _chains(history, "activation_std"):
         if not stds[0] > 0:
             continue
@@ -147,7 +149,7 @@ def _scale(history: History) -> Iterator[Finding]:
             continue
         fades = ratio < 1
         far = ratio < 1 / DRIFT_CRITICAL or ratio > DRIFT_CRITICAL
-        slowly = fades and not _steep(ratio, chain)
+        slowly = fades and not _steep(ratio, len(chain), history.first.kinds[chain[0]])
         yield Finding(
             "R05", "note" if slowly else "critical" if far else "warning", in_words(chain), 0, ratio,
             1 / DRIFT_WARNING if fades else DRIFT_WARNING,
@@ -172,7 +174,11 @@ def _gradient(history: History) -> Iterator[Finding]:
         # On a large map each position has a small part of the gradient, and behind a pooling most have none: no less
         # comes back for that. Norms tell, where the std of single elements fades.
         whole = ratio * math.sqrt(max(1.0, elements.get(chain[0], 1.0) / elements.get(chain[-1], 1.0)))
-        far = whole < 1 / GRADIENT_CRITICAL and _steep(whole, chain) and not _over_time(history, chain)
+        far = (
+            whole < 1 / GRADIENT_CRITICAL
+            and _steep(whole, len(chain), history.first.kinds[chain[0]])
+            and not _over_time(history, chain)
+        )
         critical = far or ratio > GRADIENT_CRITICAL
         yield Finding(
             "R06", "critical" if critical else "note", in_words(chain), 0, ratio,
@@ -235,16 +241,19 @@ def _symmetric(history: History) -> Iterator[Finding]:
 
 
 def _cut_off(history: History, gradients: dict[str, float]) -> list[str]:
-    """Return the zero matrices that feed an activation alone and keep all before them from the loss.
+    """Return the zero matrices that feed an activation alone, a module or a call, and keep all before from the loss.
 
     Beside a residual connection what is before has a gradient; an adapter's zero matrix comes with frozen weights.
     """
     facts = history.facts
     if facts.frozen:
         return []
+    assert history.first is not None
+    silent = not all(history.first.of("activation_std").values())
     before: list[str] = []
     for parameter in facts.parameters.values():
-        if parameter.zero and parameter.role == "hidden" and parameter.name in facts.weight_of.values():
+        feeds = silent or parameter.name in facts.weight_of.values()
+        if parameter.zero and parameter.role == "hidden" and feeds:
             graded = [name for name in before if name in gradients]
             return [parameter.name] if graded and not any(gradients[name] for name in graded) else []
         if parameter.role != "vector":

@@ -98,7 +98,7 @@ def _of_probabilities(history: History) -> Iterator[Finding]:
 
 def _not_decreasing(history: History) -> Iterator[Finding]:
     enough = min(PATIENCE, max(100, PATIENCE_SHARE * history.total_steps))
-    if history.steps_with_loss < enough or history.warms_up or history.falls(100):
+    if history.steps_with_loss < enough or history.warms_up or history.falls(100) or history.non_finite_losses:
         return
     recent, chance = history.recent_loss(100), history.reference
     if not chance > 0 or history.first_loss < 0.7 * chance:

@@ -44,7 +44,10 @@ class Output:
 
 @dataclass
 class Observation:
-    """One observed step: statistics by name and layer or parameter, and what fed the loss."""
+    """One observed step: statistics by name and layer or parameter, and what fed the loss.
+
+    `lr_share` is the learning rate over its highest so far, `decays` what `weight_decay.decays_of` returns.
+    """
 
     step: int
     statistics: dict[str, dict[str, float]]
@@ -52,6 +55,7 @@ class Observation:
     output: Output | None = None
     lr_share: float = 1.0
     values_per_channel: dict[str, int] = field(default_factory=dict)
+    decays: list[float] = field(default_factory=list)
 
     def of(self, statistic: str) -> dict[str, float]:
         """Return one statistic by layer or parameter."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator
+from itertools import pairwise
 
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import Finding, in_words, power_of_ten
@@ -30,6 +31,12 @@ MOVES_NOT = (
     "Look whether optimizer.step() is called, and zero_grad() before backward() rather than between the two; whether "
     "the optimizer's lr is 0; and whether weights are so large that a step is lost in rounding."
 )
+#: R09 of a run that has hardly learned since its loss rose at the start: share of the reference left, update:data.
+SPOILED, SPOILING = 0.75, -1.0
+#: R09 of a run that ended in nan: times the loss before, three times; update:data.
+EXPLODES, EXPLODING = 3.0, -2.0
+#: R10 of a loss that falls, after so many steps or that share of the run: update:data, share of the reference left.
+SLOW, SLOW_LEFT, LONG, LONG_SHARE = -3.5, 0.7, 2000, 0.9
 #: Losses to wait for before the lack of a fall counts: R06 and R10; R09, at most 0.8 of the run.
 PATIENCE, LARGE_PATIENCE = 100, 250
 #: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
@@ -177,6 +184,26 @@ def _hidden(history: History) -> dict[str, float]:
     return {name: u for name, u in _judged(history)[0].items() if facts[name].role == "hidden" and name not in zeros}
 
 
+def _without_decay(history: History, updates: dict[str, float]) -> dict[str, float]:
+    """Return how much of the updates is not weight decay.
+
+    What is learned is taken to be at right angles to the weights, along which they decay: before a normalization it is.
+    """
+    facts = history.facts.parameters
+    groups = len(history.recent[-1].decays)  # there may have been fewer
+    decays = [o.decays for o in history.recent if len(o.decays) == groups]
+    typical = [statistics.median(of_group) for of_group in zip(*decays, strict=True)]
+    learned = {}
+    for name, update in updates.items():
+        group = facts[name].group
+        decay = typical[group] if group is not None and group < groups else 0.0
+        # A tenth of the decay is as little as can be told from it.
+        known = decay > 0 and math.isfinite(update)
+        squared = max(10 ** (2 * update) - decay**2, (0.1 * decay) ** 2) if known else 0.0
+        learned[name] = math.log10(squared) / 2 if known else update
+    return learned
+
+
 def _large_updates(history: History) -> Iterator[Finding]:
     if history.recent[-1].lr_share < 0.1:
         return
@@ -196,6 +223,11 @@ def _large_updates(history: History) -> Iterator[Finding]:
         yield _too_large(history.step, large, judged[worst], "critical" if critical else "warning")
 
 
+def large_updates_ended(history: History) -> bool:
+    """Return whether the updates are of a usual size by now, and the loss has fallen to half of its start."""
+    return _has_learned(history) and not [*_large_updates(history), *_ruinous_updates(history)]
+
+
 def _too_large(step: int, names: list[str], largest: float, severity: str) -> Finding:
     return Finding(
         "R09", severity, in_words(names), step, largest, LARGE_WARNING,
@@ -206,13 +238,21 @@ def _too_large(step: int, names: list[str], largest: float, severity: str) -> Fi
 
 
 def _ruinous_updates(history: History) -> Iterator[Finding]:
-    """Yield R09 of a run that ended in nan or in dead layers before a window of observed steps was full."""
+    """Yield R09 of a run that ended in nan or in dead layers before a window of observed steps was full.
+
+    Also of one whose first steps made the loss rise, and which has hardly learned since: before a normalization weights
+    grow by such steps until the rate is no longer too high for them.
+    """
     early = history.early_losses
     rose = bool(early) and max(early) > 1.5 * early[0]
     blown_up = history.non_finite_losses > 0 and rose  # a logarithm of zero does not announce itself
     ruined = blown_up or any(finding.severity == "critical" for finding in _dead(history))
-    if history.first is None or not ruined:
+    late = history.steps_with_loss >= LARGE_PATIENCE and bool(history.references)
+    spoiled = rose and late and history.recent_loss(50) > SPOILED * abs(history.reference)
+    if history.first is None or not (ruined or spoiled):
         return
+    # From bad to worse several times in a row: by steps of whatever size.
+    explodes = blown_up and sum(after > EXPLODES * before for before, after in pairwise(early)) >= 3
     facts = history.facts.parameters
     large: dict[str, float] = {}
     steps = []
@@ -220,17 +260,24 @@ def _ruinous_updates(history: History) -> Iterator[Finding]:
         limit = RUINOUS_FIRST if observation.step == 0 else RUINOUS
         for name, u in observation.of("update_to_data").items():
             judged = name in facts and facts[name].role == "hidden" and facts[name].std > 0
-            if judged and limit + _allowance(facts[name]) < u < math.inf:
+            least = EXPLODING if explodes else limit + _allowance(facts[name]) if ruined else SPOILING
+            if judged and least < u < math.inf:
                 large[name] = max(u, large.get(name, u))
                 steps.append(observation.step)
     if large:
-        yield _too_large(steps[0], list(large), max(large.values()), "critical")
+        severity = "critical" if ruined else "warning"
+        yield _too_large(steps[0], list(large), max(large.values()), severity)
 
 
 def _uneven_updates(history: History) -> Iterator[Finding]:
     if history.recent[-1].lr_share < 0.1 or history.observed < 8:
         return
-    hidden = {name: u for name, u in _hidden(history).items() if name not in history.ungraded_since}  # R12's
+    # What gets no gradient, now or at most steps, is R12's.
+    hidden = {
+        name: u
+        for name, u in _hidden(history).items()
+        if name not in history.ungraded_since and (u > -math.inf or history.usually_graded(name))
+    }
     spread = max(hidden.values()) - min(hidden.values()) if hidden else 0.0
     if spread > SPREAD_WARNING:
         slow, fast = min(hidden, key=lambda n: hidden[n]), max(hidden, key=lambda n: hidden[n])
@@ -244,27 +291,46 @@ def _uneven_updates(history: History) -> Iterator[Finding]:
 
 
 def _small_updates(history: History) -> Iterator[Finding]:
-    hidden = _hidden(history)
+    hidden = _without_decay(history, _hidden(history))
     if not hidden or (history.steps_with_loss or history.step) < PATIENCE or history.warms_up:
         return
     typical = statistics.median(hidden.values())
+    share = history.recent[-1].lr_share
     # Far below chance there is nothing left to learn; far above the start nothing is to be reached by larger steps.
     chance = abs(history.reference)
     far = history.first_loss <= 0.5 * chance or history.recent_loss(50) > 1.5 * max(history.first_loss, chance)
-    if typical < SMALL_WARNING and not history.improves() and not far:
-        share = history.recent[-1].lr_share
+    limit = SMALL_WARNING if history.steps_with_loss < LARGE_PATIENCE else SLOW
+    if typical < limit and not history.improves() and not far:
         late = f", whose schedule has it at {share:.1g} of its highest," if share < 0.1 else ""
-        change = f"Multiply optimizer.lr{late} by 3 to 10; look for frozen layers and a large weight decay."
+        change = (
+            f"Multiply optimizer.lr{late} by 3 to 10; look for frozen layers, a large weight decay, and gradients "
+            "clipped to next to nothing."
+        )
         graded = history.recent[-1].of("gradient_std")
         if typical == -math.inf and any(graded.get(name) for name in hidden):
             change = MOVES_NOT
         yield Finding(
             "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
-            typical, SMALL_WARNING,
+            typical, limit,
             f"each step changes the hidden weights by only {power_of_ten(typical)} of their size, and the loss hardly "
             "falls; about 10^-3 is healthy.",
             change,
         )  # fmt: skip
+    elif typical < SLOW and share >= 0.1 and _far_from_done(history):
+        yield Finding(
+            "R10", "warning", in_words(list(hidden)), history.step, typical, SLOW,
+            f"each step changes the hidden weights by only {power_of_ten(typical)} of their size: after "
+            f"{history.steps_with_loss} steps the loss has come from {history.first_loss:.3g} to "
+            f"{history.recent_loss(50):.3g}, and still falls; about 10^-3 is healthy.",
+            "Multiply optimizer.lr by 3 to 10.",
+        )  # fmt: skip
+
+
+def _far_from_done(history: History) -> bool:
+    """Return whether the loss falls, and has most of its way to go after most of the run."""
+    if history.steps_with_loss < min(LONG, LONG_SHARE * history.total_steps) or not history.references:
+        return False
+    return history.recent_loss(50) > SLOW_LEFT * abs(history.reference) and history.falls(history.steps_with_loss // 2)
 
 
 def no_step(batches: int) -> Finding:

@@ -1,4 +1,4 @@
-"""Parameters that a network uses and torch does not know of, for they are in a plain list."""
+"""Parameters that a network uses and torch does not know of, for they are in a plain list or set past torch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ DEPTH = 3
 def unregistered_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return those in lists, tuples and dictionaries that are attributes of a module, by where they are: `cells[0].w`.
 
+    Also of a module that `object.__setattr__` has made an attribute.
+
     What is a parameter of `model` all the same, by another way, is left out, and so is what requires no gradient.
     """
     known = {id(parameter) for parameter in model.parameters()}
     found: dict[int, tuple[str, nn.Parameter]] = {}
     for path, module in model.named_modules():
         for attribute, value in vars(module).items():
-            if attribute.startswith("_") or not isinstance(value, list | tuple | dict):
+            if attribute.startswith("_"):
                 continue
             for name, parameter in _within(value, f"{path}.{attribute}" if path else attribute, DEPTH):
                 if parameter.requires_grad and id(parameter) not in known:

@@ -1,0 +1,32 @@
+"""How far weight decay alone moves a parameter in a step: updates of that size say nothing of what is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch.optim import Optimizer
+
+
+def groups_of(optimizers: Iterable[Optimizer]) -> dict[int, int]:
+    """Return which group each parameter is in, by its `id`; groups are counted through all optimizers."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    return {id(parameter): index for index, group in enumerate(groups) for parameter in group["params"]}
+
+
+def decays_of(optimizers: Iterable[Optimizer]) -> list[float]:
+    """Return for each group the share of its weights that decay takes away in a step, as the rate is now.
+
+    Of AdamW `lr * weight_decay` (Loshchilov & Hutter 2019, arXiv 1711.05101); of SGD, where momentum adds up what it
+    takes, `lr * weight_decay / (1 - momentum)`. Of others, which scale it as they scale a gradient, 0: it is not known.
+    """
+    decays = []
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            share = float(group["lr"]) * float(group.get("weight_decay", 0.0))
+            if isinstance(optimizer, torch.optim.SGD):
+                share /= max(1 - group["momentum"], 0.01)
+            elif not isinstance(optimizer, torch.optim.AdamW):
+                share = 0.0
+            decays.append(share)
+    return decays

@@ -1,0 +1,70 @@
+"""Weight decay: how far it moves a weight by itself, and R10 where it alone does."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bnlm.doctor import Diagnosis, Facts, History, Observation, Output, decays_of, facts_of
+from bnlm.doctor.facts import ParameterFacts
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "known"),
+    [
+        (torch.optim.SGD, {}, True),
+        (torch.optim.SGD, {"momentum": 0.9}, True),
+        (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}, True),
+        (torch.optim.AdamW, {}, True),
+        (torch.optim.Adam, {}, False),
+        (torch.optim.RMSprop, {}, False),
+    ],
+)
+def test_against_steps_without_a_gradient(kind: Any, options: dict[str, Any], known: bool) -> None:
+    """Within 1 %: of SGD weights shrink a little while momentum adds up what decay takes."""
+    weight = nn.Parameter(torch.randn(50, 50, dtype=torch.float64))
+    optimizer = kind([weight], lr=0.01, weight_decay=0.01, **options)
+    for _ in range(200):
+        before = weight.detach().clone()
+        weight.grad = torch.zeros_like(weight)
+        optimizer.step()
+    moved = float(((weight - before).std() / before.std()).detach())
+    assert decays_of([optimizer]) == [pytest.approx(moved, rel=0.01) if known else 0.0]
+
+
+def test_groups_are_counted_through_all_optimizers() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    first = torch.optim.SGD(
+        [{"params": [model[0].weight], "weight_decay": 0.1}, {"params": [model[0].bias], "weight_decay": 0.0}], lr=0.5
+    )
+    second = torch.optim.AdamW(model[1].parameters(), lr=0.1, weight_decay=0.3)
+    facts = facts_of(model, [first, second])
+    assert [facts.parameters[name].group for name, _ in model.named_parameters()] == [0, 1, 2, 2]
+    assert decays_of([first, second]) == pytest.approx([0.05, 0.0, 0.03])
+    assert facts_of(model).parameters["0.weight"].group is None
+
+
+@pytest.mark.parametrize(
+    ("update", "decay", "severity"),
+    [
+        (-3.6, 10**-3.6, "warning"),  # nothing but decay
+        (-3.6, 0.0, None),
+        (-3.0, 10**-3.6, None),
+        (-5.5, 10**-7, "critical"),
+        (-math.inf, 10**-3.6, "critical"),  # not even that: no step is taken
+    ],
+)
+def test_what_decay_alone_moves_is_not_learned(update: float, decay: float, severity: str | None) -> None:
+    h, diagnosis = History(Facts({"w": ParameterFacts("w", (9, 8), "hidden", std=0.3, group=1)}), 1000), Diagnosis()
+    for step in range(0, 200, 10):
+        h.add_losses([2.3] * 10)
+        output = Output("cross_entropy", 2.3, 2.3, 0.1, 0.1)
+        decays = [0.0] if step == 10 else [0.0, decay]  # a group may be added later
+        h.add(Observation(step, {"update_to_data": {"w": update}}, {}, output, decays=decays))
+        diagnosis.update(h)
+    findings = {finding.rule: finding for finding in diagnosis.findings}
+    assert (findings["R10"].severity if "R10" in findings else None) == severity
