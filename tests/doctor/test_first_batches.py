@@ -60,3 +60,14 @@ def test_an_infinite_loss_is_no_matter_of_the_output_layer() -> None:
     diagnosis = Diagnosis()
     diagnosis.update(h)
     assert [finding.rule for finding in diagnosis.findings] == ["R08"]
+
+
+@pytest.mark.parametrize(("mean", "expected"), [(4.0, ["note"]), (2.0, [])])
+def test_targets_that_are_far_from_zero(mean: float, expected: list[str]) -> None:
+    h = History(Facts(), 1000)
+    reference = 1 + mean**2
+    h.add_losses([reference])
+    h.add(Observation(0, {}, {}, Output("regression", reference, reference, 0.5, math.nan, 1.0)))
+    diagnosis = Diagnosis()
+    diagnosis.update(h)
+    assert [finding.severity for finding in diagnosis.findings if finding.rule == "R01"] == expected

@@ -20,6 +20,8 @@ BINARY_WARNING, BINARY_CRITICAL = 1.5, 2.0
 REGRESSION_WARNING, REGRESSION_CRITICAL = 3.0, 4.0
 #: R01 of a regression, whatever its standard error: outputs that explode differ by factors among themselves.
 REGRESSION_SURE = 10.0
+#: R01 of a regression, a note: loss of an output of zero over that of the best constant, of squares 1 + (mean / std)².
+FAR_TARGETS = 10.0
 #: R01: observed steps until which the losses of the first batches are in.
 POOLED = 5
 #: R02: std of an example's logits. Gaussian logits that know nothing cost about std² / 2 above the reference.
@@ -47,7 +49,7 @@ def output_findings(history: History) -> Iterator[Finding]:
             "Nothing, if it was trained before; otherwise look for the target among the inputs.",
         )  # fmt: skip
     if output.kind == "regression":
-        yield from _regression_loss(loss, error, output.reference)
+        yield from _regression_loss(loss, error, output.reference, output.constant)
         return
     limit = LOSS_WARNING * output.reference
     if output.kind == "cross_entropy":
@@ -84,7 +86,7 @@ def output_findings(history: History) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _regression_loss(loss: float, error: float, reference: float) -> Iterator[Finding]:
+def _regression_loss(loss: float, error: float, reference: float, constant: float) -> Iterator[Finding]:
     # Targets of one batch stray far from their own mean square, and a fresh network's outputs add to the loss.
     error = 3 * error if loss < REGRESSION_SURE * reference else 0.0
     if loss > REGRESSION_WARNING * reference + error:
@@ -93,4 +95,11 @@ def _regression_loss(loss: float, error: float, reference: float) -> Iterator[Fi
             "R01", "critical" if critical else "warning", "output", 0, loss, REGRESSION_WARNING * reference,
             f"the first loss is {loss:.3g} where an output of zero gives {reference:.3g}.",
             "Scale the output layer's weights down, or bring the targets to mean 0 and variance 1.",
+        )  # fmt: skip
+    elif reference > FAR_TARGETS * constant > 0:
+        yield Finding(
+            "R01", "note", "output", 0, reference, FAR_TARGETS * constant,
+            f"the targets are far from zero beside their spread: an output of zero has a loss of {reference:.3g}, the "
+            f"best constant {constant:.3g}. A network that starts near zero has to go there first.",
+            "Bring the targets to mean 0 and variance 1, or set the output's bias to their mean.",
         )  # fmt: skip
