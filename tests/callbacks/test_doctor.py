@@ -300,6 +300,31 @@ def test_findings_survive_a_checkpoint(make_trainer: MakeTrainer) -> None:
     assert resumed.findings == doctor.findings != []
 
 
+class SignSteps(torch.optim.Optimizer):
+    """Knows no learning rate."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": None, "weight_decay": None})
+
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        loss = closure()
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter -= 1e-3 * parameter.grad.sign()
+        return loss
+
+
+def test_an_optimizer_without_a_rate(make_trainer: MakeTrainer) -> None:
+    class Signed(Classifier):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return SignSteps(self.parameters())
+
+    doctor = Doctor(every_n_steps=10, table=False)
+    make_trainer(callbacks=[doctor], max_steps=STEPS).fit(Signed(), data())
+    assert rules(doctor.findings) == []
+
+
 def test_a_gradient_that_is_the_same_everywhere_is_one(make_trainer: MakeTrainer) -> None:
     """Where all targets are far above the outputs, an absolute error has one slope for every bias of the output."""
 

@@ -256,7 +256,7 @@ class Doctor(Monitor):
         shares = []
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         for index, group in enumerate(groups):
-            lr = float(group["lr"])
+            lr = float(group.get("lr") or 0.0)  # some find their rates themselves
             self._highest_lr[index] = max(self._highest_lr.get(index, 0.0), lr, float(group.get("initial_lr", 0.0)))
             shares.append(lr / self._highest_lr[index] if self._highest_lr[index] > 0 else 1.0)
         return max(shares, default=1.0)

@@ -23,7 +23,7 @@ def decays_of(optimizers: Iterable[Optimizer]) -> list[float]:
     decays = []
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            share = float(group["lr"]) * float(group.get("weight_decay", 0.0))
+            share = float(group.get("lr") or 0.0) * float(group.get("weight_decay") or 0.0)
             if isinstance(optimizer, torch.optim.SGD):
                 share /= max(1 - group["momentum"], 0.01)
             elif not isinstance(optimizer, torch.optim.AdamW):
