@@ -371,6 +371,17 @@ def test_large_updates_wait_for_the_loss() -> None:
         assert ("R09" in found(h)) == expected
 
 
+@pytest.mark.parametrize(("update", "of", "expected"), [(-1.7, 5, False), (-1.7, 4, True), (-1.4, 5, True)])
+def test_one_of_many_weights_a_little_above_the_limit(update: float, of: int, expected: bool) -> None:
+    parameters = {f"w{i}": ParameterFacts(f"w{i}", (9, 8), "hidden", std=0.3) for i in range(of)}
+    h = history(**parameters)
+    for step in range(0, 300, 10):
+        h.add_losses([3.0] * 10)
+        updates = dict.fromkeys(parameters, -2.5) | {"w0": update}
+        h.add(Observation(step, {"update_to_data": updates, "gradient_std": dict.fromkeys(parameters, 1.0)}, {}))
+    assert ("R09" in found(h)) == expected
+
+
 @pytest.mark.parametrize(
     ("before", "frozen", "expected"), [(0.0, False, True), (0.0, True, False), (1e-3, False, False)]
 )

@@ -22,6 +22,8 @@ DEAD_WARNING, DEAD_CRITICAL = 0.5, 0.8
 LEARNED = 0.5
 #: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
 LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.5, 1.0
+#: R09: how far above the limit fewer than a quarter of the weights are, to explain why a loss stands still.
+CLEARLY = 0.3
 #: R10: gradsnitch and others; a rate of 1e-3 of the healthy one reads -5.1 to -5.7.
 SMALL_WARNING, SMALL_CRITICAL = -4.0, -5.0
 #: R09 of a run that ended in nan or in dead layers: of its first step, which is large with AdamW, and of any later one.
@@ -213,7 +215,9 @@ def _large_updates(history: History) -> Iterator[Finding]:
     # AdamW's first steps are large everywhere, and recurrent networks that train well may stay at chance for 200.
     waits = history.steps_with_loss < min(LARGE_PATIENCE, 0.8 * history.total_steps)
     rises = history.steps_above > 0 or (history.has_risen and not history.spikes)
-    suffers = not (history.improves() or waits) or rises
+    # Of many weights a few may be a little above; a loss that stands still has other reasons then.
+    clearly = 4 * len(large) >= len(judged) or any(judged[n] > LARGE_WARNING + allowed[n] + CLEARLY for n in large)
+    suffers = (clearly and not (history.improves() or waits)) or rises
     suffers = suffers or bool(list(_saturated(history)) + list(_dead(history)))
     parameters = history.facts.parameters
     extreme = [n for n in large if parameters[n].role == "hidden" and judged[n] > LARGE_CRITICAL + allowed[n]]
