@@ -79,3 +79,16 @@ def test_a_standstill_that_is_over(end: float, limit: float, severity: str) -> N
     assert found["R06"].severity == "critical"
     assert found["R13"].severity == severity
     assert ("Since then the loss has fallen to 1.5." in found["R13"].message) == (severity == "note")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "end", "severity"), [(1e-4, 0.5, "note"), (1e-4, 0.8, "critical"), (1e4, 0.5, "critical")]
+)
+def test_a_gradient_that_vanished_at_the_start_and_sufficed(ratio: float, end: float, severity: str) -> None:
+    """torch's default init of convolutions with average pooling: a thousandth comes back, and they learn."""
+    diagnosis, h = Diagnosis(), History(Facts(), 2000)
+    h.add(Observation(0, {}, {}, Output("cross_entropy", math.log(10), 2.3, 0.01, 0.1)))
+    h.add_losses([2.3] * 10 + [end] * 400)
+    diagnosis.restore([Finding("R06", "critical", "w", 0, ratio, 0.01, "faded at the start.", "")])
+    diagnosis.update(h)
+    assert [finding.severity for finding in diagnosis.findings] == [severity]

@@ -46,6 +46,8 @@ MILD = {
 }  # fmt: skip
 #: Of the start and of what knowing nothing costs: a loss below this share no longer stands still.
 FALLEN = 0.8
+#: The same share for a gradient that vanished at the start.
+MOSTLY_LEARNED = 0.25
 #: Batches in which an optimizer should have taken its first step.
 BATCHES_WITHOUT_STEP = 10
 
@@ -98,7 +100,9 @@ class Diagnosis:
         def has_fallen(known: Finding) -> bool:
             if known.rule == "R13":
                 return recent < FALLEN * min(start, known.threshold)
-            return recent < (FALLEN if known.rule == "R06" else LEARNED) * start
+            if known.rule == "R06":
+                return recent < (FALLEN if known.step > 0 else MOSTLY_LEARNED) * start
+            return recent < LEARNED * start
 
         for rule in ("R06", "R13", "R03", "R09"):
             known = self._found.get(rule)
@@ -107,8 +111,11 @@ class Diagnosis:
             if rule == "R09":
                 settles = known.step == 0 and known.severity == "critical"
                 settles = settles and history.warm and large_updates_ended(history)
-            else:  # what was wrong with the start was so, whatever has become of it
-                settles = known.step > 0 and not (rule == "R03" and known.severity == "critical")
+            elif known.step == 0:  # what was wrong with the start was so, whatever has become of it
+                # Yet how much comes back in the first step is less to go by than how much of it suffices.
+                settles = rule == "R06" and known.value < 1
+            else:
+                settles = not (rule == "R03" and known.severity == "critical")
             if settles:
                 message = f"{known.message} Since then the loss has fallen to {recent:.3g}."
                 self._found[rule] = replace(known, severity="warning" if rule == "R09" else "note", message=message)
