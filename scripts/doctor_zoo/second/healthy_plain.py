@@ -11,10 +11,12 @@ from doctor_zoo.second import networks as n
 from doctor_zoo.second import recipe as r
 
 
-def _convolutions(layers: int) -> nn.Module:
+def _convolutions(layers: int, act: type[nn.Module] = nn.ReLU, pool: bool = False) -> nn.Module:
     parts: list[nn.Module] = []
     for i in range(layers):
-        parts += [nn.Conv2d(32 if i else 1, 32, 3, padding=1), nn.ReLU()]
+        parts += [nn.Conv2d(32 if i else 1, 32, 3, padding=1), act()]
+        if pool and i % 2:
+            parts.append(nn.AvgPool2d(2))
     return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4))
 
 
@@ -55,6 +57,13 @@ def healthy_plain() -> list[Case]:
             f"healthy/default-conv-{layers}",
             lambda layers=layers: r.fit(_convolutions(layers), d.images(), r.opt("Adam", 0.002), steps=300),
         )
+        for act in (nn.ReLU, nn.GELU):
+            h(
+                f"healthy/default-conv-pooled-{act.__name__.lower()}-{layers}",
+                lambda layers=layers, act=act: r.fit(
+                    _convolutions(layers, act, True), d.images(), r.opt("Adam", 0.002), steps=400
+                ),
+            )
     x = d.images()[0]
     h(
         "healthy/default-deconv",
