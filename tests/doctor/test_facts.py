@@ -189,3 +189,14 @@ def test_a_first_step_that_is_large_beside_small_weights(scale: float, told: boo
     finding = found(h)["R09"]
     assert ("one over the root of its inputs is 0.12" in finding.message) == told
     assert ("kaiming_normal" in finding.suggestion) == told
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("new", [False, True])
+def test_the_lengths_of_weight_norm_are_no_matrix(new: bool) -> None:
+    torch.manual_seed(0)
+    norm = nn.utils.parametrizations.weight_norm if new else nn.utils.weight_norm  # type: ignore[attr-defined]
+    model = nn.Sequential(norm(nn.Conv1d(3, 4, 5)), nn.ReLU(), norm(nn.Linear(4, 6)), nn.Linear(6, 2))
+    roles = {name: one.role for name, one in facts_of(model).parameters.items()}
+    assert [roles[name] for name in roles if name.endswith(("_g", "original0"))] == ["vector", "vector"]
+    assert [roles[name] for name in roles if name.endswith(("_v", "original1"))] == ["hidden", "hidden"]

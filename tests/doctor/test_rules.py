@@ -469,3 +469,74 @@ def test_dead_units_of_a_network_that_learns(share: float, end: float, severity:
     for step in range(0, 110, 10):
         h.add(observation(step, dead_units__b=0.0 if step == 0 else share))
     assert found(h)["R04"].severity == severity
+
+
+@pytest.mark.parametrize(("noise", "expected"), [(0.03, False), (0.005, True)])
+def test_a_loss_below_zero_that_strays(noise: float, expected: bool) -> None:
+    """As the estimate that a policy's gradient is taken of: it ends at zero where nothing is left to gain."""
+    h = history()
+    h.add_losses([-0.03] * 4 + noisy(-0.14, 100, noise) + noisy(-0.06, 100, noise))
+    h.add(observation(200))
+    assert ("R14" in found(h)) == expected
+
+
+@pytest.mark.parametrize(("repeats", "expected"), [(True, True), (False, False)])
+def test_what_was_never_seen_twice_is_not_overfitted(repeats: bool, expected: bool) -> None:
+    h = history()
+    h.repeats = repeats
+    h.add_losses([0.5] * 50)
+    h.add(observation(50))
+    h.validations += [(0.6, 0.55), (0.7, 0.52), (0.75, 0.5), (0.8, 0.5)]
+    assert ("R15" in found(h)) == expected
+
+
+@pytest.mark.parametrize(
+    ("shares", "left", "expected"),
+    [
+        ([1.0] * 20 + [0.01] * 30, 1.2, True),
+        ([1.0] * 20 + [0.01] * 30, 0.5, False),  # little is left to learn
+        ([1.0] * 20 + [0.01] * 10, 1.2, False),  # it may be a cycle
+        ([1.0] * 20 + [0.05] * 30, 1.2, False),
+        ([1.0] * 60 + [0.01] * 35, 1.2, False),  # in the second half of the run
+        ([0.01] * 30, 1.2, False),  # a warm-up
+    ],
+)
+def test_a_schedule_that_ends_early(shares: list[float], left: float, expected: bool) -> None:
+    h = history(w=ParameterFacts("w", (9, 8), "hidden", std=0.3))
+    for index, share in enumerate(shares):
+        h.add_losses([2.3 if index == 0 else left] * 10)
+        update = {"update_to_data": {"w": -3.0 + math.log10(share)}, "gradient_std": {"w": 1.0}}
+        h.add(Observation(10 * index, update, {}, Output("cross_entropy", 2.3, 2.3, 0.01, 0.1), share))
+    finding = found(h).get("R10")
+    assert (finding is not None) == expected
+    assert finding is None or "schedule" in finding.suggestion
+
+
+@pytest.mark.parametrize(("ratio", "severity"), [(50.0, "warning"), (20.0, "note"), (5.0, None)])
+def test_targets_far_from_zero_beside_their_spread(ratio: float, severity: str | None) -> None:
+    h = history()
+    h.add(Observation(0, {}, {}, Output("regression", ratio, ratio, 0.01, math.nan, 1.0)))
+    finding = found(h).get("R01")
+    assert (finding and finding.severity) == severity
+
+
+def test_small_steps_that_are_a_consequence_ask_for_no_higher_rate() -> None:
+    h = history(w=ParameterFacts("w", (9, 8), "hidden", std=0.3))
+    for step in range(0, 300, 10):
+        h.add_losses([2.3] * 10)
+        h.add(observation(step, update_to_data__w=-6.0, gradient_std__w=1.0, saturation__a=0.99 if step else 0.95))
+    finding = found(h)["R10"]
+    assert finding.caused_by == "R03"
+    assert finding.suggestion == "Mend saturated_activation first."
+
+
+def test_a_certain_cause_of_a_standstill_comes_first() -> None:
+    h = history()
+    for step in range(0, 450, 10):
+        h.add_losses([1.0] * 10)
+        gradients = {"activation_gradient_std": {"a": 1e-4, "b": 1e-2, "c": 1.0}} if step else {}
+        output = Output("regression", 1.0, 1.0, 0.01, math.nan, 1.0, broadcast=True)
+        h.add(Observation(step, gradients, dict.fromkeys("abc", "relu"), output))
+    diagnosis = Diagnosis()
+    diagnosis.update(h)
+    assert [(finding.rule, finding.caused_by) for finding in diagnosis.findings] == [("R13", None), ("R06", "R13")]

@@ -312,3 +312,22 @@ def test_small_steps_that_are_not_tiny_are_given_more_time(steps: int, expected:
         h.add_losses([2.3] * 10)
         h.add(Observation(step, {"update_to_data": {"w": -3.7}}, {}, Output("cross_entropy", 2.3, 2.3, 0.02, 0.1)))
     assert ("R10" in found(h)) == expected
+
+
+def test_what_comes_to_nll_loss_is_no_log_probability() -> None:
+    diagnosis, h = Diagnosis(), History(Facts(), 1000)
+    for step in range(0, 50, 10):
+        h.add_losses([0.7 - step])
+        h.add(Observation(step, {}, {}, Output("cross_entropy", 1.8, 0.7 - step, 0.01, 0.1, floor=-math.inf)))
+        diagnosis.update(h)
+    findings = [finding for finding in diagnosis.findings if finding.rule == "R13"]
+    assert [(f.severity, f.step) for f in findings] == [("critical", 0)]
+    assert "log_softmax" in findings[0].suggestion
+
+
+def test_embeddings_alone_are_judged_too() -> None:
+    h = History(Facts({"w": ParameterFacts("w", (9, 8), "embedding", std=0.3)}), 1000)
+    for step in range(0, 260, 10):
+        h.add_losses([2.3] * 10)
+        h.add(Observation(step, {"update_to_data": {"w": -5.5}, "gradient_std": {"w": 1.0}}, {}))
+    assert found(h)["R10"].severity == "critical"

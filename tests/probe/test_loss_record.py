@@ -119,3 +119,13 @@ def test_other_distances(kind: str, options: dict[str, float]) -> None:
     best = [min(float(function(c.expand(33), target[:, i].double())) for c in grid) for i in (0, 1)]
     # The median is not quite the best constant of what lies between a squared and an absolute error.
     assert constant * 32 / 33 == pytest.approx(sum(best) / 2, rel=1e-3 if kind in ("l1_loss", "mse_loss") else 3e-2)
+
+
+def test_log_probabilities() -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(8, 5), torch.randint(5, (8,))
+    assert math.isnan(values("nll_loss", logits.log_softmax(1), target)[5])
+    assert values("nll_loss", logits, target)[5] == -math.inf
+    assert values("nll_loss", logits.log_softmax(1), target)[:5] == pytest.approx(
+        values("cross_entropy", logits, target)[:5], rel=1e-5, nan_ok=True
+    )

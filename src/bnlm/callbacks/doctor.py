@@ -197,6 +197,8 @@ class Doctor(Monitor):
             momentum = history.facts.batch_norms.get(layer)
             history.gaps.append(StatisticsGap(layer, *gaps[layer], momentum, trainer.global_step))
             gaps.clear()
+        # A stream without an end may repeat itself or not.
+        history.repeats = trainer.current_epoch > 0 or not math.isfinite(trainer.num_training_batches)
         history.add_losses(self._losses.take())  # those since the last observed step too
         train = history.recent_loss(50)
         validation = watched[0] if len(watched) == 1 else None if heard is None else heard * history.loss_weight

@@ -9,7 +9,7 @@ from bnlm.doctor.batch_norm_rules import batch_norm_findings, refused_batch
 from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import initial_findings
-from bnlm.doctor.loss_rules import loss_findings
+from bnlm.doctor.loss_rules import CERTAIN_CAUSES, loss_findings
 from bnlm.doctor.output_rules import output_findings
 from bnlm.doctor.training_rules import LEARNED, large_updates_ended, no_step, training_findings
 
@@ -124,6 +124,9 @@ class Diagnosis:
     def findings(self) -> list[Finding]:
         """All findings: causes before their consequences, the most severe and then the earliest first."""
         linked = {rule: replace(f, caused_by=self._cause_of(f)) for rule, f in self._found.items()}
+        small = linked.get("R10")
+        if small is not None and small.caused_by is not None:  # a higher rate would be no remedy then
+            linked["R10"] = replace(small, suggestion=f"Mend {linked[small.caused_by].name} first.")
         ordered: list[Finding] = []
 
         def add(finding: Finding) -> None:
@@ -142,6 +145,9 @@ class Diagnosis:
         self._found = {finding.rule: finding for finding in findings}
 
     def _cause_of(self, finding: Finding) -> str | None:
+        stuck = self._found.get("R13")
+        if stuck is not None and stuck.suggestion.startswith(CERTAIN_CAUSES):
+            return "R13" if finding.rule in ("R04", "R06", "R10", "R11") and finding.step > 0 else None
         for rule in CAUSES.get(finding.rule, ()):
             cause = self._found.get(rule)
             if cause is None or cause.severity == "note":

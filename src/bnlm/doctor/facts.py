@@ -112,7 +112,7 @@ def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not isinstance(parameter, nn.parameter.UninitializedParameter):
             one = _one(parameter, stacked)
-            role = roles.get(id(parameter), "hidden") if one.ndim >= 2 else "vector"
+            role = roles.get(id(parameter), "hidden") if one.ndim >= 2 and not _is_gain(name) else "vector"
             facts.parameters[_plain(name)] = _parameter_facts(_plain(name), one, role, id(parameter) in feeds)
     held = groups_of(optimizers)
     if held:
@@ -124,6 +124,11 @@ def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
         unregistered = unregistered_parameters(model).items()
         facts.unregistered = {_plain(name): p for name, p in unregistered if id(p) not in held}
     return facts
+
+
+def _is_gain(name: str) -> bool:
+    """Return whether this is one of weight_norm's lengths: a number for each row of a matrix, though no vector."""
+    return name.endswith((".weight_g", "parametrizations.weight.original0"))
 
 
 def _one(parameter: Tensor, stacked: set[int]) -> Tensor:

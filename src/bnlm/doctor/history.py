@@ -64,6 +64,7 @@ class History:
         self._medians: dict[tuple[str, int], dict[str, float]] = {}
         self._improves: bool | None = None
         self.gaps: deque[StatisticsGap] = deque(maxlen=3)
+        self.repeats = True  # whether examples have been seen before
 
     @property
     def step(self) -> int:

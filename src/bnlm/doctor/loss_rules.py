@@ -26,6 +26,8 @@ PATIENCE, PATIENCE_SHARE = 400, 0.9
 STILL_ABOVE, LONG = 3.0, 2000
 #: R14: smoothed loss over its best; R14 also wants 0.15 of the reference between them, and 20 steps.
 RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
+#: R14 of losses below zero: times the standard deviation of the last ones.
+RISE_OF_NOISE = 4.0
 #: R15: how far the validation loss is above the training loss, and stays above its best; the latter also by this share
 #: of the reference, because losses near zero differ by factors in healthy runs.
 GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.02
@@ -35,6 +37,11 @@ GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.02
 SCALE_TARGETS = (
     "Bring the targets to mean 0 and variance 1: the outputs are far from them, and take long to come nearer."
 )
+
+
+#: R13: how the advice begins where the cause is certain.
+ZEROS, SHAPES = "Look at the inputs", "Give outputs and targets the same shape"
+CERTAIN_CAUSES = (ZEROS, SHAPES)
 
 
 def loss_findings(history: History) -> Iterator[Finding]:
@@ -62,7 +69,10 @@ def _non_finite(history: History) -> Iterator[Finding]:
 
 
 def _diverging(history: History) -> Iterator[Finding]:
-    if history.steps_above >= RISE_STEPS:
+    last = history.last_losses(50)
+    # What was below zero may be no cost but an estimate, such as that of a policy's gradient, which ends at zero.
+    strays = history.best < 0 and history.smooth - history.best < RISE_OF_NOISE * statistics.pstdev(last or [0.0])
+    if history.steps_above >= RISE_STEPS and not strays:
         rise = history.worst_rise
         yield Finding(
             "R14", "critical" if rise > RISE_CRITICAL else "warning", "loss", history.step, rise, RISE_WARNING,
@@ -73,7 +83,15 @@ def _diverging(history: History) -> Iterator[Finding]:
 
 def _of_probabilities(history: History) -> Iterator[Finding]:
     outputs = [o.output for o in history.recent if o.output is not None]
-    if history.first is None or len(outputs) < CERTAIN or not all(math.isfinite(output.floor) for output in outputs):
+    if history.first is None or len(outputs) < CERTAIN or any(math.isnan(output.floor) for output in outputs):
+        return
+    if all(output.floor == -math.inf for output in outputs):
+        yield Finding(
+            "R13", "critical", "loss", history.first.step, history.recent_loss(100), -math.inf,
+            "the loss can fall for ever without anything being learned: what comes to nll_loss is no log-probabilities "
+            "(their exponentials do not sum to 1).",
+            "Give it the output of log_softmax, or use cross_entropy, which takes logits.",
+        )  # fmt: skip
         return
     what = (
         "what comes to cross_entropy sums to 1 in each example, so it is probabilities already, and it makes a softmax "
@@ -124,10 +142,10 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         suggestion = SCALE_TARGETS
     first = next((n for n, p in history.facts.parameters.items() if n.endswith(".weight") and p.role != "vector"), "")
     if first in history.fed_with_zeros():
-        suggestion = f"Look at the inputs: nothing but zeros comes to {first}."
+        suggestion = f"{ZEROS}: nothing but zeros comes to {first}."
     if output is not None and output.broadcast:
         suggestion = (
-            "Give outputs and targets the same shape: now each output is held against the targets of other examples "
+            f"{SHAPES}: now each output is held against the targets of other examples "
             "too, as torch broadcasts (N, 1) beside (N,) to (N, N)."
         )
     yield Finding(
@@ -168,7 +186,7 @@ def _at_a_constant(history: History, recent: float) -> tuple[bool, float]:
 
 
 def _overfitting(history: History) -> Iterator[Finding]:
-    if len(history.validations) < 3:
+    if len(history.validations) < 3 or not history.repeats:
         return
     losses = [loss for loss, _ in history.validations]
     best, (loss, train) = min(losses), history.validations[-1]

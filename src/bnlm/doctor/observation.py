@@ -21,7 +21,8 @@ class Output:
         constant: Loss of the best constant output on the same examples, of a squared error the variance of the targets;
             nan of other kinds.
         broadcast: See `LossRecord`.
-        floor: What the loss cannot fall below, where what is given for logits may be probabilities; else nan.
+        floor: What the loss cannot fall below, where what is given for logits may be probabilities; -inf where what is
+            given for log-probabilities is none; else nan.
         counts: Targets of each class, where they were counted.
     """
 

@@ -20,8 +20,8 @@ BINARY_WARNING, BINARY_CRITICAL = 1.5, 2.0
 REGRESSION_WARNING, REGRESSION_CRITICAL = 3.0, 4.0
 #: R01 of a regression, whatever its standard error: outputs that explode differ by factors among themselves.
 REGRESSION_SURE = 10.0
-#: R01 of a regression, a note: loss of an output of zero over that of the best constant, of squares 1 + (mean / std)².
-FAR_TARGETS = 10.0
+#: R01 of a regression: loss of an output of zero over that of the best constant, of squares 1 + (mean / std)².
+FAR_TARGETS, VERY_FAR_TARGETS = 10.0, 30.0
 #: R01: observed steps until which the losses of the first batches are in.
 POOLED = 5
 #: R02: std of an example's logits. Gaussian logits that know nothing cost about std² / 2 above the reference.
@@ -97,8 +97,9 @@ def _regression_loss(loss: float, error: float, reference: float, constant: floa
             "Scale the output layer's weights down, or bring the targets to mean 0 and variance 1.",
         )  # fmt: skip
     elif reference > FAR_TARGETS * constant > 0:
+        severity = "warning" if reference > VERY_FAR_TARGETS * constant else "note"
         yield Finding(
-            "R01", "note", "output", 0, reference, FAR_TARGETS * constant,
+            "R01", severity, "output", 0, reference, FAR_TARGETS * constant,
             f"the targets are far from zero beside their spread: an output of zero has a loss of {reference:.3g}, the "
             f"best constant {constant:.3g}. A network that starts near zero has to go there first.",
             "Bring the targets to mean 0 and variance 1, or set the output's bias to their mean.",

@@ -25,7 +25,7 @@ LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.
 #: R09: how far above the limit fewer than a quarter of the weights are, to explain why a loss stands still.
 CLEARLY = 0.3
 #: R10: gradsnitch and others; a rate of 1e-3 of the healthy one reads -5.1 to -5.7.
-SMALL_WARNING, SMALL_CRITICAL = -4.0, -5.0
+SMALL_WARNING, SMALL_LATER, SMALL_CRITICAL = -4.0, -3.3, -5.0
 #: R09 of a run that ended in nan or in dead layers: of its first step, which is large with AdamW, and of any later one.
 RUINOUS_FIRST, RUINOUS = -0.5, -1.2
 #: R10 where there is a gradient, and no weight changes at all.
@@ -33,6 +33,9 @@ MOVES_NOT = (
     "Look whether optimizer.step() is called, and zero_grad() before backward() rather than between the two; whether "
     "the optimizer's lr is 0; and whether weights are so large that a step is lost in rounding."
 )
+#: R10 of a schedule that ends early: share of the highest rate, observed steps, begun before and lasting for these
+#: shares of the run, share of the reference that is left.
+ENDED, ENDED_OBSERVED, ENDED_BEFORE, ENDED_FOR, ENDED_LEFT = 0.02, 4, 0.4, 0.15, 0.3
 #: R09 of a run that has hardly learned since its loss rose at the start: share of the reference left, update:data.
 SPOILED, SPOILING = 0.75, -1.0
 #: R09 of a run that ended in nan: times the loss before, three times; update:data.
@@ -58,6 +61,7 @@ def training_findings(history: History) -> Iterator[Finding]:
     yield from _large_updates(history)
     yield from _uneven_updates(history)
     yield from _small_updates(history)
+    yield from _ended_schedule(history)
 
 
 def _kinds(history: History) -> dict[str, str]:
@@ -181,9 +185,14 @@ def _allowance(parameter: ParameterFacts) -> float:
 
 
 def _hidden(history: History) -> dict[str, float]:
-    """Return the median update:data of the hidden weights, without those that nothing but zeros comes to."""
+    """Return the median update:data of the hidden weights, without those that nothing but zeros comes to.
+
+    Of all weights where none is hidden, as where embeddings are multiplied with each other.
+    """
     facts, zeros = history.facts.parameters, history.fed_with_zeros()
-    return {name: u for name, u in _judged(history)[0].items() if facts[name].role == "hidden" and name not in zeros}
+    judged = _judged(history)[0]
+    some = any(one.role == "hidden" for one in facts.values())
+    return {n: u for n, u in judged.items() if (not some or facts[n].role == "hidden") and n not in zeros}
 
 
 def _without_decay(history: History, updates: dict[str, float]) -> dict[str, float]:
@@ -303,7 +312,7 @@ def _small_updates(history: History) -> Iterator[Finding]:
     # Far below chance there is nothing left to learn; far above the start nothing is to be reached by larger steps.
     chance = abs(history.reference)
     far = history.first_loss <= 0.5 * chance or history.recent_loss(50) > 1.5 * max(history.first_loss, chance)
-    limit = SMALL_WARNING if history.steps_with_loss < LARGE_PATIENCE else SLOW
+    limit = SMALL_WARNING if history.steps_with_loss < LARGE_PATIENCE else SMALL_LATER
     if typical < limit and not history.improves() and not far:
         late = f", whose schedule has it at {share:.1g} of its highest," if share < 0.1 else ""
         change = (
@@ -335,6 +344,26 @@ def _far_from_done(history: History) -> bool:
     if history.steps_with_loss < min(LONG, LONG_SHARE * history.total_steps) or not history.references:
         return False
     return history.recent_loss(50) > SLOW_LEFT * abs(history.reference) and history.falls(history.steps_with_loss // 2)
+
+
+def _ended_schedule(history: History) -> Iterator[Finding]:
+    """Yield R10 where the rate has fallen to next to nothing early in the run, and most is still to be learned."""
+    low = 0
+    for observation in reversed(history.recent):
+        if observation.lr_share > ENDED:
+            break
+        low += 1
+    if low < ENDED_OBSERVED or history.warms_up or not history.references:
+        return
+    since, left = list(history.recent)[-low].step, history.recent_loss(50) / abs(history.reference)
+    early, total = since < ENDED_BEFORE * history.total_steps, history.total_steps
+    if early and history.step - since > ENDED_FOR * total and left > ENDED_LEFT:
+        yield Finding(
+            "R10", "warning", "optimizer", history.step, history.recent[-1].lr_share, ENDED,
+            f"the schedule had the learning rate below {ENDED:.0%} of its highest by step {since} of {total:.0f}: "
+            f"little is learned since, and the loss is {left:.0%} of what knowing nothing costs.",
+            "Stretch the schedule over the run; one meant for epochs is stepped each step with interval=step.",
+        )  # fmt: skip
 
 
 def no_step(batches: int) -> Finding:

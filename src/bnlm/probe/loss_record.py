@@ -17,19 +17,23 @@ REGRESSIONS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 #: The loss functions that are understood, and what they are called here.
 LOSS_FUNCTIONS: dict[Callable[..., Any], str] = {
     F.cross_entropy: "cross_entropy",
-    F.nll_loss: "cross_entropy",
+    F.nll_loss: "nll_loss",
     F.binary_cross_entropy: "binary_cross_entropy",
     F.binary_cross_entropy_with_logits: "binary_cross_entropy_with_logits",
     **{getattr(F, kind): kind for kind in REGRESSIONS},
 }
 #: Examples of one call that are looked at.
 MAX_EXAMPLES = 4096
+#: How far the logarithm of a sum of probabilities may be from 0.
+IMPROPER = 0.1
 #: Classes whose examples are counted.
 MAX_COUNTED = 1000
 
 
 def family_of(kind: str) -> str:
     """Return cross_entropy, binary_cross_entropy, or regression for all `REGRESSIONS`."""
+    if kind == "nll_loss":
+        return "cross_entropy"
     return "regression" if kind in REGRESSIONS else kind.removesuffix("_with_logits")
 
 
@@ -38,11 +42,12 @@ class LossRecord:
     """One call of a loss function.
 
     Attributes:
-        kind: A value of `LOSS_FUNCTIONS`; cross_entropy also for log-probabilities.
+        kind: A value of `LOSS_FUNCTIONS`.
         values: `(6,)`: the mean loss of an example, its standard error, the reference (the loss of a network that knows
             nothing), the std of an example's logits over the classes, averaged (nan without classes), the loss of
             the best constant output (nan of other kinds than `REGRESSIONS`), and what the loss cannot fall below if
-            what is given for logits is probabilities, as it looks (else nan). Of up to `MAX_COUNTED` classes
+            what is given for logits is probabilities, as it looks (else nan; -inf where nll_loss is given what is no
+            log-probabilities). Of up to `MAX_COUNTED` classes
             `(6 + classes,)`: then how many of the targets are of each.
         broadcast: Whether outputs and targets differ in shape, so that each output is held against other targets too.
     """
@@ -68,12 +73,15 @@ def loss_record(kind: str, x: Tensor, target: Any, ignore_index: int = -100, **o
     if target.requires_grad:  # what the network makes itself says nothing of what is to be learned
         return None
     x = x.detach().float()
-    if kind == "cross_entropy":
+    if kind in ("cross_entropy", "nll_loss"):
         if target.is_floating_point() or x.ndim != target.ndim + 1:
             return None
-        return LossRecord(
-            kind, _of_classes(x.movedim(1, -1).flatten(0, -2) if x.ndim > 1 else x[None], target, ignore_index)
-        )
+        logits = x.movedim(1, -1).flatten(0, -2) if x.ndim > 1 else x[None]
+        values = _of_classes(logits, target, ignore_index)
+        if kind == "nll_loss":
+            improper = (logits[:MAX_EXAMPLES].logsumexp(dim=1).abs() > IMPROPER).any()
+            values[5] = torch.where(improper, -math.inf, math.nan)
+        return LossRecord(kind, values)
     target = target.detach().float()
     broadcast = target.shape != x.shape
     if broadcast and (kind not in REGRESSIONS or not _fit(x, target)):
