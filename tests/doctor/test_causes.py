@@ -32,6 +32,8 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         # A gradient that fades a little is no reason for steps that are too small; one that vanishes is.
         ([("R06", "warning", 100, 0.05), ("R10", "critical", 100, -5.5)], {"R10": None, "R06": "R10"}),
         ([("R06", "critical", 100, 0.001), ("R10", "critical", 100, -5.5)], {"R06": None, "R10": "R06"}),
+        ([("R10", "warning", 250, -3.8), ("R13", "critical", 400, 2.3)], {"R10": None, "R13": "R10"}),
+        ([("R10", "warning", 250, -3.4), ("R13", "critical", 400, 2.3)], {"R13": None, "R10": None}),
         # What healthy networks have too, in its mild form, explains nothing critical, and no other speeds.
         ([("R06", "warning", 100, 0.05), ("R13", "critical", 400, 2.3)], {"R13": None, "R06": None}),
         ([("R06", "critical", 100, 0.001), ("R13", "critical", 400, 2.3)], {"R06": None, "R13": "R06"}),

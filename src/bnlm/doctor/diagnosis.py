@@ -11,7 +11,7 @@ from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import initial_findings
 from bnlm.doctor.loss_rules import CERTAIN_CAUSES, loss_findings
 from bnlm.doctor.output_rules import output_findings
-from bnlm.doctor.training_rules import LEARNED, large_updates_ended, no_step, training_findings
+from bnlm.doctor.training_rules import LEARNED, SLOW, large_updates_ended, no_step, training_findings
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
 CAUSES: dict[str, tuple[str, ...]] = {
@@ -166,6 +166,8 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return cause.step < finding.step  # a high rate kills what learned before; what never had a gradient is another
     if pair in MILD and cause.severity != "critical":
         return False
+    if pair == ("R10", "R13") and cause.value > SLOW:
+        return False  # where there is nothing to be learned, steps become small too
     # Some fading is usual, and held against a network only where its loss stays: small steps are enough for that.
     if pair == ("R10", "R06"):
         return finding.severity == "warning"
