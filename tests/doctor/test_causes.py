@@ -7,6 +7,7 @@ import math
 import pytest
 
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
+from bnlm.doctor.loss_rules import SHAPES
 
 
 def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
@@ -53,6 +54,20 @@ def test_causes(found: list[tuple[str, str, int, float]], expected: dict[str, st
 
 def test_of_two_that_are_as_early_and_severe_the_cause_is_first() -> None:
     assert list(explained(("R01", "critical", 0, 9.0), ("R20", "critical", 0, 1.0))) == ["R20", "R01"]
+
+
+@pytest.mark.parametrize(
+    ("severity", "expected"),
+    [
+        ("critical", {"R02": None, "R01": "R02", "R13": None, "R06": "R13"}),
+        ("note", {"R02": None, "R01": "R02", "R06": None, "R13": "R06"}),  # it stood still for a while
+    ],
+)
+def test_a_certain_cause_leaves_what_it_does_not_explain(severity: str, expected: dict[str, str | None]) -> None:
+    diagnosis = Diagnosis()
+    found = [("R02", "critical", 0), ("R01", "critical", 0), ("R06", "critical", 100), ("R13", severity, 400)]
+    diagnosis.restore([Finding(rule, degree, "w", step, 1e-4, 1.0, "", SHAPES) for rule, degree, step in found])
+    assert {finding.rule: finding.caused_by for finding in diagnosis.findings} == expected
 
 
 def test_what_becomes_of_a_note_begins_then() -> None:

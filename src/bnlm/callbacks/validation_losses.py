@@ -41,8 +41,10 @@ class ValidationLosses(TorchFunctionMode):
 
     def batch_ends(self) -> None:
         """Listen no more. May be called twice."""
+        if not self._entered:
+            return
         stack = torch.overrides._get_current_function_mode_stack()
-        if self._entered and stack and stack[-1] is self:
+        if stack and stack[-1] is self:
             self.__exit__(None, None, None)
             self._entered = False
             if self._of_batch is not None:

@@ -7,11 +7,14 @@ from dataclasses import replace
 
 from bnlm.doctor.batch_norm_rules import batch_norm_findings, refused_batch
 from bnlm.doctor.finding import SEVERITIES, Finding
+from bnlm.doctor.frozen_rules import frozen_findings
 from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import initial_findings
 from bnlm.doctor.loss_rules import CERTAIN_CAUSES, loss_findings
 from bnlm.doctor.output_rules import output_findings
-from bnlm.doctor.training_rules import LEARNED, SLOW, large_updates_ended, no_step, training_findings
+from bnlm.doctor.small_update_rules import SLOW, no_step, small_update_findings
+from bnlm.doctor.training_rules import LEARNED, training_findings
+from bnlm.doctor.update_rules import large_updates_ended, update_findings
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
 CAUSES: dict[str, tuple[str, ...]] = {
@@ -146,8 +149,11 @@ class Diagnosis:
 
     def _cause_of(self, finding: Finding) -> str | None:
         stuck = self._found.get("R13")
-        if stuck is not None and stuck.suggestion.startswith(CERTAIN_CAUSES):
-            return "R13" if finding.rule in ("R04", "R06", "R10", "R11") and finding.step > 0 else None
+        if stuck is not None and stuck.severity != "note" and stuck.suggestion.startswith(CERTAIN_CAUSES):
+            if finding.rule == "R13":
+                return None
+            if finding.rule in ("R04", "R06", "R10", "R11") and finding.step > 0:
+                return "R13"
         for rule in CAUSES.get(finding.rule, ()):
             cause = self._found.get(rule)
             if cause is None or cause.severity == "note":
@@ -188,4 +194,7 @@ def _all_findings(history: History) -> Iterator[Finding]:
     if history.recent:
         yield from batch_norm_findings(history)
         yield from loss_findings(history)
+        yield from frozen_findings(history)
         yield from training_findings(history)
+        yield from update_findings(history)
+        yield from small_update_findings(history)

@@ -12,6 +12,7 @@ import numpy as np
 
 from bnlm.doctor.facts import Facts
 from bnlm.doctor.observation import Observation, StatisticsGap
+from bnlm.doctor.trend import falls, is_below
 
 #: Observed steps that a verdict over a window looks at.
 WINDOW = 20
@@ -23,6 +24,8 @@ EARLY_LOSSES, EARLY_OBSERVED = 20, 10
 SMOOTHING = 0.05
 #: Steps that a warm-up of the learning rate may take before the lack of progress is held against it.
 WARM_UP_STEPS = 2000
+#: Steps, or the share of a shorter run, after which it is late.
+LONG, LONG_SHARE = 2000, 0.9
 #: Targets for each class, on average, that tell how frequent the classes are.
 PER_CLASS = 20
 #: How much the first loss may differ from that of the first call of a loss function, to be that and nothing else.
@@ -82,6 +85,11 @@ class History:
         if self.references:
             return statistics.fmean(self.references) * self.loss_weight
         return self.first_loss
+
+    @property
+    def is_late(self) -> bool:
+        """Whether most of the run is over, or so much of a long one that more should have come of it."""
+        return self.steps_with_loss >= min(LONG, max(100, LONG_SHARE * self.total_steps))
 
     @property
     def loss_weight(self) -> float:
@@ -262,26 +270,11 @@ class History:
 
     def _has_improved(self) -> bool:
         last = self.last_losses(50)
-        if len(last) < 2:
-            return True
-        recent, noise = statistics.fmean(last), float(np.std(last, ddof=1))  # statistics.stdev counts in fractions
-        for start in (self.first_losses, self.early_losses):
-            first = statistics.fmean(start)
-            error = noise * math.sqrt(1 / len(start) + 1 / len(last))
-            if first - recent > max(0.1 * abs(first), 3 * error):
-                return True
-        return False
+        return len(last) < 2 or any(is_below(start, last) for start in (self.first_losses, self.early_losses))
 
     def falls(self, steps: int) -> bool:
-        """Return whether the last losses fall: by 2 % along their line, beyond their noise (t-statistic below -4)."""
-        last = np.array(self.last_losses(steps))
-        if len(last) < 10 or last.min() == last.max():
-            return False
-        times = np.arange(len(last)) - (len(last) - 1) / 2
-        around = last - last.mean()
-        slope = float(times @ around / (times @ times))
-        r2 = slope * slope * float(times @ times / (around @ around))
-        return -slope * len(last) > 0.02 * abs(float(last.mean())) and r2 * (len(last) - 2) > 16 * (1 - r2)
+        """Return whether the last losses fall, see `trend.falls`."""
+        return falls(self.last_losses(steps))
 
 
 def _medians(seen: Sequence[dict[str, float]], least: int) -> dict[str, float]:

@@ -116,21 +116,21 @@ def _dead(history: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _chains(history: History, statistic: str) -> Iterator[tuple[list[str], list[float]]]:
-    """Yield, for each kind of activation with several layers, the layers in forward order and their statistic."""
+def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], list[float]]]:
+    """Yield each kind of activation with several layers, the layers in forward order, and their statistic."""
     assert history.first is not None
     kinds, values = history.first.kinds, history.first.of(statistic)
     for kind in dict.fromkeys(kinds.values()):
         # Kinds are in forward order; gradients come as the backward pass meets them.
         chain = [layer for layer in kinds if kinds[layer] == kind and layer in values]
         if len(chain) >= 3 and kind not in ("sigmoid", "softplus"):
-            yield chain, [values[layer] for layer in chain]
+            yield kind, chain, [values[layer] for layer in chain]
 
 
-def _steep(ratio: float, layers: int, kind: str) -> bool:
-    """Return whether what fades by this ratio over so many activations does so faster than by a usual init."""
+def _steep(ratio: float, kind: str, chain: list[str]) -> bool:
+    """Return whether what fades by this ratio over a chain of activations does so faster than by a usual init."""
     kept = KEPT_PER_RELU if kind == "relu" else KEPT_PER_LAYER
-    return ratio < max(kept ** (layers - 1), KEPT)
+    return ratio < max(kept ** (len(chain) - 1), KEPT)
 
 
 def _over_time(history: History, chain: list[str]) -> bool:
@@ -140,8 +140,7 @@ def _over_time(history: History, chain: list[str]) -> bool:
 
 
 def _scale(history: History) -> Iterator[Finding]:
-    assert history.first is not None
-    for chain, stds in _chains(history, "activation_std"):
+    for kind, chain, stds in _chains(history, "activation_std"):
         if not stds[0] > 0:
             continue
         ratio = stds[-1] / stds[0]
@@ -149,7 +148,7 @@ def _scale(history: History) -> Iterator[Finding]:
             continue
         fades = ratio < 1
         far = ratio < 1 / DRIFT_CRITICAL or ratio > DRIFT_CRITICAL
-        slowly = fades and not _steep(ratio, len(chain), history.first.kinds[chain[0]])
+        slowly = fades and not _steep(ratio, kind, chain)
         yield Finding(
             "R05", "note" if slowly else "critical" if far else "warning", in_words(chain), 0, ratio,
             1 / DRIFT_WARNING if fades else DRIFT_WARNING,
@@ -164,7 +163,7 @@ def _scale(history: History) -> Iterator[Finding]:
 def _gradient(history: History) -> Iterator[Finding]:
     assert history.first is not None
     elements = history.first.of("activation_elements")
-    for chain, stds in _chains(history, "activation_gradient_std"):
+    for kind, chain, stds in _chains(history, "activation_gradient_std"):
         if not stds[-1] > 0 or not stds[0] >= 0:
             continue
         ratio = stds[0] / stds[-1]
@@ -174,11 +173,7 @@ def _gradient(history: History) -> Iterator[Finding]:
         # On a large map each position has a small part of the gradient, and behind a pooling most have none: no less
         # comes back for that. Norms tell, where the std of single elements fades.
         whole = ratio * math.sqrt(max(1.0, elements.get(chain[0], 1.0) / elements.get(chain[-1], 1.0)))
-        far = (
-            whole < 1 / GRADIENT_CRITICAL
-            and _steep(whole, len(chain), history.first.kinds[chain[0]])
-            and not _over_time(history, chain)
-        )
+        far = whole < 1 / GRADIENT_CRITICAL and _steep(whole, kind, chain) and not _over_time(history, chain)
         critical = far or ratio > GRADIENT_CRITICAL
         yield Finding(
             "R06", "critical" if critical else "note", in_words(chain), 0, ratio,

@@ -22,8 +22,8 @@ FAR_ABOVE, FLAT = 1.3, 0.9
 CERTAIN = 3
 #: R13: steps to wait, and no longer than this share of the run. Small recurrent networks stay at chance for 200 steps.
 PATIENCE, PATIENCE_SHARE = 400, 0.9
-#: R13 of regressions whose loss falls: times that of the best constant, after so many steps or that share of the run.
-STILL_ABOVE, LONG = 3.0, 2000
+#: R13 of regressions whose loss falls: times that of the best constant, late in the run.
+STILL_ABOVE = 3.0
 #: R14: smoothed loss over its best; R14 also wants 0.15 of the reference between them, and 20 steps.
 RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
 #: R14 of losses below zero: times the standard deviation of the last ones.
@@ -31,14 +31,10 @@ RISE_OF_NOISE = 4.0
 #: R15: how far the validation loss is above the training loss, and stays above its best; the latter also by this share
 #: of the reference, because losses near zero differ by factors in healthy runs.
 GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.02
-
-
 #: R13 of what is worse than a constant: what to change.
 SCALE_TARGETS = (
     "Bring the targets to mean 0 and variance 1: the outputs are far from them, and take long to come nearer."
 )
-
-
 #: R13: how the advice begins where the cause is certain.
 ZEROS, SHAPES = "Look at the inputs", "Give outputs and targets the same shape"
 CERTAIN_CAUSES = (ZEROS, SHAPES)
@@ -157,7 +153,7 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
 
 def _far_from_targets(history: History) -> Iterator[Finding]:
     """Yield R13 of a regression that learns, and knows not even the mean of its targets after a long time."""
-    if history.steps_with_loss < min(LONG, max(100, PATIENCE_SHARE * history.total_steps)) or history.warms_up:
+    if not history.is_late or history.warms_up:
         return
     last = [o.output for o in history.recent if o.output is not None and o.output.kind == "regression"][-SAME_BATCHES:]
     if len(last) == SAME_BATCHES and all(output.loss > STILL_ABOVE * output.constant for output in last):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from torch import nn
 
-#: Lists within lists that are looked into.
-DEPTH = 3
+#: Lists within lists that are looked into, and what of each: a list of examples is long, one of layers is not.
+DEPTH, LENGTH = 3, 1000
 
 
 def unregistered_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -36,5 +37,5 @@ def _within(value: Any, name: str, depth: int) -> Iterator[tuple[str, nn.Paramet
     elif isinstance(value, nn.Module):
         yield from value.named_parameters(name)
     elif depth and isinstance(value, list | tuple | dict):
-        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+        for key, each in islice(value.items() if isinstance(value, dict) else enumerate(value), LENGTH):
             yield from _within(each, f"{name}[{key!r}]", depth - 1)

@@ -1,0 +1,122 @@
+"""R10: steps too small to learn by."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from itertools import takewhile
+
+from bnlm.doctor.finding import Finding, in_words, power_of_ten
+from bnlm.doctor.history import History
+from bnlm.doctor.update_rules import hidden_updates
+
+#: log10 of update:data. gradsnitch and others; a rate of 1e-3 of the healthy one reads -5.1 to -5.7.
+SMALL_WARNING, SMALL_LATER, SMALL_CRITICAL = -4.0, -3.3, -5.0
+#: Losses to wait for before the lack of a fall counts, and before the later limit holds.
+PATIENCE, LATER = 100, 250
+#: Where there is a gradient, and no weight changes at all.
+MOVES_NOT = (
+    "Look whether optimizer.step() is called, and zero_grad() before backward() rather than between the two; whether "
+    "the optimizer's lr is 0; and whether weights are so large that a step is lost in rounding."
+)
+#: Of a loss that falls, late in the run: update:data, share of the reference left.
+SLOW, SLOW_LEFT = -3.5, 0.7
+#: Of a schedule that ends early: share of the highest rate, observed steps, begun before and lasting for these shares
+#: of the run, share of the reference that is left.
+ENDED, ENDED_OBSERVED, ENDED_BEFORE, ENDED_FOR, ENDED_LEFT = 0.02, 4, 0.4, 0.15, 0.3
+
+
+def small_update_findings(history: History) -> Iterator[Finding]:
+    """Yield R10; nothing before the first steps are over."""
+    if history.warm:
+        yield from _small_updates(history)
+        yield from _ended_schedule(history)
+
+
+def _small_updates(history: History) -> Iterator[Finding]:
+    hidden = _without_decay(history, hidden_updates(history))
+    if not hidden or (history.steps_with_loss or history.step) < PATIENCE or history.warms_up:
+        return
+    typical = statistics.median(hidden.values())
+    share = history.recent[-1].lr_share
+    # Far below chance there is nothing left to learn; far above the start nothing is to be reached by larger steps.
+    chance = abs(history.reference)
+    far = history.first_loss <= 0.5 * chance or history.recent_loss(50) > 1.5 * max(history.first_loss, chance)
+    limit = SMALL_WARNING if history.steps_with_loss < LATER else SMALL_LATER
+    if typical < limit and not history.improves() and not far:
+        late = f", whose schedule has it at {share:.1g} of its highest," if share < 0.1 else ""
+        change = (
+            f"Multiply optimizer.lr{late} by 3 to 10; look for frozen layers, a large weight decay, and gradients "
+            "clipped to next to nothing."
+        )
+        graded = history.recent[-1].of("gradient_std")
+        if typical == -math.inf and any(graded.get(name) for name in hidden):
+            change = MOVES_NOT
+        yield Finding(
+            "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
+            typical, limit,
+            f"each step changes the hidden weights by only {power_of_ten(typical)} of their size, and the loss hardly "
+            "falls; about 10^-3 is healthy.",
+            change,
+        )  # fmt: skip
+    elif typical < SLOW and share >= 0.1 and _far_from_done(history):
+        yield Finding(
+            "R10", "warning", in_words(list(hidden)), history.step, typical, SLOW,
+            f"each step changes the hidden weights by only {power_of_ten(typical)} of their size: after "
+            f"{history.steps_with_loss} steps the loss has come from {history.first_loss:.3g} to "
+            f"{history.recent_loss(50):.3g}, and still falls; about 10^-3 is healthy.",
+            "Multiply optimizer.lr by 3 to 10.",
+        )  # fmt: skip
+
+
+def _far_from_done(history: History) -> bool:
+    """Return whether the loss falls, and has most of its way to go after most of the run."""
+    if not (history.is_late and history.references):
+        return False
+    return history.recent_loss(50) > SLOW_LEFT * abs(history.reference) and history.falls(history.steps_with_loss // 2)
+
+
+def _without_decay(history: History, updates: dict[str, float]) -> dict[str, float]:
+    """Return how much of the updates is not weight decay.
+
+    What is learned is taken to be at right angles to the weights, along which they decay: before a normalization it is.
+    """
+    facts = history.facts.parameters
+    groups = len(history.recent[-1].decays)  # there may have been fewer
+    decays = [o.decays for o in history.recent if len(o.decays) == groups]
+    typical = [statistics.median(of_group) for of_group in zip(*decays, strict=True)]
+    learned = {}
+    for name, update in updates.items():
+        group = facts[name].group
+        decay = typical[group] if group is not None and group < groups else 0.0
+        # A tenth of the decay is as little as can be told from it.
+        known = decay > 0 and math.isfinite(update)
+        squared = max(10 ** (2 * update) - decay**2, (0.1 * decay) ** 2) if known else 0.0
+        learned[name] = math.log10(squared) / 2 if known else update
+    return learned
+
+
+def _ended_schedule(history: History) -> Iterator[Finding]:
+    """Yield R10 where the rate has fallen to next to nothing early in the run, and most is still to be learned."""
+    low = list(takewhile(lambda observation: observation.lr_share <= ENDED, reversed(history.recent)))
+    if len(low) < ENDED_OBSERVED or history.warms_up or not history.references:
+        return
+    since, total = low[-1].step, history.total_steps
+    left = history.recent_loss(50) / abs(history.reference)
+    if since < ENDED_BEFORE * total and history.step - since > ENDED_FOR * total and left > ENDED_LEFT:
+        yield Finding(
+            "R10", "warning", "optimizer", history.step, history.recent[-1].lr_share, ENDED,
+            f"the schedule had the learning rate below {ENDED:.0%} of its highest by step {since} of {total:.0f}: "
+            f"little is learned since, and the loss is {left:.0%} of what knowing nothing costs.",
+            "Stretch the schedule over the run; one meant for epochs is stepped each step with interval=step.",
+        )  # fmt: skip
+
+
+def no_step(batches: int) -> Finding:
+    """Return R10 of a run in which no optimizer has taken a step."""
+    return Finding(
+        "R10", "critical", "optimizer", 0, -math.inf, SMALL_WARNING,
+        f"no optimizer step was taken in {batches} batches, so nothing has changed.",
+        "Return the loss from training_step; in manual optimization call step() of what self.optimizers() returns.",
+    )  # fmt: skip

@@ -1,0 +1,150 @@
+"""Rules over how far steps move the weights: R09, R11."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+
+from bnlm.doctor.facts import ParameterFacts
+from bnlm.doctor.finding import Finding, in_words, power_of_ten
+from bnlm.doctor.history import History
+from bnlm.doctor.training_rules import dead, has_learned, saturated
+
+#: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
+LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.5, 1.0
+#: R09: how far above the limit fewer than a quarter of the weights are, to explain why a loss stands still.
+CLEARLY = 0.3
+#: R09: losses to wait for before the lack of a fall counts, at most 0.8 of the run.
+LARGE_PATIENCE = 250
+#: R09 of a run that ended in nan or in dead layers: of its first step, which is large with AdamW, and of any later one.
+RUINOUS_FIRST, RUINOUS = -0.5, -1.2
+#: R09 of a run that ended in nan: times the loss before, three times; update:data.
+EXPLODES, EXPLODING = 3.0, -2.0
+#: R09 of a run that has hardly learned since its loss rose at the start: share of the reference left, update:data.
+SPOILED, SPOILING = 0.75, -1.0
+#: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
+SPREAD_WARNING = 1.5
+
+
+def update_findings(history: History) -> Iterator[Finding]:
+    """Yield what is wrong with the updates: of a ruined run at once, otherwise once the first steps are over."""
+    yield from _ruinous_updates(history)
+    if history.warm:
+        yield from _large_updates(history)
+        yield from _uneven_updates(history)
+
+
+def _judged(history: History) -> tuple[dict[str, float], dict[str, float]]:
+    """Return by name each weight's median update:data, and what is granted above the limits of a hidden one."""
+    facts = history.facts.parameters
+    # What starts at zero moves far beside its own size, rightly.
+    judged = {
+        name: update
+        for name, update in history.median("update_to_data").items()
+        if name in facts and facts[name].role != "vector" and facts[name].std > 0
+    }
+    return judged, {name: _allowance(facts[name]) for name in judged}
+
+
+def _allowance(parameter: ParameterFacts) -> float:
+    return NORM_ALLOWANCE * parameter.feeds_norm + OUTPUT_ALLOWANCE * (parameter.role != "hidden")
+
+
+def hidden_updates(history: History) -> dict[str, float]:
+    """Return the median update:data of the hidden weights, without those that nothing but zeros comes to.
+
+    Of all weights where none is hidden, as where embeddings are multiplied with each other.
+    """
+    facts, zeros = history.facts.parameters, history.fed_with_zeros()
+    judged = _judged(history)[0]
+    some = any(one.role == "hidden" for one in facts.values())
+    return {n: u for n, u in judged.items() if (not some or facts[n].role == "hidden") and n not in zeros}
+
+
+def _large_updates(history: History) -> Iterator[Finding]:
+    if history.recent[-1].lr_share < 0.1:
+        return
+    judged, allowed = _judged(history)
+    large = [name for name, u in judged.items() if u > LARGE_WARNING + allowed[name]]
+    # Small networks that train well reach -1.3: below the critical limit, something has to suffer.
+    # AdamW's first steps are large everywhere, and recurrent networks that train well may stay at chance for 200.
+    waits = history.steps_with_loss < min(LARGE_PATIENCE, 0.8 * history.total_steps)
+    rises = history.steps_above > 0 or (history.has_risen and not history.spikes)
+    # Of many weights a few may be a little above; a loss that stands still has other reasons then.
+    clearly = 4 * len(large) >= len(judged) or any(judged[n] > LARGE_WARNING + allowed[n] + CLEARLY for n in large)
+    suffers = (clearly and not (history.improves() or waits)) or rises
+    suffers = suffers or bool(list(saturated(history)) + list(dead(history)))
+    parameters = history.facts.parameters
+    extreme = [n for n in large if parameters[n].role == "hidden" and judged[n] > LARGE_CRITICAL + allowed[n]]
+    if extreme or (large and suffers):
+        worst = max(large, key=lambda name: judged[name])
+        critical = judged[worst] > LARGE_CRITICAL + allowed[worst]
+        yield _too_large(history.step, large, judged[worst], "critical" if critical else "warning")
+
+
+def large_updates_ended(history: History) -> bool:
+    """Return whether the updates are of a usual size by now, and the loss has fallen to half of its start."""
+    return has_learned(history) and not [*_large_updates(history), *_ruinous_updates(history)]
+
+
+def _too_large(step: int, names: list[str], largest: float, severity: str) -> Finding:
+    return Finding(
+        "R09", severity, in_words(names), step, largest, LARGE_WARNING,
+        f"{in_words(names)}: each step changes the weights by up to {power_of_ten(largest)} of their size; about 10^-3 "
+        "is healthy.",
+        "Divide optimizer.lr by 3 to 10, warm it up, or clip the gradients (trainer.gradient_clip_val=1.0).",
+    )  # fmt: skip
+
+
+def _ruinous_updates(history: History) -> Iterator[Finding]:
+    """Yield R09 of a run that ended in nan or in dead layers before a window of observed steps was full.
+
+    Also of one whose first steps made the loss rise, and which has hardly learned since: before a normalization weights
+    grow by such steps until the rate is no longer too high for them.
+    """
+    early = history.early_losses
+    rose = bool(early) and max(early) > 1.5 * early[0]
+    blown_up = history.non_finite_losses > 0 and rose  # a logarithm of zero does not announce itself
+    ruined = blown_up or any(finding.severity == "critical" for finding in dead(history))
+    late = history.steps_with_loss >= LARGE_PATIENCE and bool(history.references)
+    spoiled = rose and late and history.recent_loss(50) > SPOILED * abs(history.reference)
+    if history.first is None or not (ruined or spoiled):
+        return
+    # From bad to worse several times in a row: by steps of whatever size.
+    explodes = blown_up and sum(after > EXPLODES * before for before, after in pairwise(early)) >= 3
+    facts = history.facts.parameters
+    large: dict[str, float] = {}
+    steps = []
+    for observation in [history.first, *history.recent]:
+        limit = RUINOUS_FIRST if observation.step == 0 else RUINOUS
+        for name, u in observation.of("update_to_data").items():
+            judged = name in facts and facts[name].role == "hidden" and facts[name].std > 0
+            least = EXPLODING if explodes else limit + _allowance(facts[name]) if ruined else SPOILING
+            if judged and least < u < math.inf:
+                large[name] = max(u, large.get(name, u))
+                steps.append(observation.step)
+    if large:
+        severity = "critical" if ruined else "warning"
+        yield _too_large(steps[0], list(large), max(large.values()), severity)
+
+
+def _uneven_updates(history: History) -> Iterator[Finding]:
+    if history.recent[-1].lr_share < 0.1 or history.observed < 8:
+        return
+    # What gets no gradient, now or at most steps, is R12's.
+    hidden = {
+        name: u
+        for name, u in hidden_updates(history).items()
+        if name not in history.ungraded_since and (u > -math.inf or history.usually_graded(name))
+    }
+    spread = max(hidden.values()) - min(hidden.values()) if hidden else 0.0
+    if spread > SPREAD_WARNING:
+        slow, fast = min(hidden, key=lambda n: hidden[n]), max(hidden, key=lambda n: hidden[n])
+        yield Finding(
+            "R11", "warning", f"{slow} and {fast}", history.step, spread, SPREAD_WARNING,
+            f"hidden layers move at very different speeds: {fast} by {power_of_ten(hidden[fast])} of its size a step, "
+            f"{slow} by {power_of_ten(hidden[slow])}.",
+            "Give the layers the same scale (init=kaiming_normal, a normalization), or the parameter groups their own "
+            "learning rates; where the first layer is the slow one, bring the inputs to mean 0 and variance 1.",
+        )  # fmt: skip
