@@ -74,7 +74,8 @@ def dead(history: History) -> Iterator[Finding]:
             "R04", severity, in_words(layers), history.step, worst,
             DEAD_WARNING,
             f"{in_words(layers)}: up to {worst:.0%} of the {kinds.get(layers[0], 'activation')} units have not "
-            f"responded to any example of the last {min(history.observed, 20)} observed steps; they learn no more.",
+            f"responded to any example of the last {min(history.observed, 20)} observed steps; they learn nothing "
+            "more.",
             "Lower optimizer.lr, look at the biases and the scale of the inputs, use init=kaiming_normal, or an "
             "activation without a dead side (model.activation=leaky_relu or gelu).",
         )  # fmt: skip
