@@ -47,7 +47,7 @@ def test_outputs_and_targets_of_other_shapes(x: tuple[int, ...], target: tuple[i
 def test_what_is_no_loss_of_a_known_form() -> None:
     assert loss_record("mse_loss", torch.zeros(4, 3), torch.zeros(4, 2)) is None
     assert loss_record("binary_cross_entropy", torch.zeros(4, 1), torch.zeros(4)) is None
-    assert loss_record("cross_entropy", torch.zeros(4, 3), torch.zeros(4, 3)) is None
+    assert loss_record("cross_entropy", torch.zeros(4, 3), torch.zeros(4, 2)) is None
     made_by_the_network = torch.zeros(4, 3, requires_grad=True)
     assert loss_record("mse_loss", torch.zeros(4, 3), made_by_the_network) is None
 
@@ -129,3 +129,17 @@ def test_log_probabilities() -> None:
     assert values("nll_loss", logits.log_softmax(1), target)[:5] == pytest.approx(
         values("cross_entropy", logits, target)[:5], rel=1e-5, nan_ok=True
     )
+
+
+def test_targets_that_give_each_class_a_probability() -> None:
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(64, 5)
+    probs = 0.9 * F.one_hot(torch.randint(5, (64,)), 5) + 0.02
+    loss, error, reference, logit_std, *_ = values("cross_entropy", logits, probs)
+    losses = -(probs.double() * logits.double().log_softmax(1)).sum(1)
+    assert loss == pytest.approx(float(losses.mean()), rel=1e-6)
+    assert error == pytest.approx(float(losses.std()) / 8, rel=1e-6)
+    assert reference == pytest.approx(math.log(5))
+    assert logit_std == pytest.approx(float(logits.double().std(dim=1).mean()), rel=1e-6)
+    # A teacher that knows next to nothing leaves nothing to be known.
+    assert loss_record("cross_entropy", logits, torch.full((64, 5), 0.2)) is None

@@ -29,7 +29,8 @@ def check(
         model: Called with the batch's inputs.
         batch: Inputs and targets.
         loss_fn: Called with the model's output and the targets, such as `torch.nn.functional.cross_entropy`; to know
-            the loss of a network that has learned nothing, it has to call a loss function of torch's.
+            the loss of a network that has learned nothing, it has to call a loss function of torch's, or to be a
+            squared or absolute error or a likelihood of classes that is written out.
         table: Whether to print the findings too.
     Returns:
         The findings, causes before their consequences.

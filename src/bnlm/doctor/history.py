@@ -6,12 +6,13 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 
 from bnlm.doctor.facts import Facts
-from bnlm.doctor.observation import Observation, StatisticsGap
+from bnlm.doctor.observation import Observation, Output, StatisticsGap
 from bnlm.doctor.trend import falls, is_below
 
 #: Observed steps that a verdict over a window looks at.
@@ -30,6 +31,8 @@ LONG, LONG_SHARE = 2000, 0.9
 PER_CLASS = 20
 #: How much the first loss may differ from that of the first call of a loss function, to be that and nothing else.
 SAME_LOSS = 0.05
+#: How near the loss of a step is to a multiple of what goes into it, to be that multiple; of one that is written out.
+SAME_MULTIPLE, SAME_WRITTEN = 1e-3, 1e-2
 #: Share of ln(classes) below which almost all targets are of one class: what is rare is learned late.
 RARE = 0.5
 #: R07: standard errors of a batch's loss that a loss may lie higher. In batches of one or two, single examples do.
@@ -66,6 +69,7 @@ class History:
         self._reached_lr_share = 0.0
         self._medians: dict[tuple[str, int], dict[str, float]] = {}
         self._improves: bool | None = None
+        self._believes_written: bool | None = None
         self.gaps: deque[StatisticsGap] = deque(maxlen=3)
         self.repeats = True  # whether examples have been seen before
 
@@ -101,6 +105,8 @@ class History:
         if output is None or not self.first_losses or not output.loss > 0:
             return 1.0
         weight = self.first_losses[0] / output.loss
+        if any(math.isclose(weight, scale, rel_tol=SAME_MULTIPLE) for scale in output.scales or (0.5, 2.0)):
+            return weight
         return weight if 0 < weight < 0.2 or 5 < weight < math.inf else 1.0
 
     @property
@@ -148,8 +154,10 @@ class History:
         return statistics.fmean(self.first_losses) if self.first_losses else math.nan
 
     def add(self, observation: Observation) -> None:
-        """Take in an observed step."""
+        """Take in an observed step; of one that waited not, the losses up to its own are to be taken in before."""
         self._medians.clear()
+        if observation.output is not None and not self._is_loss(observation.output):
+            observation = replace(observation, output=None)
         if self.first is None:
             self.first = observation
         self.recent.append(observation)
@@ -175,6 +183,13 @@ class History:
             if name not in graded:
                 since, times = self.ungraded_since.get(name, (observation.step, 0))
                 self.ungraded_since[name] = since, times + 1
+
+    def _is_loss(self, output: Output) -> bool:
+        """Return whether what went into the loss is the loss, which of one that is written out the first shows."""
+        if output.scales and self._believes_written is None and self.losses:
+            multiples = (scale * output.loss for scale in output.scales)
+            self._believes_written = any(math.isclose(self.losses[-1], m, rel_tol=SAME_WRITTEN) for m in multiples)
+        return not output.scales or bool(self._believes_written)
 
     def add_losses(self, losses: Sequence[float]) -> None:
         """Take in the losses of steps, observed or not, in their order."""

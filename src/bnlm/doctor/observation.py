@@ -24,6 +24,7 @@ class Output:
         floor: What the loss cannot fall below, where what is given for logits may be probabilities; -inf where what is
             given for log-probabilities is none; else nan.
         counts: Targets of each class, where they were counted.
+        scales: See `LossRecord`: whether it is a loss at all is to be seen.
     """
 
     kind: str
@@ -35,12 +36,14 @@ class Output:
     broadcast: bool = False
     floor: float = math.nan
     counts: list[float] = field(default_factory=list)
+    scales: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, record: LossRecord) -> Output:
         """Return what a call of a loss function tells."""
         loss, error, reference, logit_std, constant, floor, *counts = record.values.tolist()
-        return cls(family_of(record.kind), reference, loss, error, logit_std, constant, record.broadcast, floor, counts)
+        kind, broadcast, scales = family_of(record.kind), record.broadcast, record.scales
+        return cls(kind, reference, loss, error, logit_std, constant, broadcast, floor, counts, scales)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from bnlm.probe.plain_values import behind, copied, values_of
 from bnlm.probe.records import StepRecord
 from bnlm.probe.reduction import Seen, count
 from bnlm.probe.torch_functions import ACTIVATION_FUNCTIONS, BACKWARD, BATCH_NORMS, CHANNEL_DIMS
+from bnlm.probe.written_loss import WRITTEN, WrittenLoss
 from bnlm.stats import channel_dim_of, histogram, limits_from_call
 
 #: Within it no mode sees what is called: the probe's own work would pass through the tap, call by call.
@@ -72,6 +73,7 @@ class ActivationTap(TorchFunctionMode):
         self._channel_dims: dict[torch.Size, int] = {}
         self._seen: list[Seen] = []
         self._gradients: list[tuple[str, Tensor]] = []
+        self._written = WrittenLoss()
         self.waiting = 0  # elements of these
 
     def attach(self) -> None:
@@ -123,6 +125,8 @@ class ActivationTap(TorchFunctionMode):
     def record(self) -> StepRecord:
         """Reduce what waits, and return all that was seen; to be called once, after `detach`."""
         count(self.uncounted())
+        if not self._record.losses and self._written.record is not None:
+            self._record.losses.append(self._written.record)
         self._record.responded = {layer: units for layer, units in self._record.responded.items() if len(units)}
         sums = self._record.sums = self.table.sums()
         for group in ("output gradient", "flat"):  # which came from the last layer on, or kind by kind
@@ -169,6 +173,13 @@ class ActivationTap(TorchFunctionMode):
             if record is not None:
                 self._record.losses.append(record)
         return func(*args, **kwargs)
+
+    def _part_of_a_loss_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
+        output = func(*args, **kwargs)
+        if self.losses and self.root.training:
+            with unseen():
+                self._written.called(func, args, kwargs, output)
+        return output
 
     def _activation_called(self, func: Callable[..., Any], kind: str, args: Any, kwargs: dict[str, Any]) -> Any:
         # Inside a backward pass: activation checkpointing computes again what has been seen already.
@@ -287,6 +298,7 @@ class ActivationTap(TorchFunctionMode):
 
 #: By function of torch: what watches its calls, and what that has to know of it.
 _WATCHED: dict[Callable[..., Any], tuple[Callable[..., Any], Any]] = {
+    **dict.fromkeys(WRITTEN, (ActivationTap._part_of_a_loss_called, None)),
     **{function: (ActivationTap._activation_called, kind) for function, kind in ACTIVATION_FUNCTIONS.items()},
     **{function: (ActivationTap._layer_called, dim) for function, dim in CHANNEL_DIMS.items()},
     **{function: (ActivationTap._loss_called, kind) for function, kind in LOSS_FUNCTIONS.items()},

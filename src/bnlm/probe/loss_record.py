@@ -26,6 +26,8 @@ LOSS_FUNCTIONS: dict[Callable[..., Any], str] = {
 MAX_EXAMPLES = 4096
 #: How far the logarithm of a sum of probabilities may be from 0.
 IMPROPER = 0.1
+#: Share of the largest entropy that targets may have on average which give each class a probability.
+UNSURE = 0.5
 #: Classes whose examples are counted.
 MAX_COUNTED = 1000
 
@@ -50,11 +52,13 @@ class LossRecord:
             log-probabilities). Of up to `MAX_COUNTED` classes
             `(6 + classes,)`: then how many of the targets are of each.
         broadcast: Whether outputs and targets differ in shape, so that each output is held against other targets too.
+        scales: Of what only looks like a loss (see `WrittenLoss`): times what its mean is the loss of the step.
     """
 
     kind: str
     values: Tensor
     broadcast: bool = False
+    scales: tuple[float, ...] = ()
 
 
 @torch.no_grad()
@@ -74,6 +78,8 @@ def loss_record(kind: str, x: Tensor, target: Any, ignore_index: int = -100, **o
         return None
     x = x.detach().float()
     if kind in ("cross_entropy", "nll_loss"):
+        if kind == "cross_entropy" and target.is_floating_point() and target.shape == x.shape and x.ndim > 1:
+            return _of_soft_targets(x, target)
         if target.is_floating_point() or x.ndim != target.ndim + 1:
             return None
         logits = x.movedim(1, -1).flatten(0, -2) if x.ndim > 1 else x[None]
@@ -123,6 +129,21 @@ def _of_distances(distance: partial[Tensor], x: Tensor, target: Tensor) -> tuple
     middle = rows.mean(dim=0) if distance.func is F.mse_loss else rows.median(dim=0).values
     constant = distance(middle.expand_as(rows), rows).mean() * (len(rows) / (len(rows) - 1))
     return losses, reference, constant
+
+
+def _of_soft_targets(x: Tensor, target: Tensor) -> LossRecord | None:
+    """Return the record where each class has a probability; None where these leave little to be known."""
+    logits, probs = (t.movedim(1, -1).flatten(0, -2)[:MAX_EXAMPLES] for t in (x, target.detach().float()))
+    chance = math.log(x.shape[1])
+    if torch.special.entr(probs).sum(dim=1).mean() > UNSURE * chance:
+        return None
+    losses = F.cross_entropy(logits, probs, reduction="none")
+    none = torch.full_like(losses[0], math.nan)
+    error = losses.std() / math.sqrt(len(losses))
+    spread = logits.std(dim=1).mean()
+    return LossRecord(
+        "cross_entropy", torch.stack([losses.mean(), error, torch.full_like(none, chance), spread, none, none])
+    )
 
 
 def _of_classes(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:

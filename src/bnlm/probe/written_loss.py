@@ -1,0 +1,99 @@
+"""Recognizes a loss that is written out: `((output - target) ** 2).mean()`, `-log_probs[rows, target].mean()`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor
+
+from bnlm.probe.loss_record import LossRecord, loss_record
+
+_SUBTRACT: tuple[Callable[..., Any], ...] = (Tensor.sub, torch.sub, torch.subtract, Tensor.subtract)
+_SQUARE: tuple[Callable[..., Any], ...] = (Tensor.square, torch.square)
+_POWER: tuple[Callable[..., Any], ...] = (Tensor.pow, torch.pow, Tensor.__pow__)
+_ABSOLUTE: tuple[Callable[..., Any], ...] = (Tensor.abs, torch.abs, Tensor.absolute, torch.absolute)
+_GATHER: tuple[Callable[..., Any], ...] = (Tensor.gather, torch.gather)
+#: The functions that such losses are made of.
+WRITTEN: tuple[Callable[..., Any], ...] = (
+    *_SUBTRACT, *_SQUARE, *_POWER, *_ABSOLUTE, *_GATHER, Tensor.__getitem__
+)  # fmt: skip
+
+
+class WrittenLoss:
+    """Follows the functions of which a loss is made.
+
+    What looks like a loss may be a part of the network, or a term that is added to another loss: it is to be believed
+    only where the loss of the step is one of its `scales` times its mean.
+
+    Attributes:
+        record: Of the last that looked like a loss; None without any.
+    """
+
+    def __init__(self) -> None:
+        self.record: LossRecord | None = None
+        self._difference: tuple[ref[Tensor], Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Take in a call of one of `WRITTEN`, and what it has returned."""
+        if not isinstance(result, Tensor) or not result.requires_grad:
+            return
+        if func in _SUBTRACT:
+            self._subtracted(*args[:2], result)
+        elif func in _SQUARE or (func in _POWER and len(args) > 1 and _is_two(args[1])):
+            self._distance("mse_loss", args[0])
+        elif func in _ABSOLUTE:
+            self._distance("l1_loss", args[0])
+        elif func in _GATHER:
+            given = dict(zip(("dim", "index"), args[1:], strict=False)) | kwargs
+            index, last = given.get("index"), args[0].ndim - 1
+            if isinstance(index, Tensor) and given.get("dim") in (-1, last) and index.shape[-1:] == (1,):
+                self._picked(args[0], index[..., 0])
+        elif func is Tensor.__getitem__ and isinstance(args[1], tuple) and len(args[1]) == 2:
+            rows, target = args[1]
+            if isinstance(target, Tensor) and _counts_up(rows, len(args[0])):
+                self._picked(args[0], target)
+
+    def _subtracted(self, *given: Any) -> None:
+        if len(given) < 3 or not isinstance(given[0], Tensor) or not isinstance(given[1], Tensor):
+            return
+        output, target, difference = given
+        if target.requires_grad:
+            output, target = target, output
+        if output.requires_grad and not target.requires_grad and target.is_floating_point() and target.numel() > 1:
+            self._difference = ref(difference), output, target
+
+    def _distance(self, kind: str, x: Any) -> None:
+        if self._difference is not None and self._difference[0]() is x:
+            _, output, target = self._difference
+            self._keep(loss_record(kind, output, target), x.numel(), len(x) if x.ndim else 1)
+
+    def _picked(self, x: Tensor, target: Tensor) -> None:
+        if target.dtype is not torch.int64 or target.shape != x.shape[:-1] or x.shape[-1] < 2:
+            return
+        x, target = x.detach().flatten(0, -2), target.reshape(-1)
+        if bool((x >= 0).all()):  # probabilities, of which the logarithm is taken afterwards
+            x = x.log()
+        record = loss_record("nll_loss", x, target)
+        if record is not None and not bool(record.values[5].isneginf()):  # else these are no log-probabilities
+            self._keep(record, len(target), len(target))
+
+    def _keep(self, record: LossRecord | None, elements: int, examples: int) -> None:
+        if record is not None:  # a mean, or a sum over all or over each example; some take half of a square
+            scales = {factor * scale for factor in (1.0, 0.5) for scale in (1, elements, elements / examples)}
+            self.record = replace(record, scales=tuple(sorted(scales)))
+
+
+def _is_two(exponent: Any) -> bool:
+    return isinstance(exponent, int | float) and exponent == 2
+
+
+def _counts_up(rows: Any, count: int) -> bool:
+    """Whether these are the numbers of all rows in their order."""
+    if isinstance(rows, Tensor):
+        return rows.shape == (count,) and rows.dtype is torch.int64 and bool((rows.diff() == 1).all())
+    return isinstance(rows, range | list) and len(rows) == count and list(rows) == list(range(count))

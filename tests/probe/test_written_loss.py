@@ -1,0 +1,111 @@
+"""Losses that are written out tell what torch's own functions tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnlm.doctor import Finding, check
+from bnlm.probe import ActivationTap, LossRecord
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+ROWS = torch.arange(64)
+
+
+def record_of(loss: Loss, outputs: int, target: Tensor) -> LossRecord | None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 32), nn.Tanh(), nn.Linear(32, outputs))
+    tap = ActivationTap(model, losses=True)
+    tap.attach()
+    try:
+        loss(model(torch.randn(64, 10)), target)
+    finally:
+        tap.detach()
+    losses = tap.record().losses
+    return losses[0] if losses else None
+
+
+@pytest.mark.parametrize(
+    ("written", "function"),
+    [
+        (lambda y, t: ((y - t) ** 2).mean(), F.mse_loss),
+        (lambda y, t: 0.5 * (t - y).pow(2).sum(), F.mse_loss),
+        (lambda y, t: torch.mean(torch.square(torch.sub(y, t))), F.mse_loss),
+        (lambda y, t: (y - t).square().sum(1).mean(), F.mse_loss),
+        (lambda y, t: (y - t).abs().mean(), F.l1_loss),
+    ],
+)
+def test_distances(written: Loss, function: Loss) -> None:
+    target = torch.randn(64, 3)
+    record, reference = record_of(written, 3, target), record_of(function, 3, target)
+    assert record is not None
+    assert reference is not None
+    torch.testing.assert_close(record.values, reference.values, equal_nan=True, rtol=1e-6, atol=0)
+    assert record.kind == reference.kind
+    assert record.scales == (0.5, 1.0, 1.5, 3.0, 96.0, 192.0)
+    assert reference.scales == ()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda y, t: -y.log_softmax(1)[ROWS, t].mean(),
+        lambda y, t: -F.log_softmax(y, dim=-1)[range(64), t].sum(),
+        lambda y, t: -torch.log(y.softmax(1)[ROWS, t]).mean(),
+        lambda y, t: -torch.log_softmax(y, 1).gather(1, t[:, None]).mean(),
+        lambda y, t: -y.log_softmax(-1).gather(dim=-1, index=t.unsqueeze(-1)).mean(),
+    ],
+)
+def test_classes(written: Loss) -> None:
+    target = torch.randint(5, (64,))
+    record = record_of(written, 5, target)
+    reference = record_of(lambda y, t: F.nll_loss(y.log_softmax(1), t), 5, target)
+    assert record is not None
+    assert reference is not None
+    torch.testing.assert_close(record.values, reference.values, equal_nan=True, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda y, t: y[ROWS, t].mean(),  # scores
+        lambda y, t: y.log_softmax(1)[ROWS.flip(0), t].mean(),  # of other examples
+        lambda y, t: (y - y.mean()).square().mean(),  # a spread
+        lambda y, t: (y - 1).square().mean(),
+        lambda y, t: (y - t[:, None].float()).pow(3).mean(),
+        lambda y, t: (y.detach() - t[:, None].float()).square().mean(),
+    ],
+)
+def test_what_is_none(other: Loss) -> None:
+    assert record_of(other, 5, torch.randint(5, (64,))) is None
+
+
+def rules(findings: list[Finding]) -> list[str]:
+    return [finding.rule for finding in findings]
+
+
+def test_the_doctor_believes_what_is_the_whole_loss_alone() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 32), nn.Tanh(), nn.Linear(32, 5))
+    with torch.no_grad():
+        model[2].weight.mul_(30)
+    batch = torch.randn(64, 10), torch.randint(5, (64,))
+
+    def plain(y: Tensor, t: Tensor) -> Tensor:
+        return -y.log_softmax(1)[ROWS, t].mean()
+
+    assert rules(check(model, batch, plain, table=False)) == ["R02", "R01"]
+    assert rules(check(model, batch, lambda y, t: plain(y, t) * 0.3, table=False)) == []  # who knows what this is
+    assert rules(check(model, batch, lambda y, t: F.cross_entropy(y, t) + plain(y, t), table=False)) == ["R02", "R01"]
+
+
+def test_outputs_held_against_the_targets_of_others() -> None:
+    """What torch's own functions warn of, and this passes in silence."""
+    record = record_of(lambda y, t: ((y - t) ** 2).mean(), 1, torch.randn(64))
+    assert record is not None
+    assert record.broadcast
+    assert record.scales == (0.5, 1.0, 32.0, 64.0, 2048.0, 4096.0)
