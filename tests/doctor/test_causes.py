@@ -7,6 +7,7 @@ import math
 import pytest
 
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
+from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.loss_rules import SHAPES
 
 
@@ -41,6 +42,14 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         ([("R11", "warning", 70, 2.0), ("R13", "critical", 400, 2.3)], {"R13": None, "R11": None}),
         ([("R06", "warning", 100, 0.05), ("R11", "warning", 70, 3.0)], {"R11": None, "R06": None}),
         ([("R09", "warning", 100, -1.7), ("R15", "warning", 160, 0.4)], {"R09": None, "R15": None}),
+        # A scale that is wrong from the start makes SGD's steps large; later ones do not explain earlier ones.
+        ([("R05", "warning", 0, 20.0), ("R09", "critical", 10, -0.5)], {"R05": None, "R09": "R05"}),
+        ([("R05", "warning", 0, 0.05), ("R09", "critical", 10, -0.5)], {"R09": None, "R05": None}),
+        ([("R02", "critical", 0, 9.0), ("R09", "critical", 0, -0.2)], {"R02": None, "R09": "R02"}),
+        # Few values for a BatchNorm: what eval uses is of noise, and with next to none nothing is learned.
+        ([("R16", "warning", 0, 2.0), ("R13", "critical", 400, 0.7)], {"R16": None, "R13": "R16"}),
+        ([("R16", "warning", 0, 6.0), ("R13", "critical", 400, 0.7)], {"R13": None, "R16": None}),
+        ([("R18", "critical", 0, 0.4), ("R15", "warning", 300, 0.4)], {"R18": None, "R15": "R18"}),
         # What died long after the gradient had faded did not make it fade.
         ([("R04", "critical", 160, 1.0), ("R06", "critical", 110, 1e-4)], {"R06": None, "R04": None}),
         ([("R04", "critical", 90, 1.0), ("R12", "critical", 60, 50.0)], {"R04": None, "R12": "R04"}),
@@ -50,6 +59,21 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
 )
 def test_causes(found: list[tuple[str, str, int, float]], expected: dict[str, str | None]) -> None:
     assert list(explained(*found).items()) == list(expected.items())  # in this order
+
+
+def test_what_rescales_its_gradients_takes_no_larger_steps_for_a_wrong_scale() -> None:
+    facts = Facts({"w": ParameterFacts("w", (9, 8), "hidden", std=0.3)}, rescales=True)
+    h = History(facts, 1000)
+    diagnosis = Diagnosis()
+    diagnosis.restore(
+        [
+            Finding("R05", "critical", "w", 0, 300.0, 10.0, "", ""),
+            Finding("R09", "critical", "w", 10, -0.5, -1.8, "", ""),
+        ]
+    )
+    h.add(Observation(20, {}, {}))
+    diagnosis.update(h)
+    assert [(finding.rule, finding.caused_by) for finding in diagnosis.findings] == [("R05", None), ("R09", None)]
 
 
 def test_of_two_that_are_as_early_and_severe_the_cause_is_first() -> None:

@@ -57,7 +57,9 @@ def test_what_starts_at_zero_moves_far_rightly() -> None:
     [
         (-0.6, 4.4, 1.6, True),  # before a normalization: the weights have grown, and updates are usual by now
         (-1.5, 4.4, 1.6, False),
-        (-0.6, 2.5, 1.6, False),  # it did not rise
+        (-0.6, 2.5, 1.6, True),  # a little, as the typical weight leapt
+        (-0.6, 1.85, 1.6, False),  # it did not rise
+        (-0.8, 2.5, 1.6, False),
         (-0.6, 4.4, 1.0, False),  # it has learned since
     ],
 )

@@ -68,3 +68,17 @@ def test_what_decay_alone_moves_is_not_learned(update: float, decay: float, seve
         diagnosis.update(h)
     findings = {finding.rule: finding for finding in diagnosis.findings}
     assert (findings["R10"].severity if "R10" in findings else None) == severity
+
+
+@pytest.mark.parametrize(("decay", "named"), [(10**-0.9, True), (10**-2.0, False), (0.0, False)])
+@pytest.mark.parametrize("later", [-0.7, -2.5])
+def test_large_updates_that_are_decay(decay: float, named: bool, later: float) -> None:
+    h, diagnosis = History(Facts({"w": ParameterFacts("w", (9, 8), "hidden", std=0.3, group=0)}), 1000), Diagnosis()
+    for step in range(0, 300, 10):
+        h.add_losses([2.3] * 10)
+        statistics = {"update_to_data": {"w": later if step else -0.7 if later == -0.7 else -0.2}}
+        h.add(Observation(step, statistics, {}, Output("cross_entropy", 2.3, 2.3, 0.1, 0.1), decays=[decay]))
+        diagnosis.update(h)
+    found = next(finding for finding in diagnosis.findings if finding.rule == "R09")
+    assert ("weight_decay" in found.suggestion) == (named and later == -0.7)
+    assert ("Weight decay alone takes 10^-0.9" in found.message) == (named and later == -0.7)

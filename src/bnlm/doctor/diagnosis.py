@@ -24,14 +24,15 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R04": ("R20", "R09"),
     "R05": ("R20", "R04"),
     "R06": ("R20", "R16", "R04", "R05", "R03", "R09", "R10"),
-    "R07": ("R09", "R11"),
+    "R07": ("R09", "R11", "R16"),
     "R08": ("R09", "R05", "R06"),
+    "R09": ("R05", "R02"),
     "R10": ("R20", "R12", "R05", "R06", "R03"),
     "R11": ("R20", "R12", "R05", "R06", "R03"),
     "R12": ("R20", "R04", "R09"),
-    "R13": ("R08", "R20", "R12", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11"),
-    "R14": ("R08", "R09", "R11", "R02", "R07"),
-    "R15": ("R17", "R09", "R14"),
+    "R13": ("R08", "R20", "R12", "R16", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11"),
+    "R14": ("R08", "R09", "R11", "R02", "R07", "R16"),
+    "R15": ("R17", "R18", "R16", "R09", "R14"),
     "R17": ("R16", "R18"),
     "R18": ("R16",),
 }
@@ -47,6 +48,8 @@ MILD = {
     ("R06", "R10"), ("R06", "R11"), ("R06", "R13"), ("R04", "R13"), ("R11", "R13"), ("R09", "R15"),
     ("R12", "R10"), ("R12", "R11"), ("R12", "R13"),
 }  # fmt: skip
+#: Values per channel with which a BatchNorm alone may keep a network from learning.
+FEW_VALUES = 4
 #: Of the start and of what knowing nothing costs: a loss below this share no longer stands still.
 FALLEN = 0.8
 #: The same share for a gradient that vanished at the start.
@@ -61,9 +64,11 @@ class Diagnosis:
     def __init__(self) -> None:
         self._found: dict[str, Finding] = {}
         self._judged = 0  # the step at which the window was judged last
+        self._rescales = False  # see `Facts`
 
     def update(self, history: History) -> list[Finding]:
         """Apply all rules; return the findings that are new or have become more severe."""
+        self._rescales = history.facts.rescales
         self._settle(history)
         return self._take(_all_findings(history))
 
@@ -158,6 +163,8 @@ class Diagnosis:
             cause = self._found.get(rule)
             if cause is None or cause.severity == "note":
                 continue
+            if finding.rule == "R09" and self._rescales:
+                continue  # a scale that is wrong makes no step larger then
             if _explains(cause, finding):
                 return rule
         return None
@@ -179,6 +186,10 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return finding.severity == "warning"
     if cause.rule in SEEN_LATE:
         return cause.step <= max(finding.step, LATE)
+    if pair == ("R16", "R13"):
+        return cause.value <= FEW_VALUES
+    if finding.rule == "R09":
+        return cause.step == 0 and (cause.value > 1 if cause.rule == "R05" else cause.severity == "critical")
     if cause.rule == "R05" and finding.rule in ("R01", "R02"):
         return cause.value > 1  # scales that fade make an output small
     return True

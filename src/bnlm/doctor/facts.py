@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -53,6 +53,7 @@ class Facts:
         redundant_biases: Module path of a layer whose bias the normalization after it removes -> what that is.
         weight_of: Module path of an activation -> name of the weight that feeds it.
         frozen: Whether some parameters are not to be trained.
+        rescales: Whether an optimizer takes steps of the same size whatever the scale of the gradient, as Adam does.
         clamps: Module path of an activation that clamps -> whether it does so on both sides of zero: a relu6 is flat at
             zero, rightly.
     """
@@ -64,6 +65,7 @@ class Facts:
     redundant_biases: dict[str, str] = field(default_factory=dict)
     weight_of: dict[str, str] = field(default_factory=dict)
     frozen: bool = False
+    rescales: bool = False
     clamps: dict[str, bool] = field(default_factory=dict)
 
 
@@ -73,7 +75,7 @@ def is_normalization(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
+def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     """Look at a model before its first step; of networks that are stacked in one, at the first."""
     facts = Facts()
     stacked = {id(p) for m in model.modules() if getattr(m, "stacks_networks", False) for p in m.parameters()}
@@ -114,6 +116,7 @@ def facts_of(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> Facts:
             one = _one(parameter, stacked)
             role = roles.get(id(parameter), "hidden") if one.ndim >= 2 and not _is_gain(name) else "vector"
             facts.parameters[_plain(name)] = _parameter_facts(_plain(name), one, role, id(parameter) in feeds)
+    facts.rescales = any(not isinstance(optimizer, torch.optim.SGD) for optimizer in optimizers)
     held = groups_of(optimizers)
     if held:
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]

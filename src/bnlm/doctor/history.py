@@ -258,6 +258,13 @@ class History:
             self._medians[statistic, least] = medians
         return self._medians[statistic, least]
 
+    def decay_of(self, group: int | None) -> float:
+        """Return the share that decay typically takes from the weights of a group in a step; 0 where none is known."""
+        groups = len(self.recent[-1].decays)
+        if group is None or group >= groups:
+            return 0.0
+        return statistics.median(o.decays[group] for o in self.recent if len(o.decays) == groups)  # one may come late
+
     def last_losses(self, steps: int) -> list[float]:
         """Return the last losses."""
         return list(islice(reversed(self.losses), steps))[::-1]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
+from bnlm.doctor.weight_decay import blamed_on_decay
 from bnlm.stats import RELU_LIKE
 
 #: R03 before training. Healthy at gain 5/3: 19 to 21 % in the first layer, 5 to 10 % in the others.
@@ -202,12 +203,13 @@ def _first_step(history: History) -> Iterator[Finding]:
                 "Draw the weights at the scale that keeps the signal (init=kaiming_normal; in torch "
                 "nn.init.kaiming_normal_). If they are that small on purpose, divide optimizer.lr by 10 or warm it up."
             )
-        yield Finding(
+        found = Finding(
             "R09", "critical", in_words(list(far)), 0, worst, FIRST_STEP,
             f"{in_words(list(far))}: the first step alone changes the weights by 10^{worst:.1f} of their size, so what "
             f"they were initialised to is gone; about 10^-3 is healthy.{because}",
             change,
         )  # fmt: skip
+        yield blamed_on_decay(found, history.decay_of(facts[name].group))
 
 
 def _symmetric(history: History) -> Iterator[Finding]:

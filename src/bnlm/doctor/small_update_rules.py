@@ -83,13 +83,9 @@ def _without_decay(history: History, updates: dict[str, float]) -> dict[str, flo
     What is learned is taken to be at right angles to the weights, along which they decay: before a normalization it is.
     """
     facts = history.facts.parameters
-    groups = len(history.recent[-1].decays)  # there may have been fewer
-    decays = [o.decays for o in history.recent if len(o.decays) == groups]
-    typical = [statistics.median(of_group) for of_group in zip(*decays, strict=True)]
     learned = {}
     for name, update in updates.items():
-        group = facts[name].group
-        decay = typical[group] if group is not None and group < groups else 0.0
+        decay = history.decay_of(facts[name].group)
         # A tenth of the decay is as little as can be told from it.
         known = decay > 0 and math.isfinite(update)
         squared = max(10 ** (2 * update) - decay**2, (0.1 * decay) ** 2) if known else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import Finding, in_words, power_of_ten
 from bnlm.doctor.history import History
 from bnlm.doctor.training_rules import dead, has_learned, saturated
+from bnlm.doctor.weight_decay import blamed_on_decay
 
 #: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
 LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.5, 1.0
@@ -23,6 +25,8 @@ RUINOUS_FIRST, RUINOUS = -0.5, -1.2
 EXPLODES, EXPLODING = 3.0, -2.0
 #: R09 of a run that has hardly learned since its loss rose at the start: share of the reference left, update:data.
 SPOILED, SPOILING = 0.75, -1.0
+#: The same where the first steps move the typical weight by a fifth of its size: how much the loss rises in four steps.
+LEAPS, LEAPING = 1.03, -0.7
 #: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
 SPREAD_WARNING = 1.5
 
@@ -80,7 +84,8 @@ def _large_updates(history: History) -> Iterator[Finding]:
     if extreme or (large and suffers):
         worst = max(large, key=lambda name: judged[name])
         critical = judged[worst] > LARGE_CRITICAL + allowed[worst]
-        yield _too_large(history.step, large, judged[worst], "critical" if critical else "warning")
+        found = _too_large(history.step, large, judged[worst], "critical" if critical else "warning")
+        yield blamed_on_decay(found, history.decay_of(parameters[worst].group))
 
 
 def large_updates_ended(history: History) -> bool:
@@ -105,10 +110,11 @@ def _ruinous_updates(history: History) -> Iterator[Finding]:
     """
     early = history.early_losses
     rose = bool(early) and max(early) > 1.5 * early[0]
+    leaped = len(early) >= 4 and statistics.fmean(early[1:4]) > LEAPS * early[0] and _leaps(history)
     blown_up = history.non_finite_losses > 0 and rose  # a logarithm of zero does not announce itself
     ruined = blown_up or any(finding.severity == "critical" for finding in dead(history))
     late = history.steps_with_loss >= LARGE_PATIENCE and bool(history.references)
-    spoiled = rose and late and history.recent_loss(50) > SPOILED * abs(history.reference)
+    spoiled = (rose or leaped) and late and history.recent_loss(50) > SPOILED * abs(history.reference)
     if history.first is None or not (ruined or spoiled):
         return
     # From bad to worse several times in a row: by steps of whatever size.
@@ -120,13 +126,21 @@ def _ruinous_updates(history: History) -> Iterator[Finding]:
         limit = RUINOUS_FIRST if observation.step == 0 else RUINOUS
         for name, u in observation.of("update_to_data").items():
             judged = name in facts and facts[name].role == "hidden" and facts[name].std > 0
-            least = EXPLODING if explodes else limit + _allowance(facts[name]) if ruined else SPOILING
+            least = EXPLODING if explodes else SPOILING if spoiled else limit + _allowance(facts[name])
             if judged and least < u < math.inf:
                 large[name] = max(u, large.get(name, u))
                 steps.append(observation.step)
     if large:
         severity = "critical" if ruined else "warning"
         yield _too_large(steps[0], list(large), max(large.values()), severity)
+
+
+def _leaps(history: History) -> bool:
+    """Return whether the first step moves more than half of the hidden weights far."""
+    facts = history.facts.parameters
+    first = history.first.of("update_to_data") if history.first is not None and history.first.step == 0 else {}
+    hidden = [u for name, u in first.items() if name in facts and facts[name].role == "hidden" and facts[name].std > 0]
+    return bool(hidden) and statistics.median(hidden) > LEAPING
 
 
 def _uneven_updates(history: History) -> Iterator[Finding]:

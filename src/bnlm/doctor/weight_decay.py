@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch.optim import Optimizer
+
+from bnlm.doctor.finding import Finding, power_of_ten
+
+#: Dex between an update and what weight decay alone makes of it, to be that.
+DECAYS = 0.3
 
 
 def groups_of(optimizers: Iterable[Optimizer]) -> dict[int, int]:
@@ -30,3 +37,15 @@ def decays_of(optimizers: Iterable[Optimizer]) -> list[float]:
                 share = 0.0
             decays.append(share)
     return decays
+
+
+def blamed_on_decay(large: Finding, decay: float) -> Finding:
+    """Return a finding that updates are too large; where they are what weight decay takes, with this said."""
+    if not (decay > 0 and math.log10(decay) > large.value - DECAYS):
+        return large
+    return replace(
+        large,
+        message=f"{large.message} Weight decay alone takes {power_of_ten(math.log10(decay))} of them in each step.",
+        suggestion="Lower optimizer.weight_decay by 10 or more: the learning rate times that is the share of a weight "
+        "that a step takes away.",
+    )

@@ -68,7 +68,7 @@ class WrittenLoss:
             self._difference = ref(difference), output, target
 
     def _distance(self, kind: str, x: Any) -> None:
-        if self._difference is not None and self._difference[0]() is x:
+        if isinstance(x, Tensor) and self._difference is not None and self._difference[0]() is x:
             _, output, target = self._difference
             self._keep(loss_record(kind, output, target), x.numel(), len(x) if x.ndim else 1)
 
