@@ -331,3 +331,31 @@ def test_embeddings_alone_are_judged_too() -> None:
         h.add_losses([2.3] * 10)
         h.add(Observation(step, {"update_to_data": {"w": -5.5}, "gradient_std": {"w": 1.0}}, {}))
     assert found(h)["R10"].severity == "critical"
+
+
+@pytest.mark.parametrize(
+    ("kind", "floor", "severity", "then"),
+    [
+        ("regression", 0.5, "critical", "to its range"),
+        ("regression", 0.1, "warning", "to its range"),
+        ("regression", 0.02, None, ""),  # a little noise about the ends of a range
+        ("cross_entropy", 1.2, "critical", "it takes logits"),
+        ("binary_cross_entropy", 0.31, "critical", "it takes logits"),
+        ("binary_cross_entropy", 0.0, None, ""),
+    ],
+)
+def test_targets_out_of_reach(kind: str, floor: float, severity: str | None, then: str) -> None:
+    """Found at the first step; and named as the cause of what comes of it."""
+    h = History(Facts(WEIGHT), 1000)
+    reference = {"cross_entropy": 2.0, "binary_cross_entropy": 0.69}.get(kind, 1.1)
+    constant = 1.0 if kind == "regression" else math.nan
+    h.add_losses([reference])
+    output = Output(kind, reference, reference, 0.1, math.nan, constant, floor=floor, activation="tanh")
+    h.add(Observation(0, {}, {"act": "tanh"}, output))
+    finding = found(h).get("R13")
+    assert (finding.severity if finding else None) == severity
+    if finding:
+        assert finding.step == 0
+        assert "out of tanh" in finding.message
+        assert finding.suggestion.startswith("Remove the tanh")
+        assert then in finding.suggestion

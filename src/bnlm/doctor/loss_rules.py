@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
+from bnlm.doctor.observation import Output
 
 #: R13: recent loss over the reference. Language models are flat at 0.56 to 0.72 of it in some window, healthily.
 STUCK = 0.98
@@ -36,8 +37,10 @@ SCALE_TARGETS = (
     "Bring the targets to mean 0 and variance 1: the outputs are far from them, and take long to come nearer."
 )
 #: R13: how the advice begins where the cause is certain.
-ZEROS, SHAPES = "Look at the inputs", "Give outputs and targets the same shape"
-CERTAIN_CAUSES = (ZEROS, SHAPES)
+ZEROS, SHAPES, REMOVE = "Look at the inputs", "Give outputs and targets the same shape", "Remove the"
+CERTAIN_CAUSES = (ZEROS, SHAPES, REMOVE)
+#: R13 of outputs that come out of an activation: share of the reference that is out of their reach.
+UNREACHED_WARNING, UNREACHED_CRITICAL = 0.05, 0.25
 
 
 def loss_findings(history: History) -> Iterator[Finding]:
@@ -45,6 +48,7 @@ def loss_findings(history: History) -> Iterator[Finding]:
     yield from _non_finite(history)
     yield from _diverging(history)
     yield from _of_probabilities(history)
+    yield from _out_of_reach(history)
     yield from _not_decreasing(history)
     yield from _far_from_targets(history)
     yield from _overfitting(history)
@@ -78,7 +82,7 @@ def _diverging(history: History) -> Iterator[Finding]:
 
 
 def _of_probabilities(history: History) -> Iterator[Finding]:
-    outputs = [o.output for o in history.recent if o.output is not None]
+    outputs = [o.output for o in history.recent if o.output is not None and not o.output.activation]
     if history.first is None or len(outputs) < CERTAIN or any(math.isnan(output.floor) for output in outputs):
         return
     if all(output.floor == -math.inf for output in outputs):
@@ -110,6 +114,30 @@ def _of_probabilities(history: History) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _out_of_reach(history: History) -> Iterator[Finding]:
+    """Yield R13 where the last activation cannot reach what is wanted of it."""
+    output = history.recent[-1].output
+    if output is None or not output.out_of_reach > UNREACHED_WARNING:
+        return
+    what = {
+        "regression": "the targets are in part beyond its values",
+        "cross_entropy": "its values bound how sure of a class softmax can be",
+        "binary_cross_entropy": "its values bound how sure the sigmoid within the loss can be",
+    }[output.kind]
+    severity = "critical" if output.out_of_reach > UNREACHED_CRITICAL else "warning"
+    yield Finding(
+        "R13", severity, "output", history.step, output.loss, output.floor,
+        f"the loss cannot fall below {output.floor:.3g}: the outputs come straight out of {output.activation}, and "
+        f"{what}.",
+        _within_reach(output),
+    )  # fmt: skip
+
+
+def _within_reach(output: Output) -> str:
+    instead = ", or bring the targets to its range." if output.kind == "regression" else ": it takes logits."
+    return f"{REMOVE} {output.activation} before the loss{instead}"
+
+
 def _not_decreasing(history: History) -> Iterator[Finding]:
     enough = min(PATIENCE, max(100, PATIENCE_SHARE * history.total_steps))
     if history.steps_with_loss < enough or history.warms_up or history.falls(100) or history.non_finite_losses:
@@ -139,6 +167,8 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     first = next((n for n, p in history.facts.parameters.items() if n.endswith(".weight") and p.role != "vector"), "")
     if first in history.fed_with_zeros():
         suggestion = f"{ZEROS}: nothing but zeros comes to {first}."
+    if output is not None and output.out_of_reach > UNREACHED_WARNING:
+        suggestion = _within_reach(output)
     if output is not None and output.broadcast:
         suggestion = (
             f"{SHAPES}: now each output is held against the targets of other examples "

@@ -21,10 +21,11 @@ class Output:
         constant: Loss of the best constant output on the same examples, of a squared error the variance of the targets;
             nan of other kinds.
         broadcast: See `LossRecord`.
-        floor: What the loss cannot fall below, where what is given for logits may be probabilities; -inf where what is
-            given for log-probabilities is none; else nan.
+        floor: What the loss cannot fall below, where what is given for logits may be probabilities, or comes out of an
+            activation; -inf where what is given for log-probabilities is none; else nan.
         counts: Targets of each class, where they were counted.
         scales: See `LossRecord`: whether it is a loss at all is to be seen.
+        activation: See `LossRecord`.
     """
 
     kind: str
@@ -37,13 +38,23 @@ class Output:
     floor: float = math.nan
     counts: list[float] = field(default_factory=list)
     scales: tuple[float, ...] = ()
+    activation: str = ""
+
+    @property
+    def out_of_reach(self) -> float:
+        """Share of the loss of one that knows nothing, or of the best constant, that this activation cannot go below.
+
+        0 of outputs that come out of none.
+        """
+        known = self.constant if self.kind == "regression" else self.reference
+        return self.floor / known if self.activation and known > 0 else 0.0
 
     @classmethod
     def of(cls, record: LossRecord) -> Output:
         """Return what a call of a loss function tells."""
         loss, error, reference, logit_std, constant, floor, *counts = record.values.tolist()
-        kind, broadcast, scales = family_of(record.kind), record.broadcast, record.scales
-        return cls(kind, reference, loss, error, logit_std, constant, broadcast, floor, counts, scales)
+        kind, more = family_of(record.kind), (record.scales, record.activation)
+        return cls(kind, reference, loss, error, logit_std, constant, record.broadcast, floor, counts, *more)
 
 
 @dataclass

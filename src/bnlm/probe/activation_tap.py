@@ -17,6 +17,7 @@ from bnlm.probe.loss_record import LOSS_FUNCTIONS, loss_record
 from bnlm.probe.moment_table import MAX_WAITING, Flat, MomentTable, in_order
 from bnlm.probe.names import Names, calling_modules
 from bnlm.probe.plain_values import behind, copied, values_of
+from bnlm.probe.reach import Reach
 from bnlm.probe.records import StepRecord
 from bnlm.probe.reduction import Seen, count
 from bnlm.probe.torch_functions import ACTIVATION_FUNCTIONS, BACKWARD, BATCH_NORMS, CHANNEL_DIMS
@@ -74,6 +75,7 @@ class ActivationTap(TorchFunctionMode):
         self._seen: list[Seen] = []
         self._gradients: list[tuple[str, Tensor]] = []
         self._written = WrittenLoss()
+        self._reach: Reach | None = None  # of the last activation
         self.waiting = 0  # elements of these
 
     def attach(self) -> None:
@@ -169,7 +171,7 @@ class ActivationTap(TorchFunctionMode):
             with unseen():
                 given = dict(zip(("input", "target"), args, strict=False)) | kwargs
                 more = {name: given[name] for name in ("ignore_index", "beta", "delta") if name in given}
-                record = loss_record(kind, given["input"], given["target"], **more)
+                record = loss_record(kind, given["input"], given["target"], reach=self._reach, **more)
             if record is not None:
                 self._record.losses.append(record)
         return func(*args, **kwargs)
@@ -178,7 +180,7 @@ class ActivationTap(TorchFunctionMode):
         output = func(*args, **kwargs)
         if self.losses and self.root.training:
             with unseen():
-                self._written.called(func, args, kwargs, output)
+                self._written.called(func, args, kwargs, output, self._reach)
         return output
 
     def _activation_called(self, func: Callable[..., Any], kind: str, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -235,6 +237,8 @@ class ActivationTap(TorchFunctionMode):
         if self.histograms and layer not in self._record.kinds:
             self._record.histograms.setdefault("activations", {})[layer] = histogram(seen)
         self._record.kinds[layer] = kind
+        if self.losses:
+            self._reach = Reach.of(kind, values, limits)
         if values.grad_fn is not None:  # a hook on the node, which costs a third of one on the tensor
             index = values.output_nr
             values.grad_fn.register_prehook(

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnlm.probe.reach import Reach
 from bnlm.stats import accumulation_dtype
 
 #: Those of a distance between an output and its target.
@@ -52,17 +53,21 @@ class LossRecord:
             log-probabilities). Of up to `MAX_COUNTED` classes
             `(6 + classes,)`: then how many of the targets are of each.
         broadcast: Whether outputs and targets differ in shape, so that each output is held against other targets too.
+        activation: Of which the outputs come straight, so that they reach its values alone: the floor is of these.
         scales: Of what only looks like a loss (see `WrittenLoss`): times what its mean is the loss of the step.
     """
 
     kind: str
     values: Tensor
     broadcast: bool = False
+    activation: str = ""
     scales: tuple[float, ...] = ()
 
 
 @torch.no_grad()
-def loss_record(kind: str, x: Tensor, target: Any, ignore_index: int = -100, **options: float) -> LossRecord | None:
+def loss_record(
+    kind: str, x: Tensor, target: Any, ignore_index: int = -100, reach: Reach | None = None, **options: float
+) -> LossRecord | None:
     """Return the record of a call, or None where it is of a form that is not understood.
 
     Args:
@@ -70,12 +75,15 @@ def loss_record(kind: str, x: Tensor, target: Any, ignore_index: int = -100, **o
         x: What the call compares with `target`.
         target: Tensor of the shape that the function asks for.
         ignore_index: Of cross_entropy.
+        reach: Of some activation of the network, which may have made `x`.
         options: `beta` of smooth_l1_loss, `delta` of huber_loss.
     """
     if not (isinstance(x, Tensor) and isinstance(target, Tensor) and x.is_floating_point() and x.numel()):
         return None
     if target.requires_grad:  # what the network makes itself says nothing of what is to be learned
         return None
+    if reach is not None and not reach.is_of(x):
+        reach = None
     x = x.detach().float()
     if kind in ("cross_entropy", "nll_loss"):
         if kind == "cross_entropy" and target.is_floating_point() and target.shape == x.shape and x.ndim > 1:
@@ -87,22 +95,29 @@ def loss_record(kind: str, x: Tensor, target: Any, ignore_index: int = -100, **o
         if kind == "nll_loss":
             improper = (logits[:MAX_EXAMPLES].logsumexp(dim=1).abs() > IMPROPER).any()
             values[5] = torch.where(improper, -math.inf, math.nan)
-        return LossRecord(kind, values)
+        elif reach is not None:
+            values[5] = reach.floor_of_classes(logits.shape[1])
+        return LossRecord(kind, values, activation=reach.kind if reach is not None else "")
     target = target.detach().float()
     broadcast = target.shape != x.shape
     if broadcast and (kind not in REGRESSIONS or not _fit(x, target)):
         return None
-    if kind in REGRESSIONS:
-        losses, reference, constant = _of_distances(partial(getattr(F, kind), reduction="none", **options), x, target)
+    distance = partial(getattr(F, kind), reduction="none", **options) if kind in REGRESSIONS else None
+    if distance is not None:
+        losses, reference, constant = _of_distances(distance, x, target)
     else:
         losses = getattr(F, kind)(x, target, reduction="none")
         reference, constant = x.new_tensor(math.log(2)), x.new_tensor(math.nan)
     several = losses.numel() > 1
     error = losses.std() / math.sqrt(losses.numel()) if several else losses.new_tensor(math.nan)
     none = torch.full_like(error, math.nan)
-    floor = _floor_of_sigmoids(x, target, losses) if kind == "binary_cross_entropy_with_logits" else none
+    floor = none
+    if reach is not None and distance is not None:
+        floor = reach.floor_of_distances(distance, target)
+    elif kind == "binary_cross_entropy_with_logits":
+        floor = _floor_of_sigmoids(x, target, losses) if reach is None else reach.floor_of_logits(target)
     values = torch.stack([losses.mean(), error, reference, none, constant, floor])
-    return LossRecord(kind, values, broadcast)
+    return LossRecord(kind, values, broadcast, reach.kind if reach is not None else "")
 
 
 def _fit(x: Tensor, target: Tensor) -> bool:
@@ -141,9 +156,8 @@ def _of_soft_targets(x: Tensor, target: Tensor) -> LossRecord | None:
     none = torch.full_like(losses[0], math.nan)
     error = losses.std() / math.sqrt(len(losses))
     spread = logits.std(dim=1).mean()
-    return LossRecord(
-        "cross_entropy", torch.stack([losses.mean(), error, torch.full_like(none, chance), spread, none, none])
-    )
+    values = torch.stack([losses.mean(), error, torch.full_like(none, chance), spread, none, none])
+    return LossRecord("cross_entropy", values)
 
 
 def _of_classes(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bnlm.probe.loss_record import LossRecord, loss_record
+from bnlm.probe.reach import Reach
 
 _SUBTRACT: tuple[Callable[..., Any], ...] = (Tensor.sub, torch.sub, torch.subtract, Tensor.subtract)
 _SQUARE: tuple[Callable[..., Any], ...] = (Tensor.square, torch.square)
@@ -38,16 +39,23 @@ class WrittenLoss:
         self._difference: tuple[ref[Tensor], Tensor, Tensor] | None = None
 
     @torch.no_grad()
-    def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Take in a call of one of `WRITTEN`, and what it has returned."""
+    def called(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+        reach: Reach | None = None,
+    ) -> None:
+        """Take in a call of one of `WRITTEN`, and what it has returned; `reach` is the last activation's."""
         if not isinstance(result, Tensor) or not result.requires_grad:
             return
         if func in _SUBTRACT:
             self._subtracted(*args[:2], result)
         elif func in _SQUARE or (func in _POWER and len(args) > 1 and _is_two(args[1])):
-            self._distance("mse_loss", args[0])
+            self._distance("mse_loss", args[0], reach)
         elif func in _ABSOLUTE:
-            self._distance("l1_loss", args[0])
+            self._distance("l1_loss", args[0], reach)
         elif func in _GATHER:
             given = dict(zip(("dim", "index"), args[1:], strict=False)) | kwargs
             index, last = given.get("index"), args[0].ndim - 1
@@ -67,10 +75,10 @@ class WrittenLoss:
         if output.requires_grad and not target.requires_grad and target.is_floating_point() and target.numel() > 1:
             self._difference = ref(difference), output, target
 
-    def _distance(self, kind: str, x: Any) -> None:
+    def _distance(self, kind: str, x: Any, reach: Reach | None) -> None:
         if isinstance(x, Tensor) and self._difference is not None and self._difference[0]() is x:
             _, output, target = self._difference
-            self._keep(loss_record(kind, output, target), x.numel(), len(x) if x.ndim else 1)
+            self._keep(loss_record(kind, output, target, reach=reach), x.numel(), len(x) if x.ndim else 1)
 
     def _picked(self, x: Tensor, target: Tensor) -> None:
         if target.dtype is not torch.int64 or target.shape != x.shape[:-1] or x.shape[-1] < 2:

@@ -15,11 +15,12 @@ from bnlm.stats.moments import (
 from bnlm.stats.ratios import difference, gradient_to_data, update_to_data
 from bnlm.stats.running_statistics import running_statistics_gap
 from bnlm.stats.sampling import MAX_ELEMENTS, bounded
-from bnlm.stats.saturation import BOUNDED, flat, limits_from_call
+from bnlm.stats.saturation import BOUNDED, CLAMPS, flat, limits_from_call
 
 __all__ = [
     "BINS",
     "BOUNDED",
+    "CLAMPS",
     "MAX_ELEMENTS",
     "RELU_LIKE",
     "accumulation_dtype",
