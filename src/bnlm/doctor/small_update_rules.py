@@ -50,14 +50,16 @@ def _small_updates(history: History) -> Iterator[Finding]:
             f"Multiply optimizer.lr{late} by 3 to 10; look for frozen layers, a large weight decay, and gradients "
             "clipped to next to nothing."
         )
+        how = f"each step changes the hidden weights by only {power_of_ten(typical)} of their size"
+        if typical == -math.inf:
+            how = "most hidden weights do not change at all"
         graded = history.recent[-1].of("gradient_std")
         if typical == -math.inf and any(graded.get(name) for name in hidden):
             change = MOVES_NOT
         yield Finding(
             "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
             typical, limit,
-            f"each step changes the hidden weights by only {power_of_ten(typical)} of their size, and the loss hardly "
-            "falls; about 10^-3 is healthy.",
+            f"{how}, and the loss hardly falls; about 10^-3 is healthy.",
             change,
         )  # fmt: skip
     elif typical < SLOW and share >= 0.1 and _far_from_done(history):

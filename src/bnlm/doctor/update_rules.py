@@ -157,7 +157,7 @@ def _uneven_updates(history: History) -> Iterator[Finding]:
         slow, fast = min(hidden, key=lambda n: hidden[n]), max(hidden, key=lambda n: hidden[n])
         yield Finding(
             "R11", "warning", f"{slow} and {fast}", history.step, spread, SPREAD_WARNING,
-            f"hidden layers move at very different speeds: {fast} by {power_of_ten(hidden[fast])} of its size a step, "
+            f"layers move at very different speeds: {fast} by {power_of_ten(hidden[fast])} of its size a step, "
             f"{slow} by {power_of_ten(hidden[slow])}.",
             "Give the layers the same scale (init=kaiming_normal, a normalization), or the parameter groups their own "
             "learning rates; where the first layer is the slow one, bring the inputs to mean 0 and variance 1.",
