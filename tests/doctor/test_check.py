@@ -65,3 +65,27 @@ def test_what_it_finds(rule: str, where: str) -> None:
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     check(network(norm=True), batch(), F.cross_entropy)
     assert "redundant_bias" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("bias", "severity"), [(-3.0, "critical"), (-2.5, "warning"), (-1.5, None), (0.0, None)])
+def test_units_that_respond_to_one_in_a_thousand(bias: float, severity: str | None) -> None:
+    """Each has its example in the batch, so none is dead; what fades or blows up is a consequence."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for fan_in in (16, 64, 64):
+        layers += [nn.Linear(fan_in, 64, bias=False), nn.BatchNorm1d(64), nn.ReLU()]
+        nn.init.constant_(layers[-2].bias, bias)
+    findings = check(nn.Sequential(*layers, nn.Linear(64, 8)), batch(4096), F.cross_entropy, table=False)
+    assert [f.severity for f in findings if f.rule == "R04"] == [severity] * (severity is not None)
+    assert all(f.caused_by == "R04" for f in findings if f.rule in ("R05", "R06") and severity)
+
+
+def test_inputs_that_are_mostly_zero_are_no_sparse_response() -> None:
+    """One pixel in a thousand: what the filters return is zero almost everywhere, and learns."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 8),
+    )  # fmt: skip
+    data = (torch.rand(64, 1, 32, 32) < 1e-3).float(), torch.randint(8, (64,))
+    assert [f for f in check(model, data, F.cross_entropy, table=False) if f.rule == "R04"] == []

@@ -158,3 +158,47 @@ def test_zeros_without_a_backward_pass_are_no_symmetry(gradients: dict[str, floa
     h = History(Facts({"a": ParameterFacts("a", (9, 8), "hidden", std=0.0, zero=True)}), 1000)
     h.add(Observation(0, {"gradient_std": gradients}, {}))
     assert ("R20" in found(h)) == expected
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0.1, "note"), (0.0, "critical")])
+def test_a_bias_that_cancels(weight: float, expected: str) -> None:
+    """Of a difference between two outputs the last bias is no part; its weight is."""
+    parameters = {
+        "a.weight": ParameterFacts("a.weight", (9, 8), "hidden", std=0.3),
+        "a.bias": ParameterFacts("a.bias", (9,), "vector", std=0.3),
+    }
+    h = History(Facts(parameters), 1000)
+    for step in range(0, 130, 10):
+        h.add(Observation(step, {"gradient_std": {"a.weight": weight, "a.bias": 0.0}}, {}))
+    finding = found(h)["R12"]
+    assert finding.severity == expected
+    assert ("bias=False" in finding.suggestion) == (expected == "note")
+
+
+@pytest.mark.parametrize(
+    ("kind", "ratio", "severity"),
+    [
+        ("tanh", 0.05, None),  # 0.46 for each of four steps is 0.045: torch's default init keeps 0.58
+        ("tanh", 0.03, "warning"),
+        ("relu", 0.03, None),
+        ("relu", 0.008, "critical"),
+        ("gelu", 0.008, None),
+        ("tanh", 30.0, "warning"),
+    ],
+)
+def test_gradients_that_fade_no_faster_than_by_a_usual_init(kind: str, ratio: float, severity: str | None) -> None:
+    h, layers = History(Facts(), 1000), list("abcde")
+    for step in range(0, 400, 10):
+        h.add_losses([2.3] * 10)
+        stds = dict(zip(layers, (ratio, 0.1, 0.3, 0.5, 1.0), strict=True)) if step else dict.fromkeys(layers, 1.0)
+        h.add(Observation(step, {"activation_gradient_std": stds}, dict.fromkeys(layers, kind)))
+    finding = found(h).get("R06")
+    assert (finding and finding.severity) == severity
+
+
+@pytest.mark.parametrize(("others", "update", "expected"), [(1, -0.2, True), (6, -0.2, False), (6, 0.1, True)])
+def test_a_first_step_that_is_large_for_one_layer_of_many(others: int, update: float, expected: bool) -> None:
+    names = ["w", *(f"v{i}" for i in range(others))]
+    h = History(Facts({name: ParameterFacts(name, (9, 8), "hidden", std=0.3) for name in names}), 1000)
+    h.add(Observation(0, {"update_to_data": {"w": update, **dict.fromkeys(names[1:], -0.8)}}, {}))
+    assert ("R09" in found(h)) == expected

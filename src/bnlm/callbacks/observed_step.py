@@ -100,7 +100,7 @@ def _on_host(record: StepRecord) -> StepRecord:
 
 
 #: Statistics of layers that are means, and of what.
-_MEANS = {"activation_mean": "output", "saturation": "flat"}
+_MEANS = {"activation_mean": "output", "preactivation_mean": "input", "saturation": "flat"}
 #: Statistics of layers that are standard deviations, and of what.
 _STDS = {"activation_std": "output", "preactivation_std": "input", "activation_gradient_std": "output gradient"}
 

@@ -30,7 +30,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R10": ("R20", "R12", "R05", "R06", "R03"),
     "R11": ("R20", "R12", "R05", "R06", "R03"),
     "R12": ("R20", "R04", "R09"),
-    "R13": ("R08", "R20", "R12", "R16", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11"),
+    "R13": ("R08", "R20", "R12", "R16", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11", "R02", "R01"),
     "R14": ("R08", "R09", "R11", "R02", "R07", "R16"),
     "R15": ("R17", "R18", "R16", "R09", "R14"),
     "R17": ("R16", "R18"),
@@ -186,6 +186,8 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return finding.severity == "warning"
     if cause.rule in SEEN_LATE:
         return cause.step <= max(finding.step, LATE)
+    if pair == ("R01", "R13") and cause.severity != "critical":
+        return False  # targets that are far from zero are no start that is wrong
     if pair == ("R16", "R13"):
         return cause.value <= FEW_VALUES
     if finding.rule == "R09":

@@ -35,8 +35,18 @@ def _without_gradient(history: History) -> Iterator[Finding]:
     frozen = [name for name in frozen if name not in fed_with_zeros]
     # A bias before a BatchNorm has a gradient of rounding errors only, which may be nought.
     frozen = [name for name in frozen if name.rpartition(".")[0] not in history.facts.redundant_biases]
-    if frozen:
-        facts = history.facts.parameters
+    facts = history.facts.parameters
+    graded = history.recent[-1].of("gradient_std") if history.recent else {}
+    # What is the same for all examples may cancel: a bias before a difference of two outputs.
+    cancels = [n for n in frozen if n.endswith(".bias") and graded.get(n.removesuffix("bias") + "weight", 0.0) > 0]
+    if frozen and len(cancels) == len(frozen):
+        yield Finding(
+            "R12", "note", in_words(frozen), history.step, longest, FROZEN_WARNING,
+            f"{in_words(frozen)}: no gradient for {longest} steps, though the weights beside have one: what follows "
+            "takes away what is the same for all examples.",
+            "Leave the bias out (bias=False).",
+        )  # fmt: skip
+    elif frozen:
         matrix = any(facts[name].role != "vector" for name in frozen)
         elements = {name: math.prod(one.shape) for name, one in facts.items()}
         left_over = sum(elements[name] for name in frozen) < LEFT_OVER * sum(elements.values())

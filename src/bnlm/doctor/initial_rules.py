@@ -22,6 +22,9 @@ CLAMPED = 0.7
 CLAMPED_ABOVE = 0.85
 #: R04 in the first batch alone, in which single units may rightly be silent.
 DEAD_CRITICAL = 0.8
+#: R04 of a layer whose inputs are so many standard deviations below zero on average, and that passes hardly any on:
+#: mean² over mean square, no more than the share above zero, is 0.014 beyond 2 and 0.0008 beyond 3.
+BELOW, SPARSE_WARNING, SPARSE_CRITICAL = 2.0, 0.01, 0.003
 #: R05: std of the last activation over the first's.
 DRIFT_WARNING, DRIFT_CRITICAL = 10.0, 100.0
 #: R06: std of the loss gradient at the first activation over the last's.
@@ -32,8 +35,13 @@ KEEP_GRADIENTS = (
     "nn.init.kaiming_normal_), add a normalization or residual connections; clip the gradients of a recurrent network."
 )
 #: R05, R06: what fades is no more than a note unless it loses this factor per layer, or the second over all of them.
-#: torch's default init keeps 0.41 per ReLU layer and 0.29 per GELU or SiLU layer: six of them train well.
-KEPT_PER_LAYER, KEPT_PER_RELU, KEPT = 0.25, 0.33, 1e-4
+#: torch's default init keeps 0.41 per ReLU layer, 0.58 where the slope at zero is 1, and 0.29 per GELU or SiLU layer:
+#: six of them train well.
+KEPT_PER_LAYER, KEPT = 0.25, 1e-4
+KEPT_BY_KIND = {
+    **dict.fromkeys(("relu", "leaky_relu", "prelu"), 0.33),
+    **dict.fromkeys(("tanh", "softsign", "hardtanh", "elu", "celu", "selu"), 0.46),
+}
 #: R09 of the first step, log10. AdamW moves every weight by its rate then: 1e-2 on weights of std 0.05 is -0.7.
 FIRST_STEP = -0.3
 #: R09 of the first step: below this share of one over the root of the inputs, weights are small, not steps large.
@@ -107,14 +115,41 @@ def _dead(history: History) -> Iterator[Finding]:
     kinds = history.first.kinds
     shares = history.first.of("dead_units")
     dead = [layer for layer, share in shares.items() if share > DEAD_CRITICAL and kinds.get(layer) in RELU_LIKE]
+    change = "Look at the biases before them and at the scale of the inputs: init=kaiming_normal, init.bias=zeros."
     if dead:
         worst = max(shares[layer] for layer in dead)
         yield Finding(
             "R04", "critical", in_words(dead), 0, worst, DEAD_CRITICAL,
             f"{in_words(dead)}: {worst:.0%} of the {kinds[dead[0]]} units respond to no example of the first batch, "
             "and get no gradient.",
-            "Look at the biases before them and at the scale of the inputs: init=kaiming_normal, init.bias=zeros.",
+            change,
         )  # fmt: skip
+        return
+    silent = _hardly_responding(history)
+    if silent:
+        layers, least = list(silent), min(silent.values())
+        means, stds = history.first.of("preactivation_mean"), history.first.of("preactivation_std")
+        lowest = max(-means[layer] / stds[layer] for layer in layers)
+        yield Finding(
+            "R04", "critical" if least < SPARSE_CRITICAL else "warning", in_words(layers), 0, least, SPARSE_WARNING,
+            f"{in_words(layers)}: what comes to the {kinds[layers[0]]} is on average up to {lowest:.1f} standard "
+            "deviations below zero in the first batch, so that next to nothing of it passes, and no gradient.",
+            change,
+        )  # fmt: skip
+
+
+def _hardly_responding(history: History) -> dict[str, float]:
+    """Return the layers that hardly respond, and their mean² over their mean square."""
+    assert history.first is not None
+    found = {}
+    means, stds = history.first.of("activation_mean"), history.first.of("activation_std")
+    before, spread = history.first.of("preactivation_mean"), history.first.of("preactivation_std")
+    for layer, mean in means.items():
+        if history.first.kinds.get(layer) == "relu" and before.get(layer, 0.0) < -BELOW * spread.get(layer, math.inf):
+            share = mean**2 / (mean**2 + stds[layer] ** 2) if mean > 0 else 0.0
+            if share < SPARSE_WARNING:
+                found[layer] = share
+    return found
 
 
 def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], list[float]]]:
@@ -128,10 +163,19 @@ def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], 
             yield kind, chain, [values[layer] for layer in chain]
 
 
-def _steep(ratio: float, kind: str, chain: list[str]) -> bool:
+def steep(ratio: float, kind: str, chain: list[str]) -> bool:
     """Return whether what fades by this ratio over a chain of activations does so faster than by a usual init."""
-    kept = KEPT_PER_RELU if kind == "relu" else KEPT_PER_LAYER
+    kept = KEPT_BY_KIND.get(kind, KEPT_PER_LAYER)
     return ratio < max(kept ** (len(chain) - 1), KEPT)
+
+
+def whole_gradient(ratio: float, chain: list[str], elements: dict[str, float]) -> float:
+    """Return the ratio of the norms from that of the standard deviations, where the first layer has more elements.
+
+    On a large map each position has a small part of the gradient, and behind a pooling most have none: no less comes
+    back for that.
+    """
+    return ratio * math.sqrt(max(1.0, elements.get(chain[0], 1.0) / elements.get(chain[-1], 1.0)))
 
 
 def _over_time(history: History, chain: list[str]) -> bool:
@@ -149,7 +193,7 @@ def _scale(history: History) -> Iterator[Finding]:
             continue
         fades = ratio < 1
         far = ratio < 1 / DRIFT_CRITICAL or ratio > DRIFT_CRITICAL
-        slowly = fades and not _steep(ratio, kind, chain)
+        slowly = fades and not steep(ratio, kind, chain)
         yield Finding(
             "R05", "note" if slowly else "critical" if far else "warning", in_words(chain), 0, ratio,
             1 / DRIFT_WARNING if fades else DRIFT_WARNING,
@@ -171,10 +215,8 @@ def _gradient(history: History) -> Iterator[Finding]:
         vanishes = ratio < 1
         if not (ratio < 1 / GRADIENT_NOTE or ratio > GRADIENT_NOTE):
             continue
-        # On a large map each position has a small part of the gradient, and behind a pooling most have none: no less
-        # comes back for that. Norms tell, where the std of single elements fades.
-        whole = ratio * math.sqrt(max(1.0, elements.get(chain[0], 1.0) / elements.get(chain[-1], 1.0)))
-        far = whole < 1 / GRADIENT_CRITICAL and _steep(whole, kind, chain) and not _over_time(history, chain)
+        whole = whole_gradient(ratio, chain, elements)
+        far = whole < 1 / GRADIENT_CRITICAL and steep(whole, kind, chain) and not _over_time(history, chain)
         critical = far or ratio > GRADIENT_CRITICAL
         yield Finding(
             "R06", "critical" if critical else "note", in_words(chain), 0, ratio,
@@ -193,7 +235,9 @@ def _first_step(history: History) -> Iterator[Finding]:
         for name, change in history.first.of("update_to_data").items()
         if name in facts and facts[name].role == "hidden" and facts[name].std > 0 and change > FIRST_STEP
     }
-    if far:
+    hidden = sum(one.role == "hidden" and one.std > 0 for one in facts.values())
+    # One that starts smaller than all others, for it has many inputs, is soon as large as what it needs.
+    if far and (4 * len(far) >= hidden or max(far.values()) > 0):
         name, worst = max(far.items(), key=lambda item: item[1])
         std, usual = facts[name].std, 1 / math.sqrt(facts[name].fan_in)
         because, change = "", "Divide optimizer.lr by 10 or more, or warm it up."

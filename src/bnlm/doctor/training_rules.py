@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
-from bnlm.doctor.initial_rules import KEEP_GRADIENTS, SMOOTH, is_output
+from bnlm.doctor.initial_rules import KEEP_GRADIENTS, SMOOTH, is_output, steep, whole_gradient
 from bnlm.stats import RELU_LIKE
 
 #: R03: SageMaker's SaturatedActivation and DeepDiagnosis warn at half of a layer.
@@ -91,12 +91,13 @@ def _gradient(history: History) -> Iterator[Finding]:
     if history.improves() or history.steps_with_loss < PATIENCE:
         return
     kinds, stds = _kinds(history), history.median("activation_gradient_std")
+    elements = history.recent[-1].of("activation_elements")
     for kind in dict.fromkeys(kinds.values()):
         chain = [layer for layer in kinds if kinds[layer] == kind and layer in stds]  # in forward order
         if len(chain) < 3 or not stds[chain[-1]] > 0 or stds[chain[0]] == 0:
             continue  # none at all is no matter of scale: cut off, or dead
         ratio = stds[chain[0]] / stds[chain[-1]]
-        if 0.1 <= ratio <= 10:
+        if 0.1 <= ratio <= 10 or (ratio < 1 and not steep(whole_gradient(ratio, chain, elements), kind, chain)):
             continue
         critical = not 0.01 <= ratio <= 100
         yield Finding(
