@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
 from bnlm.doctor.facts import ParameterFacts
+from bnlm.doctor.finding import RULES
 from bnlm.doctor.loss_rules import SHAPES
 
 
@@ -133,3 +135,24 @@ def test_a_gradient_that_vanished_at_the_start_and_sufficed(ratio: float, end: f
     diagnosis.restore([Finding("R06", "critical", "w", 0, ratio, 0.01, "faded at the start.", "")])
     diagnosis.update(h)
     assert [finding.severity for finding in diagnosis.findings] == [severity]
+
+
+def test_what_brings_about_the_most_severe_comes_first() -> None:
+    found = explained(("R11", "warning", 70, 2.0), ("R10", "warning", 100, -4.4), ("R13", "critical", 500, 1.1))
+    assert list(found.items()) == [("R10", None), ("R13", "R10"), ("R11", None)]
+
+
+def test_no_finding_is_lost_among_causes() -> None:
+    draw = random.Random(0)
+    for _ in range(2000):
+        rules = draw.sample(sorted(RULES), k=draw.randrange(1, 12))
+        found = [
+            (
+                rule,
+                draw.choice(["note", "warning", "critical"]),
+                draw.choice([0, 10, 90, 300]),
+                draw.choice([-4.0, 0.1, 3.0]),
+            )
+            for rule in rules
+        ]
+        assert sorted(explained(*found)) == sorted(rules)

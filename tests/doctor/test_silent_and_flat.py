@@ -202,3 +202,13 @@ def test_a_first_step_that_is_large_for_one_layer_of_many(others: int, update: f
     h = History(Facts({name: ParameterFacts(name, (9, 8), "hidden", std=0.3) for name in names}), 1000)
     h.add(Observation(0, {"update_to_data": {"w": update, **dict.fromkeys(names[1:], -0.8)}}, {}))
     assert ("R09" in found(h)) == expected
+
+
+@pytest.mark.parametrize(("called", "expected"), [(1, False), (12, True)])
+def test_a_layer_that_is_called_for_the_first_time(called: int, expected: bool) -> None:
+    """A relu under a logarithm, say, in the batch that ends in nan."""
+    h = History(Facts(), 1000)
+    for step in range(0, 160, 10):
+        shares = {"a": 0.0} | ({"b": 1.0} if step >= 160 - 10 * called else {})
+        h.add(Observation(step, {"dead_units": shares}, {"a": "relu", "b": "relu"}))
+    assert ("R04" in found(h)) == expected

@@ -284,21 +284,25 @@ def test_large_steps_are_blamed_where_the_loss_rises_again(update: float, top: f
 
 
 @pytest.mark.parametrize(
-    ("update", "end", "steps", "share", "expected"),
+    ("update", "end", "steps", "share", "bend", "expected"),
     [
-        (-3.9, 1.7, 950, 1.0, True),
-        (-3.9, 1.7, 850, 1.0, False),  # there is time left
-        (-3.3, 1.7, 950, 1.0, False),
-        (-3.9, 1.2, 950, 1.0, False),  # most of its way is behind it
-        (-3.9, 1.7, 950, 0.05, False),  # a schedule that ends
+        (-3.9, 1.7, 950, 1.0, 1, True),
+        (-3.2, 1.2, 950, 1.0, 1, True),
+        (-3.9, 1.7, 850, 1.0, 1, False),  # there is time left
+        (-3.1, 1.7, 950, 1.0, 1, False),
+        (-3.9, 0.5, 950, 1.0, 1, False),  # most of its way is behind it
+        (-3.9, 1.2, 950, 1.0, 3, False),  # a thirtieth of what was learned came in the last third
+        (-3.9, 1.7, 950, 0.05, 1, False),  # a schedule that ends
+        (-3.6, 1.7, 950, 0.2, 1, False),  # at the highest rate it was -2.9
     ],
 )
 def test_a_loss_that_falls_slowly_by_small_steps(
-    update: float, end: float, steps: int, share: float, expected: bool
+    update: float, end: float, steps: int, share: float, bend: int, expected: bool
 ) -> None:
     h = History(Facts(WEIGHT), 1000)
     for step in range(0, steps, 10):
-        h.add_losses([2.3 - (2.3 - end) * (step + i) / steps for i in range(10)])
+        left = [1 - (step + i) / steps for i in range(10)]
+        h.add_losses([end + (2.3 - end) * x**bend for x in left])
         statistics = {"update_to_data": {"w": update}, "gradient_std": {"w": 1.0}}
         h.add(Observation(step, statistics, {}, Output("cross_entropy", 2.3, 2.3, 0.02, 0.1), share))
     finding = found(h).get("R10")
@@ -359,3 +363,25 @@ def test_targets_out_of_reach(kind: str, floor: float, severity: str | None, the
         assert "out of tanh" in finding.message
         assert finding.suggestion.startswith("Remove the tanh")
         assert then in finding.suggestion
+
+
+@pytest.mark.parametrize(
+    ("validation", "train", "expected"),
+    [
+        ([1.5, 0.9, 0.55, 0.55, 0.55, 0.551], 0.01, "by heart"),
+        ([1.5, 0.9, 0.6, 0.55, 0.54, 0.5], 0.01, None),  # it falls still
+        ([1.5, 0.9, 0.55, 0.55, 0.55, 0.551], 0.08, None),
+        ([1.5, 0.5, 0.15, 0.15, 0.15, 0.151], 0.01, None),  # there is not much left to be learned
+        ([1.81, 1.8, 1.81, 1.8], 1.5, "no better than knowing nothing"),
+        ([1.81, 1.8, 1.81, 1.8], 1.7, None),
+        ([1.81, 1.7, 1.71, 1.7], 1.5, None),
+    ],
+)
+def test_a_validation_loss_that_does_not_follow(validation: list[float], train: float, expected: str | None) -> None:
+    h = History(Facts(WEIGHT), 1000)
+    h.add_losses([1.8] * 10)
+    h.add(Observation(0, {}, {}, Output("cross_entropy", 1.8, 1.8, 0.02, 0.1)))
+    h.validations += [(loss, train) for loss in validation]
+    finding = found(h).get("R15")
+    assert (finding is not None) == (expected is not None)
+    assert finding is None or (expected or "") in finding.message

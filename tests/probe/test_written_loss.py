@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -63,10 +64,28 @@ def test_distances(written: Loss, function: Loss) -> None:
 def test_classes(written: Loss) -> None:
     target = torch.randint(5, (64,))
     record = record_of(written, 5, target)
-    reference = record_of(lambda y, t: F.nll_loss(y.log_softmax(1), t), 5, target)
+    reference = record_of(F.cross_entropy, 5, target)
     assert record is not None
     assert reference is not None
     torch.testing.assert_close(record.values, reference.values, equal_nan=True, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("loss", "floor"),
+    [
+        (lambda y, t: F.nll_loss(F.log_softmax(y.softmax(1), dim=1), t), 0.9048),
+        (lambda y, t: -y.softmax(1).log_softmax(1)[ROWS, t].mean(), 0.9048),
+        (lambda y, t: F.nll_loss(nn.LogSoftmax(1)(y.softmax(1).reshape(64, 5)), t), 0.9048),
+        (lambda y, t: F.nll_loss(y.log_softmax(0), t), -math.inf),  # over the examples
+        (lambda y, t: F.nll_loss(y.log_softmax(1), t), math.nan),
+        (lambda y, t: F.nll_loss(y.T.reshape(1, 5, 64).log_softmax(1), t[None]), math.nan),
+        (lambda y, t: F.nll_loss(torch.tanh(y).log_softmax(1), t), 0.4327),
+    ],
+)
+def test_what_log_softmax_was_taken_of(loss: Loss, floor: float) -> None:
+    record = record_of(loss, 5, torch.randint(5, (64,)))
+    assert record is not None
+    assert record.values[5].item() == pytest.approx(floor, abs=1e-4, nan_ok=True)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import initial_findings
 from bnlm.doctor.loss_rules import CERTAIN_CAUSES, loss_findings
 from bnlm.doctor.output_rules import output_findings
-from bnlm.doctor.small_update_rules import SLOW, no_step, small_update_findings
+from bnlm.doctor.small_update_rules import no_step, small_update_findings
 from bnlm.doctor.training_rules import LEARNED, training_findings
 from bnlm.doctor.update_rules import large_updates_ended, update_findings
 
@@ -48,6 +48,8 @@ MILD = {
     ("R06", "R10"), ("R06", "R11"), ("R06", "R13"), ("R04", "R13"), ("R11", "R13"), ("R09", "R15"),
     ("R12", "R10"), ("R12", "R11"), ("R12", "R13"),
 }  # fmt: skip
+#: log10 of update:data of steps that explain a loss which stands still: where all is learned, they shrink too.
+TOO_SMALL_TO_LEARN = -3.5
 #: Values per channel with which a BatchNorm alone may keep a network from learning.
 FEW_VALUES = 4
 #: Of the start and of what knowing nothing costs: a loss below this share no longer stands still.
@@ -130,22 +132,26 @@ class Diagnosis:
 
     @property
     def findings(self) -> list[Finding]:
-        """All findings: causes before their consequences, the most severe and then the earliest first."""
+        """All findings: causes before their consequences; first what is, or brings about, the most severe."""
         linked = {rule: replace(f, caused_by=self._cause_of(f)) for rule, f in self._found.items()}
         small = linked.get("R10")
         if small is not None and small.caused_by is not None:  # a higher rate would be no remedy then
             linked["R10"] = replace(small, suggestion=f"Mend {linked[small.caused_by].name} first.")
         ordered: list[Finding] = []
+        by_cause: dict[str | None, list[Finding]] = {}
+        for finding in linked.values():
+            by_cause.setdefault(finding.caused_by, []).append(finding)
 
-        def add(finding: Finding) -> None:
-            ordered.append(finding)
-            for each in sorted(linked.values(), key=_urgency):
-                if each.caused_by == finding.rule:
-                    add(each)
+        def worst(finding: Finding) -> int:
+            """Return how severe the worst of what a finding brings about is, or it itself."""
+            return max(SEVERITIES.index(finding.severity), *map(worst, by_cause.get(finding.rule, [])), 0)
 
-        for finding in sorted(linked.values(), key=_urgency):
-            if finding.caused_by is None:
-                add(finding)
+        def add(cause: str | None) -> None:
+            for finding in sorted(by_cause.get(cause, []), key=lambda finding: (-worst(finding), *_urgency(finding))):
+                ordered.append(finding)
+                add(finding.rule)
+
+        add(None)
         return ordered
 
     def restore(self, findings: list[Finding]) -> None:
@@ -179,7 +185,7 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return cause.step < finding.step  # a high rate kills what learned before; what never had a gradient is another
     if pair in MILD and cause.severity != "critical":
         return False
-    if pair == ("R10", "R13") and cause.value > SLOW:
+    if pair == ("R10", "R13") and cause.value > TOO_SMALL_TO_LEARN:
         return False  # where there is nothing to be learned, steps become small too
     # Some fading is usual, and held against a network only where its loss stays: small steps are enough for that.
     if pair == ("R10", "R06"):

@@ -12,7 +12,7 @@ from bnlm.doctor.history import History
 from bnlm.doctor.update_rules import hidden_updates
 
 #: log10 of update:data. gradsnitch and others; a rate of 1e-3 of the healthy one reads -5.1 to -5.7.
-SMALL_WARNING, SMALL_LATER, SMALL_CRITICAL = -4.0, -3.3, -5.0
+SMALL_WARNING, SMALL_LATER, SMALL_CRITICAL = -4.0, -3.15, -5.0
 #: Losses to wait for before the lack of a fall counts, and before the later limit holds.
 PATIENCE, LATER = 100, 250
 #: Where there is a gradient, and no weight changes at all.
@@ -20,8 +20,9 @@ MOVES_NOT = (
     "Look whether optimizer.step() is called, and zero_grad() before backward() rather than between the two; whether "
     "the optimizer's lr is 0; and whether weights are so large that a step is lost in rounding."
 )
-#: Of a loss that falls, late in the run: update:data, share of the reference left.
-SLOW, SLOW_LEFT = -3.5, 0.7
+#: Of a loss that falls, late in the run: update:data as it is at the highest rate (healthy: -2.2 to -3.1), share of the
+#: reference left, share of all that was learned which the last third of the steps has brought.
+SLOW, SLOW_LEFT, STILL = -3.15, 0.3, 0.07
 #: Of a schedule that ends early: share of the highest rate, observed steps, begun before and lasting for these shares
 #: of the run, share of the reference that is left.
 ENDED, ENDED_OBSERVED, ENDED_BEFORE, ENDED_FOR, ENDED_LEFT = 0.02, 4, 0.4, 0.15, 0.3
@@ -40,6 +41,7 @@ def _small_updates(history: History) -> Iterator[Finding]:
         return
     typical = statistics.median(hidden.values())
     share = history.recent[-1].lr_share
+    usual = statistics.median(observation.lr_share for observation in history.recent)  # as the typical update is
     # Far below chance there is nothing left to learn; far above the start nothing is to be reached by larger steps.
     chance = abs(history.reference)
     far = history.first_loss <= 0.5 * chance or history.recent_loss(50) > 1.5 * max(history.first_loss, chance)
@@ -62,7 +64,7 @@ def _small_updates(history: History) -> Iterator[Finding]:
             f"{how}, and the loss hardly falls; about 10^-3 is healthy.",
             change,
         )  # fmt: skip
-    elif typical < SLOW and share >= 0.1 and _far_from_done(history):
+    elif usual >= 0.1 and typical - math.log10(usual) < SLOW and _far_from_done(history):
         yield Finding(
             "R10", "warning", in_words(list(hidden)), history.step, typical, SLOW,
             f"each step changes the hidden weights by only {power_of_ten(typical)} of their size: after "
@@ -73,10 +75,14 @@ def _small_updates(history: History) -> Iterator[Finding]:
 
 
 def _far_from_done(history: History) -> bool:
-    """Return whether the loss falls, and has most of its way to go after most of the run."""
+    """Return whether the loss falls about as fast as ever, and has most of its way to go after most of the run."""
     if not (history.is_late and history.references):
         return False
-    return history.recent_loss(50) > SLOW_LEFT * abs(history.reference) and history.falls(history.steps_with_loss // 2)
+    recent = history.recent_loss(50)
+    before = history.last_losses(len(history.losses) // 3 + 25)[:50]
+    learned = history.first_loss - recent
+    still = learned > 0 and statistics.fmean(before) - recent > STILL * learned
+    return recent > SLOW_LEFT * abs(history.reference) and still and history.falls(history.steps_with_loss // 2)
 
 
 def _without_decay(history: History, updates: dict[str, float]) -> dict[str, float]:

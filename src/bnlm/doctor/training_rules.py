@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator
 
 from bnlm.doctor.finding import Finding, in_words
@@ -14,6 +15,8 @@ from bnlm.stats import RELU_LIKE
 FLAT_WARNING, FLAT_CRITICAL = 0.5, 0.9
 #: R04: ReLU networks with torch's default init sit at 20 to 33 % and train well.
 DEAD_WARNING, DEAD_CRITICAL = 0.5, 0.8
+#: R04: observed steps in which a unit has to be silent.
+DEAD_PATIENCE = 10
 #: R03, R04: below this share of its first value the loss shows that the units left are enough: no more than a note.
 LEARNED = 0.5
 #: R06: losses to wait for before the lack of a fall counts.
@@ -61,9 +64,12 @@ def saturated(history: History) -> Iterator[Finding]:
 
 def dead(history: History) -> Iterator[Finding]:
     """Yield R04."""
-    if history.observed < 10:
+    if history.observed < DEAD_PATIENCE:
         return
-    kinds, shares = _kinds(history), dict(history.recent[-1].of("dead_units"))
+    # A layer that nobody has called before is not dead after one step.
+    seen = Counter(layer for observation in history.recent for layer in observation.of("dead_units"))
+    kinds, last = _kinds(history), history.recent[-1].of("dead_units")
+    shares = {layer: share for layer, share in last.items() if seen[layer] >= DEAD_PATIENCE}
     # A layer that falls silent as a whole is seen long before the window over single units has moved on.
     shares |= {layer: 1.0 for layer in _silent(history) if layer in shares}
     layers = [layer for layer, value in shares.items() if value > DEAD_WARNING]

@@ -171,7 +171,10 @@ class ActivationTap(TorchFunctionMode):
             with unseen():
                 given = dict(zip(("input", "target"), args, strict=False)) | kwargs
                 more = {name: given[name] for name in ("ignore_index", "beta", "delta") if name in given}
-                record = loss_record(kind, given["input"], given["target"], reach=self._reach, **more)
+                x = given["input"]
+                if kind == "nll_loss" and (logits := self._written.logits_of(x, min(1, x.ndim - 1))) is not None:
+                    kind, x = "cross_entropy", logits
+                record = loss_record(kind, x, given["target"], reach=self._reach, **more)
             if record is not None:
                 self._record.losses.append(record)
         return func(*args, **kwargs)

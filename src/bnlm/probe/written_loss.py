@@ -8,6 +8,7 @@ from typing import Any
 from weakref import ref
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bnlm.probe.loss_record import LossRecord, loss_record
@@ -18,9 +19,10 @@ _SQUARE: tuple[Callable[..., Any], ...] = (Tensor.square, torch.square)
 _POWER: tuple[Callable[..., Any], ...] = (Tensor.pow, torch.pow, Tensor.__pow__)
 _ABSOLUTE: tuple[Callable[..., Any], ...] = (Tensor.abs, torch.abs, Tensor.absolute, torch.absolute)
 _GATHER: tuple[Callable[..., Any], ...] = (Tensor.gather, torch.gather)
+_LOG_SOFTMAX: tuple[Callable[..., Any], ...] = (Tensor.log_softmax, torch.log_softmax, F.log_softmax)
 #: The functions that such losses are made of.
 WRITTEN: tuple[Callable[..., Any], ...] = (
-    *_SUBTRACT, *_SQUARE, *_POWER, *_ABSOLUTE, *_GATHER, Tensor.__getitem__
+    *_SUBTRACT, *_SQUARE, *_POWER, *_ABSOLUTE, *_LOG_SOFTMAX, *_GATHER, Tensor.__getitem__
 )  # fmt: skip
 
 
@@ -37,6 +39,23 @@ class WrittenLoss:
     def __init__(self) -> None:
         self.record: LossRecord | None = None
         self._difference: tuple[ref[Tensor], Tensor, Tensor] | None = None
+        self._log_softmax: tuple[int, Tensor, int] | None = None  # where its result lies, its input, over what
+
+    def logits_of(self, log_probs: Tensor, classes: int) -> Tensor | None:
+        """Return what log-probabilities were made of, in their shape; None where the last log_softmax made others.
+
+        Args:
+            log_probs: Over the classes in dimension `classes`.
+            classes: If log_softmax was taken over another, there is nothing to be returned either.
+        """
+        if self._log_softmax is None:
+            return None
+        at, logits, dim = self._log_softmax
+        if log_probs.data_ptr() != at or log_probs.numel() != logits.numel() or not log_probs.is_contiguous():
+            return None
+        behind = dim % logits.ndim - logits.ndim, classes % log_probs.ndim - log_probs.ndim
+        same = behind == (-1, -1) or (behind[0] == behind[1] and logits.shape == log_probs.shape)
+        return logits.reshape(log_probs.shape) if same else None
 
     @torch.no_grad()
     def called(
@@ -56,6 +75,9 @@ class WrittenLoss:
             self._distance("mse_loss", args[0], reach)
         elif func in _ABSOLUTE:
             self._distance("l1_loss", args[0], reach)
+        elif func in _LOG_SOFTMAX:
+            dim = args[1] if len(args) > 1 else kwargs.get("dim")
+            self._log_softmax = (result.data_ptr(), args[0], dim) if isinstance(dim, int) and result.ndim else None
         elif func in _GATHER:
             given = dict(zip(("dim", "index"), args[1:], strict=False)) | kwargs
             index, last = given.get("index"), args[0].ndim - 1
@@ -83,7 +105,11 @@ class WrittenLoss:
     def _picked(self, x: Tensor, target: Tensor) -> None:
         if target.dtype is not torch.int64 or target.shape != x.shape[:-1] or x.shape[-1] < 2:
             return
+        logits = self.logits_of(x, -1)
         x, target = x.detach().flatten(0, -2), target.reshape(-1)
+        if logits is not None:
+            self._keep(loss_record("cross_entropy", logits.flatten(0, -2), target), len(target), len(target))
+            return
         if bool((x >= 0).all()):  # probabilities, of which the logarithm is taken afterwards
             x = x.log()
         record = loss_record("nll_loss", x, target)
