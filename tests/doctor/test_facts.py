@@ -111,7 +111,7 @@ def test_statistics_that_cost_a_tenth_of_the_loss(validation: float | None, trai
         h.validations.append((validation, train))
     finding = found(h)["R17"]
     assert finding.severity == severity
-    assert "55% of them is still where they started" in finding.message
+    assert "55% of their start is left in them" in finding.message
 
 
 def test_what_is_left_of_the_start() -> None:

@@ -385,3 +385,65 @@ def test_a_validation_loss_that_does_not_follow(validation: list[float], train: 
     finding = found(h).get("R15")
     assert (finding is not None) == (expected is not None)
     assert finding is None or (expected or "") in finding.message
+
+
+@pytest.mark.parametrize(("clip", "rescales", "told"), [(1e-3, False, True), (1e-3, True, False), (1.0, False, False)])
+def test_clipping_that_leaves_next_to_nothing(clip: float, rescales: bool, told: bool) -> None:
+    """Adam makes up for it."""
+    h = History(Facts(WEIGHT, rescales=rescales), 1000)
+    h.clip = clip
+    for step in range(0, 200, 10):
+        h.add_losses([2.3] * 10)
+        statistics = {"update_to_data": {"w": -5.5}, "gradient_std": {"w": 1.0}, "gradient_norm": {"total": 2.0}}
+        h.add(Observation(step, statistics, {}, Output("cross_entropy", 2.3, 2.3, 0.1, 0.1)))
+    suggestion = found(h)["R10"].suggestion
+    assert suggestion.startswith("Raise trainer.gradient_clip_val=0.001") == told
+    assert ("leaves 0.0005 of the gradient" in suggestion) == told
+
+
+@pytest.mark.parametrize(("best", "told"), [(2.3, True), (1.5, False)])
+def test_a_loss_that_has_never_fallen_may_have_the_wrong_sign(best: float, told: bool) -> None:
+    h = History(Facts(WEIGHT), 1000)
+    h.add_losses([2.3] * 5 + [best] * 100 + [5.0] * 100)
+    h.add(Observation(200, {}, {}, Output("cross_entropy", 2.3, 2.3, 0.1, 0.1)))
+    assert ("sign" in found(h)["R14"].suggestion) == told
+
+
+@pytest.mark.parametrize(
+    ("std", "outputs", "end", "severity"),
+    [
+        (0.01, 0.001, 2.2, "warning"),
+        (0.2, 0.001, 2.2, None),  # of a usual size
+        (0.01, 0.5, 2.2, None),  # a normalization brings them back
+        (0.01, 0.001, 1.0, None),  # and no harm comes of it
+    ],
+)
+def test_weights_that_start_too_small(std: float, outputs: float, end: float, severity: str | None) -> None:
+    """Of one or two layers too, of which no fading can be told."""
+    h = History(Facts({"w": ParameterFacts("w", (9, 8), "hidden", std=std)}), 1000)
+    for step in range(0, 300, 10):
+        h.add_losses([2.3 if step < 20 else end] * 10)
+        h.add(Observation(step, {"activation_std": {"a": outputs}}, {"a": "tanh"}))
+    finding = found(h).get("R05")
+    assert (finding and finding.severity) == severity
+    assert finding is None or "std 0.01 at w" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss", "before", "std", "told"),
+    [
+        ("cross_entropy", 9.0, 50.0, 0.3, True),
+        ("cross_entropy", 9.0, 50.0, 5.0, False),  # it is the weights
+        ("cross_entropy", 9.0, 1.0, 0.3, False),
+        ("regression", 99.0, 50.0, 0.3, True),
+    ],
+)
+def test_large_inputs_are_told_from_large_weights(
+    kind: str, loss: float, before: float, std: float, told: bool
+) -> None:
+    h = History(Facts({"w": ParameterFacts("w", (9, 8), "hidden", std=std)}), 1000)
+    h.add_losses([loss])
+    h.add(Observation(0, {"preactivation_std": {"a": before}}, {"a": "tanh"}, Output(kind, 2.0, loss, 0.1, 5.0, 1.0)))
+    findings = found(h)
+    assert findings["R01"].severity == "critical"
+    assert all(findings[r].suggestion.startswith("Bring the inputs") == told for r in ("R01", "R02") if r in findings)

@@ -82,3 +82,27 @@ def test_large_updates_that_are_decay(decay: float, named: bool, later: float) -
     found = next(finding for finding in diagnosis.findings if finding.rule == "R09")
     assert ("weight_decay" in found.suggestion) == (named and later == -0.7)
     assert ("Weight decay alone takes 10^-0.9" in found.message) == (named and later == -0.7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "decay", "named"),
+    [
+        (torch.optim.SGD, 0.1, True),
+        (torch.optim.SGD, 1e-3, False),
+        (torch.optim.AdamW, 1.0, True),
+        (torch.optim.AdamW, 0.01, False),
+        (torch.optim.Adam, 1.0, True),  # how much it takes is not known
+        (torch.optim.Adam, 1e-3, False),
+    ],
+)
+def test_a_heavy_decay_is_named_where_the_loss_stands_still(kind: Any, decay: float, named: bool) -> None:
+    model = nn.Linear(8, 9)
+    optimizer = kind(model.parameters(), lr=0.03, weight_decay=decay)
+    h, diagnosis = History(facts_of(model, [optimizer]), 500), Diagnosis()
+    for step in range(0, 500, 10):
+        h.add_losses([2.3] * 10)
+        output = Output("cross_entropy", 2.3, 2.3, 0.1, 0.1)
+        h.add(Observation(step, {}, {}, output, decays=decays_of([optimizer])))
+        diagnosis.update(h)
+    found = next(finding for finding in diagnosis.findings if finding.rule == "R13")
+    assert found.suggestion.startswith("Lower optimizer.weight_decay") == named

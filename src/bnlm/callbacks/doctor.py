@@ -135,6 +135,8 @@ class Doctor(Monitor):
         self._history = History(facts_of(pl_module, trainer.optimizers), self._total_steps)
         # A scaler (fp16) looks for the largest scale that does not overflow: single steps rightly do.
         self._history.overflows_allowed = 4 if getattr(trainer.precision_plugin, "scaler", None) is not None else 0
+        if trainer.gradient_clip_algorithm in (None, "norm"):
+            self._history.clip = float(trainer.gradient_clip_val or 0.0)
         self._losses.start(trainer)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:

@@ -110,8 +110,8 @@ def _mismatch(history: History) -> Iterator[Finding]:
             "R17", "critical" if costs else "warning", gap.layer, gap.step,
             max(gap.log_variance / LOG_VARIANCE, gap.mean / MEAN_GAP), FOREIGN_ALLOWANCE if foreign else allowance,
             f"{gap.layer}: the running statistics that eval uses are not those of the data: variances differ by a "
-            f"factor of {_factor(gap.log_variance)}, means by {gap.mean:.2f} standard deviations; {residue:.0%} "
-            "of them is still where they started.",
+            f"factor of {_factor(gap.log_variance)}, means by {_deviations(gap.mean)} standard deviations; "
+            f"{residue:.0%} of their start is left in them.",
             "Train longer, raise normalization.momentum, or take exact statistics with bnlm.normalization.calibrate; "
             "where they had time enough, look whether validation prepares its inputs as training does.",
         )  # fmt: skip
@@ -120,6 +120,10 @@ def _mismatch(history: History) -> Iterator[Finding]:
 def _beyond(gap: StatisticsGap, allowance: float) -> bool:
     """Return whether a gap is larger than so many times the limits."""
     return gap.log_variance > LOG_VARIANCE * allowance or gap.mean > MEAN_GAP * allowance
+
+
+def _deviations(gap: float) -> str:
+    return f"{gap:.2f}" if gap < 100 else "more than 100"
 
 
 def _factor(log: float) -> str:

@@ -110,11 +110,13 @@ class Diagnosis:
         def has_fallen(known: Finding) -> bool:
             if known.rule == "R13":
                 return recent < FALLEN * min(start, known.threshold)
+            if known.rule == "R05":
+                return known.step > 0 and recent < FALLEN * start
             if known.rule == "R06":
                 return recent < (FALLEN if known.step > 0 else MOSTLY_LEARNED) * start
             return recent < LEARNED * start
 
-        for rule in ("R06", "R13", "R03", "R09"):
+        for rule in ("R05", "R06", "R13", "R03", "R09"):
             known = self._found.get(rule)
             if known is None or known.severity == "note" or not has_fallen(known):
                 continue
@@ -192,6 +194,8 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return finding.severity == "warning"
     if cause.rule in SEEN_LATE:
         return cause.step <= max(finding.step, LATE)
+    if cause.rule == "R05" and cause.step > 0:
+        return False  # a remark on what stands still anyway
     if pair == ("R01", "R13") and cause.severity != "critical":
         return False  # targets that are far from zero are no start that is wrong
     if pair == ("R16", "R13"):

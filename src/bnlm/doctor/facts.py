@@ -53,6 +53,8 @@ class Facts:
         redundant_biases: Module path of a layer whose bias the normalization after it removes -> what that is.
         weight_of: Module path of an activation -> name of the weight that feeds it.
         frozen: Whether some parameters are not to be trained.
+        weight_decay: The largest of the optimizers' parameter groups.
+        decay_rescaled: Whether an optimizer adds it to the gradient and then rescales both: what it takes is not known.
         rescales: Whether an optimizer takes steps of the same size whatever the scale of the gradient, as Adam does.
         clamps: Module path of an activation that clamps -> whether it does so on both sides of zero: a relu6 is flat at
             zero, rightly.
@@ -65,6 +67,8 @@ class Facts:
     redundant_biases: dict[str, str] = field(default_factory=dict)
     weight_of: dict[str, str] = field(default_factory=dict)
     frozen: bool = False
+    weight_decay: float = 0.0
+    decay_rescaled: bool = False
     rescales: bool = False
     clamps: dict[str, bool] = field(default_factory=dict)
 
@@ -116,6 +120,9 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
             one = _one(parameter, stacked)
             role = roles.get(id(parameter), "hidden") if one.ndim >= 2 and not _is_gain(name) else "vector"
             facts.parameters[_plain(name)] = _parameter_facts(_plain(name), one, role, id(parameter) in feeds)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    facts.weight_decay = max((float(group.get("weight_decay") or 0.0) for group in groups), default=0.0)
+    facts.decay_rescaled = any(not isinstance(o, torch.optim.SGD | torch.optim.AdamW) for o in optimizers)
     facts.rescales = any(not isinstance(optimizer, torch.optim.SGD) for optimizer in optimizers)
     held = groups_of(optimizers)
     if held:

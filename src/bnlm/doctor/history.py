@@ -33,6 +33,8 @@ PER_CLASS = 20
 SAME_LOSS = 0.05
 #: How near the loss of a step is to a multiple of what goes into it, to be that multiple; of one that is written out.
 SAME_MULTIPLE, SAME_WRITTEN = 1e-3, 1e-2
+#: Weight decay that may be to blame: share of the weights in a step; of Adam, which rescales it, the option itself.
+HEAVY_DECAY, HEAVY_L2 = 2e-3, 0.1
 #: Share of ln(classes) below which almost all targets are of one class: what is rare is learned late.
 RARE = 0.5
 #: R07: standard errors of a batch's loss that a loss may lie higher. In batches of one or two, single examples do.
@@ -66,6 +68,7 @@ class History:
         self.ungraded_since: dict[str, tuple[int, int]] = {}
         self._with_spread = [name for name, one in facts.parameters.items() if math.prod(one.shape) >= 2]
         self.overflows_allowed = 0
+        self.clip = 0.0  # the norm that gradients are clipped to; 0 for none
         self._reached_lr_share = 0.0
         self._medians: dict[tuple[str, int], dict[str, float]] = {}
         self._improves: bool | None = None
@@ -257,6 +260,25 @@ class History:
             medians = _medians(seen, least)
             self._medians[statistic, least] = medians
         return self._medians[statistic, least]
+
+    @property
+    def clipped_to(self) -> float:
+        """What share of the gradient clipping leaves, where that makes steps smaller by a factor of ten; else 0."""
+        norms = [norm for o in self.recent if (norm := o.gradient_norm) is not None]
+        if self.facts.rescales or not self.clip or not norms or statistics.median(norms) < 10 * self.clip:
+            return 0.0
+        return self.clip / statistics.median(norms)
+
+    @property
+    def heavy_decay(self) -> float:
+        """The largest weight decay, where it takes two thousandths of the weights in a step or may; else 0."""
+        groups = len(self.recent[-1].decays) if self.recent else 0
+        heavy = any(self.decay_of(group) > HEAVY_DECAY for group in range(groups))
+        return (
+            self.facts.weight_decay
+            if heavy or (self.facts.decay_rescaled and self.facts.weight_decay >= HEAVY_L2)
+            else 0.0
+        )
 
     def decay_of(self, group: int | None) -> float:
         """Return the share that decay typically takes from the weights of a group in a step; 0 where none is known."""

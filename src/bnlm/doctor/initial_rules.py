@@ -155,10 +155,12 @@ def _hardly_responding(history: History) -> dict[str, float]:
 def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], list[float]]]:
     """Yield each kind of activation with several layers, the layers in forward order, and their statistic."""
     assert history.first is not None
-    kinds, values = history.first.kinds, history.first.of(statistic)
+    kinds, values, units = history.first.kinds, history.first.of(statistic), history.first.of("dead_units")
     for kind in dict.fromkeys(kinds.values()):
         # Kinds are in forward order; gradients come as the backward pass meets them.
         chain = [layer for layer in kinds if kinds[layer] == kind and layer in values]
+        if units and kind == "relu":
+            chain = [layer for layer in chain if layer in units]  # one number for each example is part of a loss
         if len(chain) >= 3 and kind not in ("sigmoid", "softplus"):
             yield kind, chain, [values[layer] for layer in chain]
 
@@ -253,7 +255,7 @@ def _first_step(history: History) -> Iterator[Finding]:
             f"they were initialised to is gone; about 10^-3 is healthy.{because}",
             change,
         )  # fmt: skip
-        yield blamed_on_decay(found, history.decay_of(facts[name].group))
+        yield blamed_on_decay(found, history.decay_of(facts[name].group), history.heavy_decay)
 
 
 def _symmetric(history: History) -> Iterator[Finding]:
@@ -269,9 +271,11 @@ def _symmetric(history: History) -> Iterator[Finding]:
     if alike or stuck or cut:
         where = in_words(alike + stuck + cut)
         if alike:
-            how = "all units start alike and get the same gradient, so they stay alike for ever"
+            how = "all units start alike and get the same gradient, so that but for their biases they learn the same"
         elif stuck:
-            how = "all weights are zero, as is their gradient, so they stay so for ever"
+            how = (
+                "all weights are zero, as is their gradient: nothing of the input passes, and nothing is learned of it"
+            )
         else:
             how = "all weights are zero, so that nothing of the input passes and what is before gets no gradient"
         yield Finding(

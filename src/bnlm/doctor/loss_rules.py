@@ -27,6 +27,8 @@ PATIENCE, PATIENCE_SHARE = 400, 0.9
 STILL_ABOVE = 3.0
 #: R14: smoothed loss over its best; R14 also wants 0.15 of the reference between them, and 20 steps.
 RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
+#: R14: share of the first losses that the smoothed one was never below, to have risen from the start.
+NEVER_FELL = 0.97
 #: R14 of losses below zero: times the standard deviation of the last ones.
 RISE_OF_NOISE = 4.0
 #: R15: how far the validation loss is above the training loss, and stays above its best; the latter also by this share
@@ -39,6 +41,7 @@ AT_REST, BY_HEART, FAR_FROM_ALL, OF_NO_USE = 0.99, 0.1, 0.1, 0.9
 SCALE_TARGETS = (
     "Bring the targets to mean 0 and variance 1: the outputs are far from them, and take long to come nearer."
 )
+LOWER_DECAY = "Lower optimizer.weight_decay"
 #: R13: how the advice begins where the cause is certain.
 ZEROS, SHAPES, REMOVE = "Look at the inputs", "Give outputs and targets the same shape", "Remove the"
 CERTAIN_CAUSES = (ZEROS, SHAPES, REMOVE)
@@ -77,10 +80,13 @@ def _diverging(history: History) -> Iterator[Finding]:
     strays = history.best < 0 and history.smooth - history.best < RISE_OF_NOISE * statistics.pstdev(last or [0.0])
     if history.steps_above >= RISE_STEPS and not strays:
         rise = history.worst_rise
+        change = "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up."
+        if history.best > NEVER_FELL * history.first_loss > 0:
+            change += " It never fell: look at its sign, too (a minus, maximize=True)."
         yield Finding(
             "R14", "critical" if rise > RISE_CRITICAL else "warning", "loss", history.step, rise, RISE_WARNING,
             f"the loss rises: {history.smooth:.3g} on average where it had been {history.best:.3g}.",
-            "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up.",
+            change,
         )  # fmt: skip
 
 
@@ -152,6 +158,7 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     knowing = "knowing nothing gives"
     if output is not None and output.kind == "regression":
         at_chance, chance = _at_a_constant(history, recent)
+        knowing = "the best constant has"
         limit = STUCK_REGRESSION * chance
     else:  # of classes chance is chance, however much worse the start was
         frequencies = history.loss_of_frequencies
@@ -167,6 +174,8 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     )
     if output is not None and output.kind == "regression" and recent > FAR_ABOVE * chance:
         suggestion = SCALE_TARGETS
+    if history.heavy_decay:
+        suggestion = f"{LOWER_DECAY} ({history.heavy_decay:g}) by 10 or more: it takes the weights away. {suggestion}"
     first = next((n for n, p in history.facts.parameters.items() if n.endswith(".weight") and p.role != "vector"), "")
     if first in history.fed_with_zeros():
         suggestion = f"{ZEROS}: nothing but zeros comes to {first}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
@@ -29,6 +30,14 @@ POOLED = 5
 LOGIT_STD_NOTE, LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 1.5, 3.0
 
 
+#: R01, R02: std of what comes to the first activation of weights that are not large: std times the root of fan_in.
+LARGE_FIRST, USUAL_WEIGHTS = 10.0, 3.0
+LARGE_INPUTS = (
+    "Bring the inputs to mean 0 and variance 1: what comes to the first activation is far larger than weights of this "
+    "size would make of such."
+)
+
+
 def output_findings(history: History) -> Iterator[Finding]:
     """Yield what is wrong with the first losses; nothing if step 0 was not observed, or once they have been judged."""
     if history.first is None or history.first.step > 0 or history.observed > POOLED:
@@ -49,7 +58,9 @@ def output_findings(history: History) -> Iterator[Finding]:
             "Nothing, if it was trained before; otherwise look for the target among the inputs.",
         )  # fmt: skip
     if output.kind == "regression":
-        yield from _regression_loss(loss, error, output.reference, output.constant)
+        for finding in _regression_loss(loss, error, output.reference, output.constant):
+            large = finding.value == loss and _large_inputs(history)
+            yield replace(finding, suggestion=LARGE_INPUTS) if large else finding
         return
     limit = LOSS_WARNING * output.reference
     if output.kind == "cross_entropy":
@@ -75,12 +86,14 @@ def output_findings(history: History) -> Iterator[Finding]:
             f"before any training the logits have std {output.logit_std:.1f} within an example, so the network is "
             f"confidently wrong: loss {loss:.2f} where {output.reference:.2f} is chance. The first steps only "
             "squash the output layer.",
+            LARGE_INPUTS if _large_inputs(history) else
             "Scale the output layer's weights down and zero its bias: init.output_scale=0.1 init.output_bias=zeros; in "
             "torch `layer.weight.data *= 0.1; layer.bias.data.zero_()`.",
         )  # fmt: skip
     yield Finding(
         "R01", severity, "output", 0, loss, limit,
         f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}.",
+        LARGE_INPUTS if _large_inputs(history) else
         "Scale the output layer's weights down (init.output_scale=0.1), or set its bias to the log of the class "
         "frequencies.",
     )  # fmt: skip
@@ -104,3 +117,11 @@ def _regression_loss(loss: float, error: float, reference: float, constant: floa
             f"best constant {constant:.3g}. A network that starts near zero has to go there first.",
             "Bring the targets to mean 0 and variance 1, or set the output's bias to their mean.",
         )  # fmt: skip
+
+
+def _large_inputs(history: History) -> bool:
+    """Return whether it is the inputs that are large, not the weights that they meet."""
+    assert history.first is not None
+    first = next(iter(history.first.of("preactivation_std").values()), 0.0)
+    weights = [p for p in history.facts.parameters.values() if p.role == "hidden"][:1]
+    return first > LARGE_FIRST and all(p.std * math.sqrt(p.fan_in) < USUAL_WEIGHTS for p in weights)

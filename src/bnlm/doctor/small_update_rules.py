@@ -47,11 +47,20 @@ def _small_updates(history: History) -> Iterator[Finding]:
     far = history.first_loss <= 0.5 * chance or history.recent_loss(50) > 1.5 * max(history.first_loss, chance)
     limit = SMALL_WARNING if history.steps_with_loss < LATER else SMALL_LATER
     if typical < limit and not history.improves() and not far:
-        late = f", whose schedule has it at {share:.1g} of its highest," if share < 0.1 else ""
         change = (
-            f"Multiply optimizer.lr{late} by 3 to 10; look for frozen layers, a large weight decay, and gradients "
-            "clipped to next to nothing."
+            "Multiply optimizer.lr by 3 to 10; look for frozen layers, a large weight decay, and gradients clipped to "
+            "next to nothing."
         )
+        if share < 0.1:
+            change = (
+                f"Stretch the schedule over the run: it has optimizer.lr at {share:.1g} of its highest. A decay meant "
+                "for epochs is not stepped with interval=step."
+            )
+        elif clipped := history.clipped_to:
+            change = (
+                f"Raise trainer.gradient_clip_val={history.clip:g}: it leaves {clipped:.1g} of the gradient, and as "
+                "much of each step."
+            )
         how = f"each step changes the hidden weights by only {power_of_ten(typical)} of their size"
         if typical == -math.inf:
             how = "most hidden weights do not change at all"
@@ -61,7 +70,7 @@ def _small_updates(history: History) -> Iterator[Finding]:
         yield Finding(
             "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
             typical, limit,
-            f"{how}, and the loss hardly falls; about 10^-3 is healthy.",
+            f"{how}, and after {history.steps_with_loss} steps the loss has hardly fallen; about 10^-3 is healthy.",
             change,
         )  # fmt: skip
     elif usual >= 0.1 and typical - math.log10(usual) < SLOW and _far_from_done(history):
@@ -113,7 +122,7 @@ def _ended_schedule(history: History) -> Iterator[Finding]:
             "R10", "warning", "optimizer", history.step, history.recent[-1].lr_share, ENDED,
             f"the schedule had the learning rate below {ENDED:.0%} of its highest by step {since} of {total:.0f}: "
             f"little is learned since, and the loss is {left:.0%} of what knowing nothing costs.",
-            "Stretch the schedule over the run; one meant for epochs is stepped each step with interval=step.",
+            "Stretch the schedule over the run. A decay meant for epochs is not stepped with interval=step.",
         )  # fmt: skip
 
 

@@ -39,13 +39,21 @@ def decays_of(optimizers: Iterable[Optimizer]) -> list[float]:
     return decays
 
 
-def blamed_on_decay(large: Finding, decay: float) -> Finding:
-    """Return a finding that updates are too large; where they are what weight decay takes, with this said."""
-    if not (decay > 0 and math.log10(decay) > large.value - DECAYS):
-        return large
-    return replace(
-        large,
-        message=f"{large.message} Weight decay alone takes {power_of_ten(math.log10(decay))} of them in each step.",
-        suggestion="Lower optimizer.weight_decay by 10 or more: the learning rate times that is the share of a weight "
-        "that a step takes away.",
-    )
+def blamed_on_decay(large: Finding, decay: float, heavy: float) -> Finding:
+    """Return a finding that updates are too large; where they are what weight decay takes, with this said.
+
+    Args:
+        large: With log10 of update:data as its value.
+        decay: Share of these weights that decay takes in a step; 0 where it is not known.
+        heavy: The option, where it may be to blame; else 0.
+    """
+    if decay > 0 and math.log10(decay) > large.value - DECAYS:
+        return replace(
+            large,
+            message=f"{large.message} Weight decay alone takes {power_of_ten(math.log10(decay))} of them in each step.",
+            suggestion="Lower optimizer.weight_decay by 10 or more: the learning rate times that is the share of a "
+            "weight that a step takes away.",
+        )
+    if heavy and decay == 0:
+        return replace(large, suggestion=f"Lower optimizer.weight_decay ({heavy:g}) by 10 or more. {large.suggestion}")
+    return large
