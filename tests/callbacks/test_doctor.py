@@ -196,6 +196,28 @@ def test_a_run_without_a_step(batches: int, expected: list[str], make_trainer: M
     assert rules(doctor.findings, "critical") == expected
 
 
+class NeverZeroes(ByHand):
+    """Forgets the other; or takes one step for two batches, rightly."""
+
+    def __init__(self, every: int) -> None:
+        super().__init__(lr=1e-3)
+        self.every = every
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:  # type: ignore[override]
+        self.manual_backward(Classifier.training_step(self, batch, batch_idx))
+        if batch_idx % self.every == self.every - 1:
+            self.optimizers().step()
+            if self.every > 1:
+                self.optimizers().zero_grad()
+
+
+@pytest.mark.parametrize(("module", "expected"), [(NeverZeroes(1), True), (NeverZeroes(2), False), (ByHand(), False)])
+def test_gradients_that_are_never_set_to_zero(module: Classifier, expected: bool, make_trainer: MakeTrainer) -> None:
+    doctor = Doctor(table=False)
+    make_trainer(callbacks=[doctor], max_steps=60).fit(module, data())
+    assert ("zero_grad()" in "".join(f.suggestion for f in doctor.findings if f.rule == "R09")) == expected
+
+
 class Adversaries(Classifier):
     """Two optimizers by hand, as of networks that are trained against each other."""
 

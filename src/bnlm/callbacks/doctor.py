@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from bnlm.callbacks.dead_units import DeadUnits
+from bnlm.callbacks.left_gradients import LeftGradients
 from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
 from bnlm.callbacks.running_statistics_watch import RunningStatisticsWatch
@@ -84,6 +85,7 @@ class Doctor(Monitor):
         self._rates: dict[int, tuple[float, list[float]]] = {}  # by the step that was asked for: share, decays
         self._statistics = RunningStatisticsWatch()
         self._validation_losses = ValidationLosses()
+        self._left_gradients = LeftGradients()
         self._restored = False
         self._stop = False
 
@@ -115,6 +117,7 @@ class Doctor(Monitor):
         self, trainer: Trainer, seen: ObservedStep, asked: Asked
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         assert self._history is not None
+        self._history.steps_with_left_gradients = self._left_gradients.steps
         self._history.add_losses(self._losses.take())
         share, decays = self._rates.pop(seen.step)
         output = Output.of(seen.loss) if seen.loss is not None else None
@@ -132,6 +135,7 @@ class Doctor(Monitor):
         self._restored = False
         self._dead_units = DeadUnits()
         self._rates.clear()
+        self._left_gradients = LeftGradients()
         self._history = History(facts_of(pl_module, trainer.optimizers), self._total_steps)
         # A scaler (fp16) looks for the largest scale that does not overflow: single steps rightly do.
         self._history.overflows_allowed = 4 if getattr(trainer.precision_plugin, "scaler", None) is not None else 0
@@ -141,6 +145,8 @@ class Doctor(Monitor):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         self._losses.before_backward(trainer, pl_module, loss)
+        if self._last_step == trainer.global_step:
+            self._left_gradients.before_backward(trainer, pl_module)
 
     def idle_hooks(self, trainer: Trainer) -> list[str]:
         idle = super().idle_hooks(trainer)

@@ -68,6 +68,7 @@ class History:
         self.ungraded_since: dict[str, tuple[int, int]] = {}
         self._with_spread = [name for name, one in facts.parameters.items() if math.prod(one.shape) >= 2]
         self.overflows_allowed = 0
+        self.steps_with_left_gradients = 0  # observed ones in a row, see the callback's `LeftGradients`
         self.clip = 0.0  # the norm that gradients are clipped to; 0 for none
         self._reached_lr_share = 0.0
         self._medians: dict[tuple[str, int], dict[str, float]] = {}

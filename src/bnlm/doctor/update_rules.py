@@ -27,16 +27,30 @@ EXPLODES, EXPLODING = 3.0, -2.0
 SPOILED, SPOILING = 0.75, -1.0
 #: The same where the first steps move the typical weight by a fifth of its size: how much the loss rises in four steps.
 LEAPS, LEAPING = 1.03, -0.7
+#: R09 of gradients that are never set to zero: observed steps in a row.
+LEFT_GRADIENTS = 3
 #: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
 SPREAD_WARNING = 1.5
 
 
 def update_findings(history: History) -> Iterator[Finding]:
     """Yield what is wrong with the updates: of a ruined run at once, otherwise once the first steps are over."""
+    yield from _left_gradients(history)
     yield from _ruinous_updates(history)
     if history.warm:
         yield from _large_updates(history)
         yield from _uneven_updates(history)
+
+
+def _left_gradients(history: History) -> Iterator[Finding]:
+    count = history.steps_with_left_gradients
+    if count >= LEFT_GRADIENTS:
+        yield Finding(
+            "R09", "critical", "optimizer", history.step, count, LEFT_GRADIENTS,
+            f"each step is taken with the gradients of all batches so far: before {count} observed steps in a row they "
+            "had not been set to zero.",
+            "Call zero_grad() of the optimizer in each training_step, before manual_backward(loss).",
+        )  # fmt: skip
 
 
 def _judged(history: History) -> tuple[dict[str, float], dict[str, float]]:
