@@ -13,6 +13,8 @@ from bnlm.doctor.update_rules import hidden_updates
 
 #: log10 of update:data. gradsnitch and others; a rate of 1e-3 of the healthy one reads -5.1 to -5.7.
 SMALL_WARNING, SMALL_LATER, SMALL_CRITICAL = -4.0, -3.15, -5.0
+#: Share of the reference that the first losses are above, of a network that knows little.
+FRESH = 0.85
 #: Losses to wait for before the lack of a fall counts, and before the later limit holds.
 PATIENCE, LATER = 100, 250
 #: Where there is a gradient, and no weight changes at all.
@@ -45,7 +47,9 @@ def _small_updates(history: History) -> Iterator[Finding]:
     # Far below chance there is nothing left to learn; far above the start nothing is to be reached by larger steps.
     chance = abs(history.reference)
     far = history.first_loss <= 0.5 * chance or history.recent_loss(50) > 1.5 * max(history.first_loss, chance)
-    limit = SMALL_WARNING if history.steps_with_loss < LATER else SMALL_LATER
+    # What was trained before may have come to its end.
+    later = history.steps_with_loss >= LATER and history.first_loss > FRESH * chance
+    limit = SMALL_LATER if later else SMALL_WARNING
     if typical < limit and not history.improves() and not far:
         change = (
             "Multiply optimizer.lr by 3 to 10; look for frozen layers, a large weight decay, and gradients clipped to "
