@@ -12,6 +12,7 @@ from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import initial_findings
 from bnlm.doctor.loss_rules import CERTAIN_CAUSES, loss_findings
 from bnlm.doctor.output_rules import output_findings
+from bnlm.doctor.overfitting_rules import overfitting_findings
 from bnlm.doctor.small_update_rules import no_step, small_update_findings
 from bnlm.doctor.training_rules import LEARNED, training_findings
 from bnlm.doctor.update_rules import large_updates_ended, update_findings
@@ -217,6 +218,7 @@ def _all_findings(history: History) -> Iterator[Finding]:
     if history.recent:
         yield from batch_norm_findings(history)
         yield from loss_findings(history)
+        yield from overfitting_findings(history)
         yield from frozen_findings(history)
         yield from training_findings(history)
         yield from update_findings(history)

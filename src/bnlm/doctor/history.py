@@ -33,8 +33,6 @@ PER_CLASS = 20
 SAME_LOSS = 0.05
 #: How near the loss of a step is to a multiple of what goes into it, to be that multiple; of one that is written out.
 SAME_MULTIPLE, SAME_WRITTEN = 1e-3, 1e-2
-#: Weight decay that may be to blame: share of the weights in a step; of Adam, which rescales it, the option itself.
-HEAVY_DECAY, HEAVY_L2 = 2e-3, 0.1
 #: Share of ln(classes) below which almost all targets are of one class: what is rare is learned late.
 RARE = 0.5
 #: R07: standard errors of a batch's loss that a loss may lie higher. In batches of one or two, single examples do.
@@ -261,32 +259,6 @@ class History:
             medians = _medians(seen, least)
             self._medians[statistic, least] = medians
         return self._medians[statistic, least]
-
-    @property
-    def clipped_to(self) -> float:
-        """What share of the gradient clipping leaves, where that makes steps smaller by a factor of ten; else 0."""
-        norms = [norm for o in self.recent if (norm := o.gradient_norm) is not None]
-        if self.facts.rescales or not self.clip or not norms or statistics.median(norms) < 10 * self.clip:
-            return 0.0
-        return self.clip / statistics.median(norms)
-
-    @property
-    def heavy_decay(self) -> float:
-        """The largest weight decay, where it takes two thousandths of the weights in a step or may; else 0."""
-        groups = len(self.recent[-1].decays) if self.recent else 0
-        heavy = any(self.decay_of(group) > HEAVY_DECAY for group in range(groups))
-        return (
-            self.facts.weight_decay
-            if heavy or (self.facts.decay_rescaled and self.facts.weight_decay >= HEAVY_L2)
-            else 0.0
-        )
-
-    def decay_of(self, group: int | None) -> float:
-        """Return the share that decay typically takes from the weights of a group in a step; 0 where none is known."""
-        groups = len(self.recent[-1].decays)
-        if group is None or group >= groups:
-            return 0.0
-        return statistics.median(o.decays[group] for o in self.recent if len(o.decays) == groups)  # one may come late
 
     def last_losses(self, steps: int) -> list[float]:
         """Return the last losses."""

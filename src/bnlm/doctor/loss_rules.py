@@ -1,15 +1,15 @@
-"""Rules over the losses of all steps: R08, R13, R14, R15."""
+"""Rules over the losses of all steps: R08, R13, R14."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Iterator
-from itertools import pairwise
 
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Output
+from bnlm.doctor.weight_decay import LOWER_DECAY, heavy_decay
 
 #: R13: recent loss over the reference. Language models are flat at 0.56 to 0.72 of it in some window, healthily.
 STUCK = 0.98
@@ -31,17 +31,10 @@ RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
 NEVER_FELL = 0.97
 #: R14 of losses below zero: times the standard deviation of the last ones.
 RISE_OF_NOISE = 4.0
-#: R15: how far the validation loss is above the training loss, and stays above its best; the latter also by this share
-#: of the reference, because losses near zero differ by factors in healthy runs.
-GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.02
-#: R15 of what is known by heart: share of its best that is rest, training loss over validation loss, share of the
-#: reference that the validation loss is above. Of what is of no use to another set: training loss over validation loss.
-AT_REST, BY_HEART, FAR_FROM_ALL, OF_NO_USE = 0.99, 0.1, 0.1, 0.95
 #: R13 of what is worse than a constant: what to change.
 SCALE_TARGETS = (
     "Bring the targets to mean 0 and variance 1: the outputs are far from them, and take long to come nearer."
 )
-LOWER_DECAY = "Lower optimizer.weight_decay"
 #: R13: how the advice begins where the cause is certain.
 ZEROS, SHAPES, REMOVE = "Look at the inputs", "Give outputs and targets the same shape", "Remove the"
 CERTAIN_CAUSES = (ZEROS, SHAPES, REMOVE)
@@ -57,7 +50,6 @@ def loss_findings(history: History) -> Iterator[Finding]:
     yield from _out_of_reach(history)
     yield from _not_decreasing(history)
     yield from _far_from_targets(history)
-    yield from _overfitting(history)
 
 
 def _non_finite(history: History) -> Iterator[Finding]:
@@ -174,8 +166,8 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     )
     if output is not None and output.kind == "regression" and recent > FAR_ABOVE * chance:
         suggestion = SCALE_TARGETS
-    if history.heavy_decay:
-        suggestion = f"{LOWER_DECAY} ({history.heavy_decay:g}) by 10 or more: it takes the weights away. {suggestion}"
+    if decay := heavy_decay(history):
+        suggestion = f"{LOWER_DECAY} ({decay:g}) by 10 or more: it takes the weights away. {suggestion}"
     first = next((n for n, p in history.facts.parameters.items() if n.endswith(".weight") and p.role != "vector"), "")
     if first in history.fed_with_zeros():
         suggestion = f"{ZEROS}: nothing but zeros comes to {first}."
@@ -221,48 +213,3 @@ def _at_a_constant(history: History, recent: float) -> tuple[bool, float]:
     near = STUCK_REGRESSION * constant <= loss <= FAR_ABOVE * constant
     worse = loss > constant and recent >= FLAT * history.first_loss
     return (near or worse) and recent >= FALLEN * chance, chance
-
-
-def _overfitting(history: History) -> Iterator[Finding]:
-    if len(history.validations) < 3 or not history.repeats:
-        return
-    losses = [loss for loss, _ in history.validations]
-    best, (loss, train) = min(losses), history.validations[-1]
-    # Few examples to validate on, or a high rate, make it jump: held against it is what lasts, and exceeds its jumps.
-    jumps = statistics.median(abs(after - before) for before, after in pairwise(losses))
-    last = min(losses[-min(3, len(losses) - 1) :])
-    risen = last - best > max(RISEN * best, RISEN_OF_REFERENCE * abs(history.reference), jumps)
-    if risen and loss > (1 + GAP) * train > 0:
-        how = f"the validation loss has risen from {best:.3g} to {loss:.3g}, while the training loss is {train:.3g}."
-    elif _by_heart(history, losses, train):
-        how = (
-            f"the validation loss is {loss:.3g} and no longer falls, while the training loss is {train:.3g}: the "
-            "examples have been learned by heart."
-        )
-    elif _of_no_use(history, losses, train):
-        how = (
-            f"the validation loss is {loss:.3g}, no better than knowing nothing ({history.reference:.3g}), while the "
-            f"training loss is {train:.3g}: what is learned holds for the training examples alone."
-        )
-    else:
-        return
-    yield Finding(
-        "R15", "warning", "validation loss", history.step, loss / train - 1, GAP, how,
-        "Stop at the best validation loss (checkpoints/best.ckpt), add data, dropout or weight decay, or use a "
-        "smaller network; if it never was below chance, look at the labels, and whether both sets are prepared alike.",
-    )  # fmt: skip
-
-
-def _by_heart(history: History, losses: list[float], train: float) -> bool:
-    """Return whether the validation loss has come to rest far above the training loss, and has some way to go."""
-    rests = len(losses) >= 5 and min(losses[-3:]) > AT_REST * min(losses[:-3])
-    return rests and 0 < train < BY_HEART * losses[-1] and losses[-1] > FAR_FROM_ALL * abs(history.reference)
-
-
-def _of_no_use(history: History, losses: list[float], train: float) -> bool:
-    """Return whether the validation loss of classes stays at chance while the training loss falls."""
-    output = history.first.output if history.first is not None else None
-    if output is None or output.kind == "regression" or not history.references:
-        return False
-    last = min(losses[-3:])
-    return min(losses) > STUCK * history.reference and 0 < train < OF_NO_USE * last

@@ -10,6 +10,7 @@ from itertools import takewhile
 from bnlm.doctor.finding import Finding, in_words, power_of_ten
 from bnlm.doctor.history import History
 from bnlm.doctor.update_rules import hidden_updates
+from bnlm.doctor.weight_decay import decay_of
 
 #: log10 of update:data. gradsnitch and others; a rate of 1e-3 of the healthy one reads -5.1 to -5.7.
 SMALL_WARNING, SMALL_LATER, SMALL_CRITICAL = -4.0, -3.15, -5.0
@@ -60,7 +61,7 @@ def _small_updates(history: History) -> Iterator[Finding]:
                 f"Stretch the schedule over the run: it has optimizer.lr at {share:.1g} of its highest. A decay meant "
                 "for epochs is not stepped with interval=step."
             )
-        elif clipped := history.clipped_to:
+        elif clipped := _left_by_clipping(history):
             change = (
                 f"Raise trainer.gradient_clip_val={history.clip:g}: it leaves {clipped:.1g} of the gradient, and as "
                 "much of each step."
@@ -87,6 +88,14 @@ def _small_updates(history: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _left_by_clipping(history: History) -> float:
+    """Return what share of the gradient clipping leaves, where that makes steps smaller by a factor of ten; else 0."""
+    norms = [norm for o in history.recent if (norm := o.gradient_norm) is not None]
+    if history.facts.rescales or not history.clip or not norms or statistics.median(norms) < 10 * history.clip:
+        return 0.0
+    return history.clip / statistics.median(norms)
+
+
 def _far_from_done(history: History) -> bool:
     """Return whether the loss falls about as fast as ever, and has most of its way to go after most of the run."""
     if not (history.is_late and history.references):
@@ -106,7 +115,7 @@ def _without_decay(history: History, updates: dict[str, float]) -> dict[str, flo
     facts = history.facts.parameters
     learned = {}
     for name, update in updates.items():
-        decay = history.decay_of(facts[name].group)
+        decay = decay_of(history, facts[name].group)
         # A tenth of the decay is as little as can be told from it.
         known = decay > 0 and math.isfinite(update)
         squared = max(10 ** (2 * update) - decay**2, (0.1 * decay) ** 2) if known else 0.0

@@ -99,7 +99,7 @@ def _large_updates(history: History) -> Iterator[Finding]:
         worst = max(large, key=lambda name: judged[name])
         critical = judged[worst] > LARGE_CRITICAL + allowed[worst]
         found = _too_large(history.step, large, judged[worst], "critical" if critical else "warning")
-        yield blamed_on_decay(found, history.decay_of(parameters[worst].group), history.heavy_decay)
+        yield blamed_on_decay(found, history, parameters[worst].group)
 
 
 def large_updates_ended(history: History) -> bool:

@@ -1,18 +1,27 @@
-"""How far weight decay alone moves a parameter in a step: updates of that size say nothing of what is learned."""
+"""How far weight decay alone moves a parameter in a step, which says nothing of what is learned, and may be too far."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch.optim import Optimizer
 
 from bnlm.doctor.finding import Finding, power_of_ten
 
+if TYPE_CHECKING:
+    from bnlm.doctor.history import History
+
 #: Dex between an update and what weight decay alone makes of it, to be that.
 DECAYS = 0.3
+#: Weight decay that may be to blame: share of the weights in a step; of Adam, which rescales it, the option itself.
+HEAVY, HEAVY_RESCALED = 2e-3, 0.1
+#: How the advice begins.
+LOWER_DECAY = "Lower optimizer.weight_decay"
 
 
 def groups_of(optimizers: Iterable[Optimizer]) -> dict[int, int]:
@@ -39,21 +48,38 @@ def decays_of(optimizers: Iterable[Optimizer]) -> list[float]:
     return decays
 
 
-def blamed_on_decay(large: Finding, decay: float, heavy: float) -> Finding:
+def decay_of(history: History, group: int | None) -> float:
+    """Return the share that decay typically takes from the weights of a group in a step; 0 where none is known."""
+    groups = len(history.recent[-1].decays) if history.recent else 0
+    if group is None or group >= groups:
+        return 0.0
+    return statistics.median(o.decays[group] for o in history.recent if len(o.decays) == groups)  # one may come late
+
+
+def heavy_decay(history: History) -> float:
+    """Return the largest weight decay, where it may be to blame for weights that are gone; else 0."""
+    facts = history.facts
+    groups = len(history.recent[-1].decays) if history.recent else 0
+    heavy = any(decay_of(history, group) > HEAVY for group in range(groups))
+    return facts.weight_decay if heavy or (facts.decay_rescaled and facts.weight_decay >= HEAVY_RESCALED) else 0.0
+
+
+def blamed_on_decay(large: Finding, history: History, group: int | None) -> Finding:
     """Return a finding that updates are too large; where they are what weight decay takes, with this said.
 
     Args:
         large: With log10 of update:data as its value.
-        decay: Share of these weights that decay takes in a step; 0 where it is not known.
-        heavy: The option, where it may be to blame; else 0.
+        history: The run.
+        group: Of the weights that move most.
     """
+    decay, heavy = decay_of(history, group), heavy_decay(history)
     if decay > 0 and math.log10(decay) > large.value - DECAYS:
         return replace(
             large,
             message=f"{large.message} Weight decay alone takes {power_of_ten(math.log10(decay))} of them in each step.",
-            suggestion="Lower optimizer.weight_decay by 10 or more: the learning rate times that is the share of a "
-            "weight that a step takes away.",
+            suggestion=f"{LOWER_DECAY} by 10 or more: the learning rate times that is the share of a weight that a "
+            "step takes away.",
         )
     if heavy and decay == 0:
-        return replace(large, suggestion=f"Lower optimizer.weight_decay ({heavy:g}) by 10 or more. {large.suggestion}")
+        return replace(large, suggestion=f"{LOWER_DECAY} ({heavy:g}) by 10 or more. {large.suggestion}")
     return large

@@ -1,0 +1,64 @@
+"""R15: a validation loss that does not follow the training loss."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from itertools import pairwise
+
+from bnlm.doctor.finding import Finding
+from bnlm.doctor.history import History
+from bnlm.doctor.loss_rules import STUCK
+
+#: How far the validation loss is above the training loss, and stays above its best; the latter also by this share
+#: of the reference, because losses near zero differ by factors in healthy runs.
+GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.02
+#: Of what is known by heart: share of its best that is rest, training loss over validation loss, share of the
+#: reference that the validation loss is above. Of what is of no use to another set: training loss over validation loss.
+AT_REST, BY_HEART, FAR_FROM_ALL, OF_NO_USE = 0.99, 0.1, 0.1, 0.95
+
+
+def overfitting_findings(history: History) -> Iterator[Finding]:
+    """Yield what the validations tell; nothing before the third, and where no example was seen twice."""
+    if len(history.validations) < 3 or not history.repeats:
+        return
+    losses = [loss for loss, _ in history.validations]
+    best, (loss, train) = min(losses), history.validations[-1]
+    # Few examples to validate on, or a high rate, make it jump: held against it is what lasts, and exceeds its jumps.
+    jumps = statistics.median(abs(after - before) for before, after in pairwise(losses))
+    last = min(losses[-min(3, len(losses) - 1) :])
+    risen = last - best > max(RISEN * best, RISEN_OF_REFERENCE * abs(history.reference), jumps)
+    if risen and loss > (1 + GAP) * train > 0:
+        how = f"the validation loss has risen from {best:.3g} to {loss:.3g}, while the training loss is {train:.3g}."
+    elif _by_heart(history, losses, train):
+        how = (
+            f"the validation loss is {loss:.3g} and no longer falls, while the training loss is {train:.3g}: the "
+            "examples have been learned by heart."
+        )
+    elif _of_no_use(history, losses, train):
+        how = (
+            f"the validation loss is {loss:.3g}, no better than knowing nothing ({history.reference:.3g}), while the "
+            f"training loss is {train:.3g}: what is learned holds for the training examples alone."
+        )
+    else:
+        return
+    yield Finding(
+        "R15", "warning", "validation loss", history.step, loss / train - 1, GAP, how,
+        "Stop at the best validation loss (checkpoints/best.ckpt), add data, dropout or weight decay, or use a "
+        "smaller network; if it never was below chance, look at the labels, and whether both sets are prepared alike.",
+    )  # fmt: skip
+
+
+def _by_heart(history: History, losses: list[float], train: float) -> bool:
+    """Return whether the validation loss has come to rest far above the training loss, and has some way to go."""
+    rests = len(losses) >= 5 and min(losses[-3:]) > AT_REST * min(losses[:-3])
+    return rests and 0 < train < BY_HEART * losses[-1] and losses[-1] > FAR_FROM_ALL * abs(history.reference)
+
+
+def _of_no_use(history: History, losses: list[float], train: float) -> bool:
+    """Return whether the validation loss of classes stays at chance while the training loss falls."""
+    output = history.first.output if history.first is not None else None
+    if output is None or output.kind == "regression" or not history.references:
+        return False
+    last = min(losses[-3:])
+    return min(losses) > STUCK * history.reference and 0 < train < OF_NO_USE * last

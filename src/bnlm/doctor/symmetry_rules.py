@@ -1,0 +1,60 @@
+"""R20: units that are alike, and weights that are zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnlm.doctor.finding import Finding, in_words
+from bnlm.doctor.history import History
+
+#: Share of a matrix's rows that point where the first one does.
+COLLINEAR = 0.9
+
+
+def symmetry_findings(history: History) -> Iterator[Finding]:
+    """Yield what is alike or nothing at the first observed step."""
+    assert history.first is not None
+    gradients = history.first.of("gradient_std")
+    hidden = [p for p in history.facts.parameters.values() if p.role == "hidden"]
+    alike = [p.name for p in hidden if p.collinear_rows > COLLINEAR]
+    # A zero matrix that gets a gradient starts a residual branch or an adapter; one without can never leave zero.
+    # What the backward pass does not come to at all is R12's.
+    stuck = [p.name for p in hidden if p.zero and gradients.get(p.name) == 0]
+    stuck = stuck if len(stuck) == sum(p.zero for p in hidden) else []
+    cut = [] if stuck else _cut_off(history, gradients)
+    if alike or stuck or cut:
+        where = in_words(alike + stuck + cut)
+        if alike:
+            how = "all units start alike and get the same gradient, so that but for their biases they learn the same"
+        elif stuck:
+            how = (
+                "all weights are zero, as is their gradient: nothing of the input passes, and nothing is learned of it"
+            )
+        else:
+            how = "all weights are zero, so that nothing of the input passes and what is before gets no gradient"
+        yield Finding(
+            "R20", "critical", where, 0, 1.0, COLLINEAR,
+            f"{where}: {how}.",
+            "Draw the weights at random: init=kaiming_normal, or torch.nn.init.kaiming_normal_.",
+        )  # fmt: skip
+
+
+def _cut_off(history: History, gradients: dict[str, float]) -> list[str]:
+    """Return the zero matrices that feed an activation alone, a module or a call, and keep all before from the loss.
+
+    Beside a residual connection what is before has a gradient; an adapter's zero matrix comes with frozen weights.
+    """
+    facts = history.facts
+    if facts.frozen:
+        return []
+    assert history.first is not None
+    silent = not all(history.first.of("activation_std").values())
+    before: list[str] = []
+    for parameter in facts.parameters.values():
+        feeds = silent or parameter.name in facts.weight_of.values()
+        if parameter.zero and parameter.role == "hidden" and feeds:
+            graded = [name for name in before if name in gradients]
+            return [parameter.name] if graded and not any(gradients[name] for name in graded) else []
+        if parameter.role != "vector":
+            before.append(parameter.name)
+    return []
