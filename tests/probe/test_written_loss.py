@@ -59,6 +59,7 @@ def test_distances(written: Loss, function: Loss) -> None:
         lambda y, t: -torch.log(y.softmax(1)[ROWS, t]).mean(),
         lambda y, t: -torch.log_softmax(y, 1).gather(1, t[:, None]).mean(),
         lambda y, t: -y.log_softmax(-1).gather(dim=-1, index=t.unsqueeze(-1)).mean(),
+        lambda y, t: (y.logsumexp(1) - y[ROWS, t]).mean(),
     ],
 )
 def test_classes(written: Loss) -> None:
@@ -91,7 +92,6 @@ def test_what_log_softmax_was_taken_of(loss: Loss, floor: float) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        lambda y, t: y[ROWS, t].mean(),  # scores
         lambda y, t: y.log_softmax(1)[ROWS.flip(0), t].mean(),  # of other examples
         lambda y, t: (y - y.mean()).square().mean(),  # a spread
         lambda y, t: (y - 1).square().mean(),
@@ -118,6 +118,7 @@ def test_the_doctor_believes_what_is_the_whole_loss_alone() -> None:
         return -y.log_softmax(1)[ROWS, t].mean()
 
     assert rules(check(model, batch, plain, table=False)) == ["R02", "R01"]
+    assert rules(check(model, batch, lambda y, t: -y[ROWS, t].mean(), table=False)) == []  # scores
     assert rules(check(model, batch, lambda y, t: plain(y, t) * 0.3, table=False)) == []  # who knows what this is
     assert rules(check(model, batch, lambda y, t: F.cross_entropy(y, t) + plain(y, t), table=False)) == ["R02", "R01"]
 
@@ -128,3 +129,21 @@ def test_outputs_held_against_the_targets_of_others() -> None:
     assert record is not None
     assert record.broadcast
     assert record.scales == (0.5, 1.0, 32.0, 64.0, 2048.0, 4096.0)
+
+
+def test_micro_batches_are_averaged() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 32), nn.Tanh(), nn.Linear(32, 5))
+    x, target = torch.randn(128, 10), torch.randint(5, (128,))
+    tap = ActivationTap(model, losses=True)
+    tap.attach()
+    try:
+        for half in (slice(0, 64), slice(64, 128)):
+            (-model(x[half]).log_softmax(1)[ROWS, target[half]].mean()).backward()
+    finally:
+        tap.detach()
+    (record,) = tap.record().losses
+    losses = F.cross_entropy(model(x).double(), target, reduction="none").detach()
+    assert record.values[0].item() == pytest.approx(float(losses.mean()), rel=1e-6)
+    assert record.values[1].item() == pytest.approx(float(losses.std() / 128**0.5), rel=0.05)
+    assert record.values[6:].tolist() == target.bincount(minlength=5).tolist()

@@ -121,14 +121,15 @@ class ActivationTap(TorchFunctionMode):
         """A new forward begins: its first tanh is the layer `tanh` again, not `tanh_1`."""
         self._resume()
         self._forwards.append([])
+        self._written.next_forward()
         self._calls.clear()
         self._used.clear()
 
     def record(self) -> StepRecord:
         """Reduce what waits, and return all that was seen; to be called once, after `detach`."""
         count(self.uncounted())
-        if not self._record.losses and self._written.record is not None:
-            self._record.losses.append(self._written.record)
+        if not self._record.losses and (written := self._written.record()) is not None:
+            self._record.losses.append(written)
         self._record.responded = {layer: units for layer, units in self._record.responded.items() if len(units)}
         sums = self._record.sums = self.table.sums()
         for group in ("output gradient", "flat"):  # which came from the last layer on, or kind by kind

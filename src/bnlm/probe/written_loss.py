@@ -32,14 +32,30 @@ class WrittenLoss:
     What looks like a loss may be a part of the network, or a term that is added to another loss: it is to be believed
     only where the loss of the step is one of its `scales` times its mean.
 
-    Attributes:
-        record: Of the last that looked like a loss; None without any.
     """
 
     def __init__(self) -> None:
-        self.record: LossRecord | None = None
+        self._last: LossRecord | None = None
+        self._of_micro_batches: list[LossRecord] = []
         self._difference: tuple[ref[Tensor], Tensor, Tensor] | None = None
         self._log_softmax: tuple[int, Tensor, int] | None = None  # where its result lies, its input, over what
+
+    def next_forward(self) -> None:
+        """Another micro-batch begins, whose loss is averaged with the last one's."""
+        if self._last is not None:
+            self._of_micro_batches.append(self._last)
+        self._last = None
+
+    def record(self) -> LossRecord | None:
+        """Return the record of the last in each forward that looked like a loss; None without any."""
+        self.next_forward()
+        records = self._of_micro_batches
+        if len({(record.kind, record.values.shape) for record in records}) != 1:
+            return None
+        values, number = torch.stack([record.values for record in records]).mean(dim=0), len(records)
+        values[1] /= number**0.5  # a standard error
+        values[6:] *= number
+        return replace(records[0], values=values)
 
     def logits_of(self, log_probs: Tensor, classes: int) -> Tensor | None:
         """Return what log-probabilities were made of, in their shape; None where the last log_softmax made others.
@@ -113,13 +129,14 @@ class WrittenLoss:
         if bool((x >= 0).all()):  # probabilities, of which the logarithm is taken afterwards
             x = x.log()
         record = loss_record("nll_loss", x, target)
-        if record is not None and not bool(record.values[5].isneginf()):  # else these are no log-probabilities
-            self._keep(record, len(target), len(target))
+        if record is not None and bool(record.values[5].isneginf()):  # logits, to be taken from their logsumexp
+            record = loss_record("cross_entropy", x, target)
+        self._keep(record, len(target), len(target))
 
     def _keep(self, record: LossRecord | None, elements: int, examples: int) -> None:
         if record is not None:  # a mean, or a sum over all or over each example; some take half of a square
             scales = {factor * scale for factor in (1.0, 0.5) for scale in (1, elements, elements / examples)}
-            self.record = replace(record, scales=tuple(sorted(scales)))
+            self._last = replace(record, scales=tuple(sorted(scales)))
 
 
 def _is_two(exponent: Any) -> bool:
