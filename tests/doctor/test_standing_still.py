@@ -371,6 +371,7 @@ def test_targets_out_of_reach(kind: str, floor: float, severity: str | None, the
         ([1.5, 0.9, 0.55, 0.55, 0.55, 0.551], 0.01, "by heart"),
         ([1.5, 0.9, 0.6, 0.55, 0.54, 0.5], 0.01, None),  # it falls still
         ([1.5, 0.9, 0.55, 0.55, 0.55, 0.551], 0.08, None),
+        ([1.5, 0.9, 0.85, 0.9, 0.85, 0.851], 0.2, "by heart"),  # so far apart that a quarter is enough
         ([1.5, 0.5, 0.15, 0.15, 0.15, 0.151], 0.01, None),  # there is not much left to be learned
         ([1.81, 1.8, 1.81, 1.8], 1.5, "no better than knowing nothing"),
         ([1.81, 1.8, 1.81, 1.8], 1.75, None),

@@ -13,9 +13,11 @@ from bnlm.doctor.loss_rules import STUCK
 #: How far the validation loss is above the training loss, and stays above its best; the latter also by this share
 #: of the reference, because losses near zero differ by factors in healthy runs.
 GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.02
-#: Of what is known by heart: share of its best that is rest, training loss over validation loss, share of the
-#: reference that the validation loss is above. Of what is of no use to another set: training loss over validation loss.
-AT_REST, BY_HEART, FAR_FROM_ALL, OF_NO_USE = 0.99, 0.1, 0.1, 0.95
+#: Of what is known by heart: share of its best that is rest; training loss over validation loss, and share of the
+#: reference that the one is above the other, which may be less where more of the first is learned.
+AT_REST, BY_HEART, FAR_APART = 0.99, (0.25, 0.1), (0.3, 0.09)
+#: Of what is of no use to another set: training loss over validation loss.
+OF_NO_USE = 0.95
 
 
 def overfitting_findings(history: History) -> Iterator[Finding]:
@@ -51,8 +53,13 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
 
 def _by_heart(history: History, losses: list[float], train: float) -> bool:
     """Return whether the validation loss has come to rest far above the training loss, and has some way to go."""
-    rests = len(losses) >= 5 and min(losses[-3:]) > AT_REST * min(losses[:-3])
-    return rests and 0 < train < BY_HEART * losses[-1] and losses[-1] > FAR_FROM_ALL * abs(history.reference)
+    if len(losses) < 5 or not min(losses[-3:]) > AT_REST * min(losses[:-3]):
+        return False
+    loss, reference = losses[-1], abs(history.reference)
+    return train > 0 and any(
+        train < share * loss and loss - train > apart * reference
+        for share, apart in zip(BY_HEART, FAR_APART, strict=True)
+    )
 
 
 def _of_no_use(history: History, losses: list[float], train: float) -> bool:
