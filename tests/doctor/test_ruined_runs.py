@@ -39,11 +39,12 @@ def test_nan(losses: list[float], updates: list[float], expected: list[str]) -> 
     assert [finding.rule for finding in run(losses, updates)] == expected
 
 
-@pytest.mark.parametrize(("update", "expected"), [(-1.1, ["R09", "R04"]), (-1.4, ["R04"])])
+@pytest.mark.parametrize(("update", "expected"), [(-1.1, ["R09", "R04"]), (-1.4, ["R09", "R04"]), (-2.0, ["R04"])])
 def test_dead_layers(update: float, expected: list[str]) -> None:
     found = run([2.3] * 10, [update] * 3 + [-math.inf] * 9, dead=1.0)
     assert [finding.rule for finding in found if finding.rule in ("R04", "R09")] == expected
     if "R09" in expected:
+        assert found[0].severity == ("critical" if update > -1.2 else "warning")
         assert found[0].step == 0 or found[0].step == 10
         assert found[1].caused_by == "R09"
 

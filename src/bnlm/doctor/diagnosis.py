@@ -28,7 +28,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R07": ("R09", "R11", "R16"),
     "R08": ("R09", "R05", "R06"),
     "R09": ("R05", "R02"),
-    "R10": ("R20", "R12", "R05", "R06", "R03"),
+    "R10": ("R20", "R12", "R04", "R05", "R06", "R03"),
     "R11": ("R20", "R12", "R05", "R06", "R03"),
     "R12": ("R20", "R04", "R09"),
     "R13": ("R08", "R20", "R12", "R16", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11", "R02", "R01"),
@@ -46,7 +46,7 @@ WINDOW_EVERY = 100
 SEEN_LATE, LATE = ("R04", "R11", "R12"), 100
 #: Cause and consequence, where healthy networks have a mild form of the first too: it has to be critical.
 MILD = {
-    ("R06", "R10"), ("R06", "R11"), ("R06", "R13"), ("R04", "R13"), ("R11", "R13"), ("R09", "R15"),
+    ("R06", "R10"), ("R06", "R11"), ("R06", "R13"), ("R04", "R13"), ("R04", "R10"), ("R11", "R13"), ("R09", "R15"),
     ("R12", "R10"), ("R12", "R11"), ("R12", "R13"),
 }  # fmt: skip
 #: log10 of update:data of steps that explain a loss which stands still: where all is learned, they shrink too.

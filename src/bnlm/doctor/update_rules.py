@@ -10,6 +10,7 @@ from itertools import pairwise
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import Finding, in_words, power_of_ten
 from bnlm.doctor.history import History
+from bnlm.doctor.observation import Observation
 from bnlm.doctor.training_rules import dead, has_learned, saturated
 from bnlm.doctor.weight_decay import blamed_on_decay
 
@@ -21,6 +22,8 @@ CLEARLY = 0.3
 LARGE_PATIENCE = 250
 #: R09 of a run that ended in nan or in dead layers: of its first step, which is large with AdamW, and of any later one.
 RUINOUS_FIRST, RUINOUS = -0.5, -1.2
+#: R09 of steps after which a layer is dead: those until this one.
+DEADLY_UNTIL = 30
 #: R09 of a run that ended in nan: times the loss before, three times; update:data.
 EXPLODES, EXPLODING = 3.0, -2.0
 #: R09 of a run that has hardly learned since its loss rose at the start: share of the reference left, update:data.
@@ -138,23 +141,43 @@ def _ruinous_updates(history: History) -> Iterator[Finding]:
     steps = []
     for observation in [history.first, *history.recent]:
         limit = RUINOUS_FIRST if observation.step == 0 else RUINOUS
-        for name, u in observation.of("update_to_data").items():
-            judged = name in facts and facts[name].role == "hidden" and facts[name].std > 0
+        for name, u in _hidden(history, observation).items():
             least = EXPLODING if explodes else SPOILING if spoiled else limit + _allowance(facts[name])
-            if judged and least < u < math.inf:
+            if least < u:
                 large[name] = max(u, large.get(name, u))
                 steps.append(observation.step)
     if large:
         severity = "critical" if ruined else "warning"
         yield _too_large(steps[0], list(large), max(large.values()), severity)
+    elif ruined and not blown_up:
+        yield from _deadly_steps(history)
+
+
+def _deadly_steps(history: History) -> Iterator[Finding]:
+    """Yield R09 where a layer has died that was alive at the start, and the typical weight moved too far before."""
+    assert history.first is not None
+    first, last = history.first.of("dead_units"), history.recent[-1].of("dead_units")
+    alive = any(first.get(layer, 1.0) < 0.5 < share for layer, share in last.items())
+    for observation in [history.first, *history.recent] if alive else []:
+        moved = _hidden(history, observation)
+        if moved and observation.step <= DEADLY_UNTIL and statistics.median(moved.values()) > LARGE_WARNING:
+            yield _too_large(observation.step, list(moved), max(moved.values()), "warning")
+            return
+
+
+def _hidden(history: History, observation: Observation) -> dict[str, float]:
+    """Return update:data in one step, of the hidden weights that do not start at zero."""
+    facts = history.facts.parameters
+    updates = observation.of("update_to_data").items()
+    return {n: u for n, u in updates if n in facts and facts[n].role == "hidden" and facts[n].std > 0 and u < math.inf}
 
 
 def _leaps(history: History) -> bool:
     """Return whether the first step moves more than half of the hidden weights far."""
-    facts = history.facts.parameters
-    first = history.first.of("update_to_data") if history.first is not None and history.first.step == 0 else {}
-    hidden = [u for name, u in first.items() if name in facts and facts[name].role == "hidden" and facts[name].std > 0]
-    return bool(hidden) and statistics.median(hidden) > LEAPING
+    if history.first is None or history.first.step > 0:
+        return False
+    moved = _hidden(history, history.first)
+    return bool(moved) and statistics.median(moved.values()) > LEAPING
 
 
 def _uneven_updates(history: History) -> Iterator[Finding]:
