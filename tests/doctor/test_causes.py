@@ -48,6 +48,10 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         ([("R05", "warning", 0, 20.0), ("R09", "critical", 10, -0.5)], {"R05": None, "R09": "R05"}),
         ([("R05", "warning", 0, 0.05), ("R09", "critical", 10, -0.5)], {"R09": None, "R05": None}),
         ([("R02", "critical", 0, 9.0), ("R09", "critical", 0, -0.2)], {"R02": None, "R09": "R02"}),
+        # Large steps keep a loss above chance (the limit is 1); at chance there is nothing to be learned.
+        ([("R09", "warning", 250, -1.6), ("R13", "critical", 400, 1.05)], {"R09": None, "R13": "R09"}),
+        ([("R09", "warning", 250, -1.6), ("R13", "critical", 400, 1.01)], {"R13": None, "R09": None}),
+        ([("R09", "critical", 250, -0.6), ("R13", "critical", 400, 1.01)], {"R09": None, "R13": "R09"}),
         # Few values for a BatchNorm: what eval uses is of noise, and with next to none nothing is learned.
         ([("R16", "warning", 0, 2.0), ("R13", "critical", 400, 0.7)], {"R16": None, "R13": "R16"}),
         ([("R16", "warning", 0, 6.0), ("R13", "critical", 400, 0.7)], {"R13": None, "R16": None}),

@@ -51,6 +51,8 @@ MILD = {
 }  # fmt: skip
 #: log10 of update:data of steps that explain a loss which stands still: where all is learned, they shrink too.
 TOO_SMALL_TO_LEARN = -3.5
+#: Loss over R13's limit, 0.98 of chance, that steps which are too large keep a network at.
+JITTERS = 1.03
 #: Values per channel with which a BatchNorm alone may keep a network from learning.
 FEW_VALUES = 4
 #: Of the start and of what knowing nothing costs: a loss below this share no longer stands still.
@@ -199,6 +201,8 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return False  # a remark on what stands still anyway
     if pair == ("R01", "R13") and cause.severity != "critical":
         return False  # targets that are far from zero are no start that is wrong
+    if pair == ("R09", "R13") and cause.severity != "critical" and finding.value < JITTERS * finding.threshold:
+        return False  # where nothing is to be learned small networks take such steps; too large ones cost something
     if pair == ("R16", "R13"):
         return cause.value <= FEW_VALUES
     if finding.rule == "R09":
