@@ -373,9 +373,10 @@ def test_targets_out_of_reach(kind: str, floor: float, severity: str | None, the
         ([1.5, 0.9, 0.55, 0.55, 0.55, 0.551], 0.08, None),
         ([1.5, 0.9, 0.85, 0.9, 0.85, 0.851], 0.2, "by heart"),  # so far apart that a quarter is enough
         ([1.5, 0.5, 0.15, 0.15, 0.15, 0.151], 0.01, None),  # there is not much left to be learned
-        ([1.81, 1.8, 1.81, 1.8], 1.5, "no better than knowing nothing"),
-        ([1.81, 1.8, 1.81, 1.8], 1.75, None),
-        ([1.81, 1.7, 1.71, 1.7], 1.5, None),
+        ([1.81, 1.8, 1.82, 1.84], 1.7, "no better than knowing nothing"),
+        ([1.81, 1.8, 1.82, 1.84], 1.78, None),
+        ([1.81, 1.8, 1.8, 1.8], 1.7, None),  # what is learned may come to it yet
+        ([1.84, 1.7, 1.82, 1.84], 1.6, "has risen"),
     ],
 )
 def test_a_validation_loss_that_does_not_follow(validation: list[float], train: float, expected: str | None) -> None:

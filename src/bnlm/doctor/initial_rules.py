@@ -143,7 +143,8 @@ def _hardly_responding(history: History) -> dict[str, float]:
     found = {}
     means, stds = history.first.of("activation_mean"), history.first.of("activation_std")
     before, spread = history.first.of("preactivation_mean"), history.first.of("preactivation_std")
-    for layer, mean in means.items():
+    for layer in history.first.of("dead_units"):  # one number for each example has no units, and is part of a loss
+        mean = means.get(layer, math.nan)
         if history.first.kinds.get(layer) == "relu" and before.get(layer, 0.0) < -BELOW * spread.get(layer, math.inf):
             share = mean**2 / (mean**2 + stds[layer] ** 2) if mean > 0 else 0.0
             if share < SPARSE_WARNING:
@@ -238,7 +239,7 @@ def _first_step(history: History) -> Iterator[Finding]:
     }
     hidden = sum(one.role == "hidden" and one.std > 0 for one in facts.values())
     # One that starts smaller than all others, for it has many inputs, is soon as large as what it needs.
-    if far and (4 * len(far) >= hidden or max(far.values()) > 0):
+    if far and (3 * len(far) > hidden or max(far.values()) > 0):
         name, worst = max(far.items(), key=lambda item: item[1])
         std, usual = facts[name].std, 1 / math.sqrt(facts[name].fan_in)
         because, change = "", "Divide optimizer.lr by 10 or more, or warm it up."

@@ -16,8 +16,8 @@ GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.02
 #: Of what is known by heart: share of its best that is rest; training loss over validation loss, and share of the
 #: reference that the one is above the other, which may be less where more of the first is learned.
 AT_REST, BY_HEART, FAR_APART = 0.99, (0.25, 0.1), (0.3, 0.09)
-#: Of what is of no use to another set: training loss over validation loss.
-OF_NO_USE = 0.95
+#: Of what is of no use to another set: training loss over validation loss, and this over chance.
+OF_NO_USE, WORSE = 0.97, 1.02
 
 
 def overfitting_findings(history: History) -> Iterator[Finding]:
@@ -63,9 +63,9 @@ def _by_heart(history: History, losses: list[float], train: float) -> bool:
 
 
 def _of_no_use(history: History, losses: list[float], train: float) -> bool:
-    """Return whether the validation loss of classes stays at chance while the training loss falls."""
+    """Return whether the validation loss of classes is never better than chance while the training loss falls."""
     output = history.first.output if history.first is not None else None
     if output is None or output.kind == "regression" or not history.references:
         return False
-    last = min(losses[-3:])
-    return min(losses) > STUCK * history.reference and 0 < train < OF_NO_USE * last
+    never_better = min(losses) > STUCK * history.reference and losses[-1] > WORSE * history.reference
+    return never_better and 0 < train < OF_NO_USE * min(losses[-3:])

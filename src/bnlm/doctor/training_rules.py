@@ -110,7 +110,9 @@ def _gradient(history: History) -> Iterator[Finding]:
         if len(chain) < 3 or not stds[chain[-1]] > 0 or stds[chain[0]] == 0:
             continue  # none at all is no matter of scale: cut off, or dead
         ratio = stds[chain[0]] / stds[chain[-1]]
-        if 0.1 <= ratio <= 10 or (ratio < 1 and not steep(whole_gradient(ratio, chain, elements), kind, chain)):
+        if 0.1 <= ratio <= 10:
+            continue
+        if 0.01 <= ratio < 1 and not steep(whole_gradient(ratio, chain, elements), kind, chain):
             continue
         critical = not 0.01 <= ratio <= 100
         yield Finding(
