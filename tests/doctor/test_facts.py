@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output, StatisticsGap, check, facts_of
+from bnlm.doctor.facts import ParameterFacts
 
 
 def found(of: History) -> dict[str, Finding]:
@@ -200,3 +201,24 @@ def test_the_lengths_of_weight_norm_are_no_matrix(new: bool) -> None:
     roles = {name: one.role for name, one in facts_of(model).parameters.items()}
     assert [roles[name] for name in roles if name.endswith(("_g", "original0"))] == ["vector", "vector"]
     assert [roles[name] for name in roles if name.endswith(("_v", "original1"))] == ["hidden", "hidden"]
+
+
+@pytest.mark.parametrize(
+    ("std", "outputs", "norm", "severity"),
+    [
+        (1.5, 20.0, False, "warning"),
+        (1.5, 200.0, False, "critical"),
+        (1.5, 1.0, False, None),  # tanh, which R03 judges
+        (1.5, 20.0, True, None),
+        (0.5, 20.0, False, None),  # it is the inputs that are large
+    ],
+)
+def test_weights_that_start_too_large(std: float, outputs: float, norm: bool, severity: str | None) -> None:
+    facts = Facts({"w": ParameterFacts("w", (9, 16), "hidden", feeds_norm=norm, std=std)})
+    h = History(facts, 1000)
+    h.add(Observation(0, {"activation_std": {"a": outputs}}, {"a": "relu"}))
+    diagnosis = Diagnosis()
+    diagnosis.update(h)
+    found = [finding for finding in diagnosis.findings if finding.rule == "R05"]
+    assert [finding.severity for finding in found] == [severity] * (severity is not None)
+    assert all("where one over the root of its inputs is 0.25" in finding.message for finding in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator
 
 from bnlm.doctor.finding import Finding, in_words
@@ -28,6 +29,8 @@ DEAD_CRITICAL = 0.8
 BELOW, SPARSE_WARNING, SPARSE_CRITICAL = 2.0, 0.01, 0.003
 #: R05: std of the last activation over the first's.
 DRIFT_WARNING, DRIFT_CRITICAL = 10.0, 100.0
+#: R05 of weights that are all large: std times the root of fan_in (1.4 to 1.7 by Kaiming's init), std of an activation.
+LARGE_WEIGHTS, LARGE_OUTPUTS = 4.0, 10.0
 #: R06: std of the loss gradient at the first activation over the last's.
 GRADIENT_NOTE, GRADIENT_CRITICAL = 10.0, 100.0
 #: R06, at the start and later: what to change.
@@ -187,6 +190,32 @@ def _over_time(history: History, chain: list[str]) -> bool:
 
 
 def _scale(history: History) -> Iterator[Finding]:
+    drifts = list(_drift(history))
+    yield from drifts or _large_weights(history)
+
+
+def _large_weights(history: History) -> Iterator[Finding]:
+    """Yield R05 of weights that are all far too large: of one or two layers, of which no drift can be told."""
+    assert history.first is not None
+    hidden = [p for p in history.facts.parameters.values() if p.role == "hidden" and p.std > 0 and p.fan_in > 4]
+    stds = history.first.of("activation_std")
+    if not hidden or not stds or any(p.feeds_norm for p in hidden):
+        return
+    scales = {p.name: p.std * math.sqrt(p.fan_in) for p in hidden}
+    layer = max(stds, key=lambda name: stds[name])
+    if statistics.median(scales.values()) > LARGE_WEIGHTS and LARGE_OUTPUTS < stds[layer] < math.inf:
+        largest = max(hidden, key=lambda p: scales[p.name])
+        yield Finding(
+            "R05", "critical" if stds[layer] > DRIFT_CRITICAL else "warning", in_words(list(scales)), 0,
+            scales[largest.name], LARGE_WEIGHTS,
+            f"the weights start large, with std {largest.std:.2g} at {largest.name} where one over the root of its "
+            f"inputs is {1 / math.sqrt(largest.fan_in):.2g}: activations have std {stds[layer]:.2g} at {layer}.",
+            "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
+            "nn.init.kaiming_normal_).",
+        )  # fmt: skip
+
+
+def _drift(history: History) -> Iterator[Finding]:
     for kind, chain, stds in _chains(history, "activation_std"):
         if not stds[0] > 0:
             continue
