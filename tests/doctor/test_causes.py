@@ -52,6 +52,19 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         ([("R09", "warning", 250, -1.6), ("R13", "critical", 400, 1.05)], {"R09": None, "R13": "R09"}),
         ([("R09", "warning", 250, -1.6), ("R13", "critical", 400, 1.01)], {"R13": None, "R09": None}),
         ([("R09", "critical", 250, -0.6), ("R13", "critical", 400, 1.01)], {"R09": None, "R13": "R09"}),
+        # What diverges dies in the end.
+        ([("R14", "warning", 180, 1.4), ("R04", "critical", 300, 1.0)], {"R14": None, "R04": "R14"}),
+        ([("R14", "warning", 300, 1.4), ("R04", "critical", 300, 1.0)], {"R04": None, "R14": None}),
+        # Not in a circle.
+        (
+            [
+                ("R14", "warning", 50, 1.4),
+                ("R11", "warning", 90, 2.0),
+                ("R06", "critical", 90, 0.001),
+                ("R04", "critical", 90, 1.0),
+            ],
+            {"R04": None, "R06": "R04", "R11": "R06", "R14": "R11"},
+        ),
         # Few values for a BatchNorm: what eval uses is of noise, and with next to none nothing is learned.
         ([("R16", "warning", 0, 2.0), ("R13", "critical", 400, 0.7)], {"R16": None, "R13": "R16"}),
         ([("R16", "warning", 0, 6.0), ("R13", "critical", 400, 0.7)], {"R13": None, "R16": None}),

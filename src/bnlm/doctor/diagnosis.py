@@ -21,8 +21,8 @@ from bnlm.doctor.update_rules import large_updates_ended, update_findings
 CAUSES: dict[str, tuple[str, ...]] = {
     "R01": ("R20", "R05", "R02"),
     "R02": ("R20", "R05"),
-    "R03": ("R20", "R09"),
-    "R04": ("R20", "R09"),
+    "R03": ("R20", "R09", "R14"),
+    "R04": ("R20", "R09", "R14"),
     "R05": ("R20", "R04"),
     "R06": ("R20", "R16", "R04", "R05", "R03", "R09", "R10"),
     "R07": ("R09", "R11", "R16"),
@@ -139,6 +139,9 @@ class Diagnosis:
     def findings(self) -> list[Finding]:
         """All findings: causes before their consequences; first what is, or brings about, the most severe."""
         linked = {rule: replace(f, caused_by=self._cause_of(f)) for rule, f in self._found.items()}
+        for finding in sorted(linked.values(), key=_urgency):
+            if _explains_itself(finding, linked):
+                linked[finding.rule] = replace(finding, caused_by=None)
         small = linked.get("R10")
         if small is not None and small.caused_by is not None:  # a higher rate would be no remedy then
             linked["R10"] = replace(small, suggestion=f"Mend {linked[small.caused_by].name} first.")
@@ -197,6 +200,8 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return finding.severity == "warning"
     if cause.rule in SEEN_LATE:
         return cause.step <= max(finding.step, LATE)
+    if cause.rule == "R14" and finding.rule in ("R03", "R04"):
+        return cause.step < finding.step  # what diverges dies in the end; what dies may diverge, too
     if cause.rule == "R05" and cause.step > 0:
         return False  # a remark on what stands still anyway
     if pair == ("R01", "R13") and cause.severity != "critical":
@@ -210,6 +215,15 @@ def _explains(cause: Finding, finding: Finding) -> bool:
     if cause.rule == "R05" and finding.rule in ("R01", "R02"):
         return cause.value > 1  # scales that fade make an output small
     return True
+
+
+def _explains_itself(finding: Finding, linked: dict[str, Finding]) -> bool:
+    """Return whether the causes of a finding's causes lead back to it."""
+    rule, passed = finding.caused_by, set[str]()
+    while rule is not None and rule not in passed:
+        passed.add(rule)
+        rule = linked[rule].caused_by
+    return finding.rule in passed
 
 
 def _urgency(finding: Finding) -> tuple[int, int, int]:
