@@ -11,6 +11,7 @@ from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import RULES
 from bnlm.doctor.loss_rules import SHAPES
+from bnlm.doctor.training_rules import BATCHES
 
 
 def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
@@ -173,3 +174,42 @@ def test_no_finding_is_lost_among_causes() -> None:
             for rule in rules
         ]
         assert sorted(explained(*found)) == sorted(rules)
+
+
+@pytest.mark.parametrize(
+    ("suggestion", "expected"),
+    [
+        (f"{BATCHES} of these steps", {"R07": None, "R09": "R07", "R14": "R09"}),
+        ("Clip the gradients", {"R09": None, "R07": "R09", "R14": "R09"}),
+    ],
+)
+def test_single_batches_and_the_steps_after_them(suggestion: str, expected: dict[str, str | None]) -> None:
+    diagnosis = Diagnosis()
+    diagnosis.restore(
+        [
+            Finding("R09", "critical", "w", 40, -0.9, -1.8, "", ""),
+            Finding("R07", "warning", "loss", 60, 4.0, 3.0, "", suggestion),
+            Finding("R14", "critical", "loss", 120, 3.5, 1.3, "", ""),
+        ]
+    )
+    assert {finding.rule: finding.caused_by for finding in diagnosis.findings} == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "height", "single"),
+    [
+        ((40, 70, 100, 130), 500.0, True),
+        ((40, 41, 42, 43), 500.0, False),  # a step that went too far, and those that bring it back
+        ((40, 70, 100, 130), 8.0, False),  # too low to make up the mean of all
+    ],
+)
+def test_spikes_of_single_batches(steps: tuple[int, ...], height: float, single: bool) -> None:
+    h = History(Facts(), 1000)
+    for step in range(0, 150, 10):
+        h.add_losses([height if step + i in steps else 1.0 + 0.01 * i for i in range(10)])
+        h.add(Observation(step, {}, {}, Output("cross_entropy", 2.0, 1.0, 0.01, 0.1)))
+    diagnosis = Diagnosis()
+    diagnosis.update(h)
+    (found,) = [finding for finding in diagnosis.findings if finding.rule == "R07"]
+    assert found.suggestion.startswith(BATCHES) == single
+    assert ("the median is 1.0" in found.message) == single

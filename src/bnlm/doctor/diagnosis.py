@@ -14,7 +14,7 @@ from bnlm.doctor.loss_rules import CERTAIN_CAUSES, loss_findings
 from bnlm.doctor.output_rules import output_findings
 from bnlm.doctor.overfitting_rules import overfitting_findings
 from bnlm.doctor.small_update_rules import no_step, small_update_findings
-from bnlm.doctor.training_rules import LEARNED, training_findings
+from bnlm.doctor.training_rules import BATCHES, LEARNED, training_findings
 from bnlm.doctor.update_rules import large_updates_ended, update_findings
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
@@ -27,9 +27,9 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R06": ("R20", "R16", "R04", "R05", "R03", "R09", "R10"),
     "R07": ("R09", "R11", "R16"),
     "R08": ("R09", "R05", "R06"),
-    "R09": ("R05", "R02"),
+    "R09": ("R05", "R02", "R07"),
     "R10": ("R20", "R12", "R04", "R05", "R06", "R03"),
-    "R11": ("R20", "R12", "R05", "R06", "R03"),
+    "R11": ("R20", "R12", "R05", "R06", "R03", "R07"),
     "R12": ("R20", "R04", "R09"),
     "R13": ("R08", "R20", "R12", "R16", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11", "R02", "R01"),
     "R14": ("R08", "R09", "R11", "R02", "R07", "R16"),
@@ -177,7 +177,7 @@ class Diagnosis:
             cause = self._found.get(rule)
             if cause is None or cause.severity == "note":
                 continue
-            if finding.rule == "R09" and self._rescales:
+            if finding.rule == "R09" and rule != "R07" and self._rescales:
                 continue  # a scale that is wrong makes no step larger then
             if _explains(cause, finding):
                 return rule
@@ -187,6 +187,13 @@ class Diagnosis:
 def _explains(cause: Finding, finding: Finding) -> bool:
     """Whether the one may have brought about the other, by the order in time and by what each needs to be seen."""
     pair = cause.rule, finding.rule
+    if "R07" in pair and ("R09" in pair or "R11" in pair):
+        # What single batches do is seen in the steps after them; steps that are too large bring about other spikes.
+        spikes = cause if cause.rule == "R07" else finding
+        single = spikes.suggestion.startswith(BATCHES)
+        return (
+            single if spikes is cause else not single and (cause.rule != "R11" or cause.step <= max(finding.step, LATE))
+        )
     if finding.step == 0 and (cause.step > 0 or cause.rule == "R09"):
         return False  # what was so before the first step was not brought about by the steps
     if pair == ("R09", "R12"):

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
@@ -23,6 +24,8 @@ LEARNED = 0.5
 #: R05 of weights that are small from the start: std times the root of fan_in (0.58 by torch's default), std of
 #: activations, losses to wait for before the lack of a fall counts.
 SMALL_WEIGHTS, SMALL_OUTPUTS, SMALL_PATIENCE = 0.1, 0.05, 250
+#: R07 of single batches: mean over median of the last losses; how the advice begins.
+DOMINATED, BATCHES = 2.5, "Look at the batches"
 #: R06: losses to wait for before the lack of a fall counts.
 PATIENCE = 100
 
@@ -171,13 +174,33 @@ def _spikes(history: History) -> Iterator[Finding]:
         count = max(len(recent), len(high))
         # Norms alone rise for a while wherever a network leaves a plateau.
         severity = "note" if len(recent) < 3 and history.improves() else "warning"
+        how = ""
+        change = (
+            "Clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up, and look at the batches of "
+            "these steps."
+        )
+        last = history.last_losses(100)
+        usual, mean = statistics.median(last or [0.0]), statistics.fmean(last or [0.0])
+        if len(recent) >= 3 and _isolated(recent) and mean > DOMINATED * usual > 0:
+            how = (
+                f" They are single ones: of the last {len(last)} losses the median is {usual:.3g}, the mean {mean:.3g}."
+            )
+            change = (
+                f"{BATCHES} of these steps, for inputs or targets that are out of scale; until they are mended, clip "
+                "the gradients (trainer.gradient_clip_val=1.0)."
+            )
         yield Finding(
             "R07", severity, "loss" if len(recent) >= 3 else "gradients", history.step, count, 3,
             f"{count} steps stand out: a loss over 3 times, or a gradient norm over 10 times, that of the steps around "
-            "them.",
-            "Clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up, and look at the batches of "
-            "these steps.",
+            f"them.{how}",
+            change,
         )  # fmt: skip
+
+
+def _isolated(spikes: list[int]) -> bool:
+    """Return whether spikes stand by themselves at several places, rather than in a row as after a step too far."""
+    places = 1 + sum(after - before > 2 for before, after in pairwise(spikes))
+    return places >= 3 and len(spikes) <= 2 * places
 
 
 def _around(norms: list[float], index: int) -> float:
