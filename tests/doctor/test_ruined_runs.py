@@ -75,17 +75,27 @@ def test_first_steps_that_have_spoiled_the_start(first: float, worst: float, lef
     assert [f.severity for f in diagnosis.findings if f.rule == "R09"] == ["warning"] * expected
 
 
-@pytest.mark.parametrize(("left", "later", "severity"), [(0.5, -2.3, "warning"), (1.7, -2.3, "critical")])
-def test_a_first_step_that_did_no_harm(left: float, later: float, severity: str) -> None:
+@pytest.mark.parametrize(
+    ("first", "second", "left", "later", "severity"),
+    [
+        (0.2, 1.8, 0.5, -2.3, "warning"),
+        (0.2, 1.8, 1.7, -2.3, "critical"),
+        (-0.1, 1.8, 1.2, -2.3, "note"),  # no weight moved by more than its size
+        (-0.1, 3.0, 1.2, -2.3, "critical"),  # the loss rose
+        (-0.1, 3.0, 0.5, -2.3, "warning"),
+        (-0.1, 1.8, 1.2, -0.5, "critical"),  # so do all others
+    ],
+)
+def test_a_first_step_that_did_no_harm(first: float, second: float, left: float, later: float, severity: str) -> None:
     h, diagnosis = History(Facts({"w": ParameterFacts("w", (9, 8), "hidden", std=0.3)}), 1000), Diagnosis()
     for step in range(0, 300, 10):
-        h.add_losses([1.8 if step == 0 else left] * 10)
-        statistics = {"update_to_data": {"w": 0.2 if step == 0 else later}, "gradient_std": {"w": 1.0}}
+        h.add_losses([1.8, *[second] * 9] if step == 0 else [left] * 10)
+        statistics = {"update_to_data": {"w": later if step else first}, "gradient_std": {"w": 1.0}}
         h.add(Observation(step, statistics, {}, Output("cross_entropy", 1.8, 1.8, 0.01, 0.1)))
         diagnosis.update(h)
     found = {finding.rule: finding for finding in diagnosis.findings}["R09"]
     assert (found.severity, found.step) == (severity, 0)
-    assert ("the loss has fallen to 0.5" in found.message) == (severity == "warning")
+    assert (f"the loss has fallen to {left}" in found.message) == (severity != "critical")
 
 
 def test_what_is_nan_does_not_stand_still() -> None:

@@ -15,7 +15,7 @@ from bnlm.doctor.output_rules import output_findings
 from bnlm.doctor.overfitting_rules import overfitting_findings
 from bnlm.doctor.small_update_rules import no_step, small_update_findings
 from bnlm.doctor.training_rules import BATCHES, LEARNED, training_findings
-from bnlm.doctor.update_rules import large_updates_ended, update_findings
+from bnlm.doctor.update_rules import large_updates_ended, rises_at_start, update_findings
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
 CAUSES: dict[str, tuple[str, ...]] = {
@@ -106,7 +106,8 @@ class Diagnosis:
     def _settle(self, history: History) -> None:
         """Make a note of what was held against a network because its loss stood still, once it has fallen.
 
-        A first step that was too large has done no great harm then: a warning is left of it.
+        A first step that was too large has done no great harm then: a warning is left of it, or less where it moved no
+        weight by more than its size, and the loss did not rise.
         """
         start, recent = min(history.first_loss, abs(history.reference)), history.recent_loss(50)
 
@@ -117,14 +118,16 @@ class Diagnosis:
                 return known.step > 0 and recent < FALLEN * start
             if known.rule == "R06":
                 return recent < (FALLEN if known.step > 0 else MOSTLY_LEARNED) * start
-            return recent < LEARNED * start
+            return recent < (FALLEN if known.rule == "R09" and harmless else LEARNED) * start
 
+        first_step = self._found.get("R09")
+        harmless = first_step is not None and first_step.value <= 0 and not rises_at_start(history)
         for rule in ("R05", "R06", "R13", "R03", "R09"):
             known = self._found.get(rule)
             if known is None or known.severity == "note" or not has_fallen(known):
                 continue
             if rule == "R09":
-                settles = known.step == 0 and known.severity == "critical"
+                settles = known.step == 0 and (harmless or known.severity == "critical")
                 settles = settles and history.warm and large_updates_ended(history)
             elif known.step == 0:  # what was wrong with the start was so, whatever has become of it
                 # Yet how much comes back in the first step is less to go by than how much of it suffices.
@@ -133,7 +136,8 @@ class Diagnosis:
                 settles = not (rule == "R03" and known.severity == "critical")
             if settles:
                 message = f"{known.message} Since then the loss has fallen to {recent:.3g}."
-                self._found[rule] = replace(known, severity="warning" if rule == "R09" else "note", message=message)
+                severity = "warning" if rule == "R09" and not harmless else "note"
+                self._found[rule] = replace(known, severity=severity, message=message)
 
     @property
     def findings(self) -> list[Finding]:

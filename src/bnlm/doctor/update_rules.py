@@ -11,7 +11,7 @@ from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import Finding, in_words, power_of_ten
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation
-from bnlm.doctor.training_rules import dead, has_learned, saturated
+from bnlm.doctor.training_rules import dead, saturated
 from bnlm.doctor.weight_decay import blamed_on_decay
 
 #: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
@@ -106,8 +106,14 @@ def _large_updates(history: History) -> Iterator[Finding]:
 
 
 def large_updates_ended(history: History) -> bool:
-    """Return whether the updates are of a usual size by now, and the loss has fallen to half of its start."""
-    return has_learned(history) and not [*_large_updates(history), *_ruinous_updates(history)]
+    """Return whether the updates are of a usual size by now, and the loss has fallen."""
+    return history.improves() and not [*_large_updates(history), *_ruinous_updates(history)]
+
+
+def rises_at_start(history: History) -> bool:
+    """Return whether the first steps made the loss rise, beyond what batches differ by."""
+    early = history.early_losses
+    return len(early) >= 6 and (statistics.fmean(early[1:6]) > 1.1 * early[0] or max(early) > 1.5 * early[0])
 
 
 def _too_large(step: int, names: list[str], largest: float, severity: str) -> Finding:
