@@ -291,7 +291,8 @@ def test_large_steps_are_blamed_where_the_loss_rises_again(update: float, top: f
         (-3.9, 1.7, 850, 1.0, 1, False),  # there is time left
         (-3.1, 1.7, 950, 1.0, 1, False),
         (-3.9, 0.5, 950, 1.0, 1, False),  # most of its way is behind it
-        (-3.9, 1.2, 950, 1.0, 3, False),  # a thirtieth of what was learned came in the last third
+        (-3.3, 1.2, 950, 1.0, 3, False),  # a thirtieth of what was learned came in the last third
+        (-3.9, 1.2, 950, 1.0, 3, True),
         (-3.9, 1.7, 950, 0.05, 1, False),  # a schedule that ends
         (-3.6, 1.7, 950, 0.2, 1, False),  # at the highest rate it was -2.9
     ],

@@ -101,6 +101,8 @@ class Diagnosis:
                 # A note is no more than a remark: what becomes of it later, with reason, begins then.
                 kept = finding if known is None or known.severity == "note" else replace(finding, step=known.step)
                 self._found[finding.rule] = fresh[finding.rule] = kept
+            elif finding.rule == "R07" and finding.suggestion.startswith(BATCHES):  # of the first few it was not clear
+                self._found["R07"] = replace(finding, step=known.step)
         return list(fresh.values())
 
     def _settle(self, history: History) -> None:

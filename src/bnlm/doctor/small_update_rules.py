@@ -24,8 +24,9 @@ MOVES_NOT = (
     "the optimizer's lr is 0; and whether weights are so large that a step is lost in rounding."
 )
 #: Of a loss that falls, late in the run: update:data as it is at the highest rate (healthy: -2.2 to -3.1), share of the
-#: reference left, share of all that was learned which the last third of the steps has brought.
-SLOW, SLOW_LEFT, STILL = -3.15, 0.3, 0.07
+#: reference left, and share of all that was learned which the last third of the steps has brought; not asked for where
+#: more is left, or the steps are smaller still.
+SLOW, SLOW_LEFT, STILL, MOST_LEFT, SLOWER = -3.15, 0.3, 0.07, 0.7, -3.5
 #: Of a schedule that ends early: share of the highest rate, observed steps, begun before and lasting for these shares
 #: of the run, share of the reference that is left.
 ENDED, ENDED_OBSERVED, ENDED_BEFORE, ENDED_FOR, ENDED_LEFT = 0.02, 4, 0.4, 0.15, 0.3
@@ -78,7 +79,7 @@ def _small_updates(history: History) -> Iterator[Finding]:
             f"{how}, and after {history.steps_with_loss} steps the loss has hardly fallen; about 10^-3 is healthy.",
             change,
         )  # fmt: skip
-    elif usual >= 0.1 and typical - math.log10(usual) < SLOW and _far_from_done(history):
+    elif usual >= 0.1 and _far_from_done(history, typical - math.log10(usual)):
         yield Finding(
             "R10", "warning", in_words(list(hidden)), history.step, typical, SLOW,
             f"each step changes the hidden weights by only {power_of_ten(typical)} of their size: after "
@@ -96,15 +97,16 @@ def _left_by_clipping(history: History) -> float:
     return history.clip / statistics.median(norms)
 
 
-def _far_from_done(history: History) -> bool:
-    """Return whether the loss falls about as fast as ever, and has most of its way to go after most of the run."""
-    if not (history.is_late and history.references):
+def _far_from_done(history: History, typical: float) -> bool:
+    """Return whether steps are small, and the loss falls and has most of its way to go after most of the run."""
+    if not (typical < SLOW and history.is_late and history.references and history.falls(history.steps_with_loss // 2)):
         return False
-    recent = history.recent_loss(50)
+    recent, reference = history.recent_loss(50), abs(history.reference)
+    if typical < SLOWER or recent > MOST_LEFT * reference:
+        return recent > SLOW_LEFT * reference
     before = history.last_losses(len(history.losses) // 3 + 25)[:50]
     learned = history.first_loss - recent
-    still = learned > 0 and statistics.fmean(before) - recent > STILL * learned
-    return recent > SLOW_LEFT * abs(history.reference) and still and history.falls(history.steps_with_loss // 2)
+    return recent > SLOW_LEFT * reference and statistics.fmean(before) - recent > STILL * learned > 0
 
 
 def _without_decay(history: History, updates: dict[str, float]) -> dict[str, float]:

@@ -181,7 +181,8 @@ def _spikes(history: History) -> Iterator[Finding]:
         )
         last = history.last_losses(100)
         usual, mean = statistics.median(last or [0.0]), statistics.fmean(last or [0.0])
-        if len(recent) >= 3 and _isolated(recent) and mean > DOMINATED * usual > 0:
+        returns = bool(last) and statistics.median(last[-10:]) < DOMINATED * usual  # what grows has such a mean too
+        if len(recent) >= 3 and _isolated(recent) and returns and mean > DOMINATED * usual > 0:
             how = (
                 f" They are single ones: of the last {len(last)} losses the median is {usual:.3g}, the mean {mean:.3g}."
             )
