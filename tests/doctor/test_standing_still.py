@@ -450,3 +450,16 @@ def test_large_inputs_are_told_from_large_weights(
     findings = found(h)
     assert findings["R01"].severity == "critical"
     assert all(findings[r].suggestion.startswith("Bring the inputs") == told for r in ("R01", "R02") if r in findings)
+
+
+@pytest.mark.parametrize(("ones", "loss", "expected"), [(16.0, 0.56, True), (16.0, 0.5, False), (32.0, 0.56, False)])
+def test_binary_losses_are_held_against_how_frequent_ones_are(ones: float, loss: float, expected: bool) -> None:
+    """Of a quarter of ones knowing that alone costs 0.562."""
+    h = History(Facts(WEIGHT), 1000)
+    for step in range(0, 450, 10):
+        h.add_losses([0.7 if step == 0 else loss] * 10)
+        output = Output("binary_cross_entropy", math.log(2), 0.7, 0.1, math.nan, counts=[ones, 64.0])
+        h.add(Observation(step, {}, {}, output))
+    finding = found(h).get("R13")
+    assert (finding is not None) == expected
+    assert finding is None or "how frequent" in finding.message

@@ -143,3 +143,12 @@ def test_targets_that_give_each_class_a_probability() -> None:
     assert logit_std == pytest.approx(float(logits.double().std(dim=1).mean()), rel=1e-6)
     # A teacher that knows next to nothing leaves nothing to be known.
     assert loss_record("cross_entropy", logits, torch.full((64, 5), 0.2)) is None
+
+
+@pytest.mark.parametrize("kind", ["binary_cross_entropy", "binary_cross_entropy_with_logits"])
+def test_binary_targets_are_counted(kind: str) -> None:
+    torch.manual_seed(0)
+    target = (torch.rand(64, 3) < torch.tensor([0.1, 0.5, 0.9])).float()
+    assert values(kind, torch.rand(64, 3), target)[6:] == [*target.sum(dim=0).tolist(), 64.0]
+    assert values(kind, torch.rand(64), target[:, 0])[6:] == [float(target[:, 0].sum()), 64.0]
+    assert values(kind, torch.rand(64, 3), target * 0.9)[6:] == []  # shades of grey

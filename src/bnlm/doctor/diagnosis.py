@@ -26,8 +26,8 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R05": ("R20", "R04"),
     "R06": ("R20", "R16", "R04", "R05", "R03", "R09", "R10"),
     "R07": ("R09", "R11", "R16"),
-    "R08": ("R09", "R05", "R06"),
-    "R09": ("R05", "R02", "R07"),
+    "R08": ("R09", "R05", "R06", "R14"),
+    "R09": ("R05", "R02", "R01", "R07"),
     "R10": ("R20", "R12", "R04", "R05", "R06", "R03"),
     "R11": ("R20", "R12", "R05", "R06", "R03", "R07"),
     "R12": ("R20", "R04", "R09"),
@@ -148,9 +148,10 @@ class Diagnosis:
         for finding in sorted(linked.values(), key=_urgency):
             if _explains_itself(finding, linked):
                 linked[finding.rule] = replace(finding, caused_by=None)
-        small = linked.get("R10")
-        if small is not None and small.caused_by is not None:  # a higher rate would be no remedy then
-            linked["R10"] = replace(small, suggestion=f"Mend {linked[small.caused_by].name} first.")
+        for rule in ("R10", "R12"):  # a higher rate, or a look for detach(), would be no remedy then
+            follows = linked.get(rule)
+            if follows is not None and follows.caused_by is not None:
+                linked[rule] = replace(follows, suggestion=f"Mend {linked[follows.caused_by].name} first.")
         ordered: list[Finding] = []
         by_cause: dict[str | None, list[Finding]] = {}
         for finding in linked.values():
@@ -213,8 +214,10 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return finding.severity == "warning"
     if cause.rule in SEEN_LATE:
         return cause.step <= max(finding.step, LATE)
-    if cause.rule == "R14" and finding.rule in ("R03", "R04"):
+    if cause.rule == "R14" and finding.rule in ("R03", "R04", "R08"):
         return cause.step < finding.step  # what diverges dies in the end; what dies may diverge, too
+    if "R08" in pair or pair == ("R07", "R14"):
+        return cause.step <= finding.step
     if cause.rule == "R05" and cause.step > 0:
         return False  # a remark on what stands still anyway
     if pair == ("R01", "R13") and cause.severity != "critical":
@@ -224,7 +227,8 @@ def _explains(cause: Finding, finding: Finding) -> bool:
     if pair == ("R16", "R13"):
         return cause.value <= FEW_VALUES
     if finding.rule == "R09":
-        return cause.step == 0 and (cause.value > 1 if cause.rule == "R05" else cause.severity == "critical")
+        severe = cause.severity == "critical" or (cause.rule == "R01" and finding.severity == "critical")
+        return cause.step == 0 and (cause.value > 1 if cause.rule == "R05" else severe)
     if cause.rule == "R05" and finding.rule in ("R01", "R02"):
         return cause.value > 1  # scales that fade make an output small
     return True

@@ -11,6 +11,7 @@ from itertools import islice
 
 import numpy as np
 
+from bnlm.doctor.class_frequencies import loss_of_frequencies
 from bnlm.doctor.facts import Facts
 from bnlm.doctor.observation import Observation, Output, StatisticsGap
 from bnlm.doctor.trend import falls, is_below
@@ -27,8 +28,6 @@ SMOOTHING = 0.05
 WARM_UP_STEPS = 2000
 #: Steps, or the share of a shorter run, after which it is late.
 LONG, LONG_SHARE = 2000, 0.9
-#: Targets for each class, on average, that tell how frequent the classes are.
-PER_CLASS = 20
 #: How much the first loss may differ from that of the first call of a loss function, to be that and nothing else.
 SAME_LOSS = 0.05
 #: How near the loss of a step is to a multiple of what goes into it, to be that multiple; of one that is written out.
@@ -116,17 +115,15 @@ class History:
         """The loss of a network that has learned how frequent each class is, and nothing else.
 
         nan where that is not known well, where the loss is not this alone, and of classes that are almost all of one
-        kind. With the correction of G. Miller 1955, "Note on the bias of information estimates".
+        kind.
         """
-        output, counts = self.first.output if self.first is not None else None, self._counts
-        total = counts.sum()
-        if output is None or not self.first_losses or total < PER_CLASS * len(counts) or not total:
+        output = self.first.output if self.first is not None else None
+        if output is None or not self.first_losses:
             return math.nan
         if abs(self.first_losses[0] - output.loss) > SAME_LOSS * output.loss:
             return math.nan
-        shares = counts[counts > 0] / total
-        entropy = float(-(shares * np.log(shares)).sum() + (len(shares) - 1) / (2 * total))
-        return entropy if entropy > RARE * output.reference else math.nan
+        loss = loss_of_frequencies(self._counts, output.kind == "binary_cross_entropy")
+        return loss if loss > RARE * output.reference else math.nan
 
     @property
     def warms_up(self) -> bool:

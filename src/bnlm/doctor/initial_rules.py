@@ -24,6 +24,8 @@ CLAMPED = 0.7
 CLAMPED_ABOVE = 0.85
 #: R04 in the first batch alone, in which single units may rightly be silent.
 DEAD_CRITICAL = 0.8
+#: R04: activations without any slope below zero.
+HARD = ("relu", "relu6", "threshold")
 #: R04 of a layer whose inputs are so many standard deviations below zero on average, and that passes hardly any on:
 #: mean² over mean square, no more than the share above zero, is 0.014 beyond 2 and 0.0008 beyond 3.
 BELOW, SPARSE_WARNING, SPARSE_CRITICAL = 2.0, 0.01, 0.003
@@ -44,6 +46,7 @@ KEEP_GRADIENTS = (
 KEPT_PER_LAYER, KEPT = 0.25, 1e-4
 KEPT_BY_KIND = {
     **dict.fromkeys(("relu", "leaky_relu", "prelu"), 0.33),
+    "sigmoid": 0.5,
     **dict.fromkeys(("tanh", "softsign", "hardtanh", "elu", "celu", "selu"), 0.46),
 }
 #: R09 of the first step, log10. AdamW moves every weight by its rate then: 1e-2 on weights of std 0.05 is -0.7.
@@ -116,7 +119,15 @@ def _dead(history: History) -> Iterator[Finding]:
     assert history.first is not None
     kinds = history.first.kinds
     shares = history.first.of("dead_units")
-    dead = [layer for layer, share in shares.items() if share > DEAD_CRITICAL and kinds.get(layer) in RELU_LIKE]
+    below = history.first.of("preactivation_mean")
+    dead = [
+        layer
+        for layer, share in shares.items()
+        # What bends smoothly has a slope just below zero.
+        if share > DEAD_CRITICAL
+        and kinds.get(layer) in RELU_LIKE
+        and (kinds[layer] in HARD or below.get(layer, -math.inf) < -1)
+    ]
     change = "Look at the biases before them and at the scale of the inputs: init=kaiming_normal, init.bias=zeros."
     if dead:
         worst = max(shares[layer] for layer in dead)
@@ -159,9 +170,12 @@ def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], 
     """Yield each kind of activation with several layers, the layers in forward order, and their statistic."""
     assert history.first is not None
     kinds, values, units = history.first.kinds, history.first.of(statistic), history.first.of("dead_units")
+    graded = history.first.of("activation_gradient_std")  # a network that stands beside has none
     for kind in dict.fromkeys(kinds.values()):
         # Kinds are in forward order; gradients come as the backward pass meets them.
-        chain = [layer for layer in kinds if kinds[layer] == kind and layer in values]
+        chain = [
+            layer for layer in kinds if kinds[layer] == kind and layer in values and (not graded or layer in graded)
+        ]
         if units and kind == "relu":
             chain = [layer for layer in chain if layer in units]  # one number for each example is part of a loss
         if len(chain) >= 3 and kind not in ("sigmoid", "softplus"):

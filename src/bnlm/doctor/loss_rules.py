@@ -154,7 +154,7 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         limit = STUCK_REGRESSION * chance
     else:  # of classes chance is chance, however much worse the start was
         frequencies = history.loss_of_frequencies
-        if frequencies < STUCK * chance:
+        if frequencies < chance:
             chance, knowing = frequencies, "knowing how frequent each class is, and nothing else, gives"
         limit = STUCK * chance
         at_chance = recent >= limit
@@ -180,7 +180,8 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         )
     yield Finding(
         "R13", "warning" if output is None else "critical", "loss", history.step, recent, limit,
-        f"after {history.steps_with_loss} steps the loss is {recent:.3g}; {knowing} {chance:.3g}.",
+        f"after {history.steps_with_loss} steps the loss is {recent:.3g}; {knowing} {chance:.3g}"
+        f"{', hardly more' * (recent < chance)}.",
         suggestion,
     )  # fmt: skip
 

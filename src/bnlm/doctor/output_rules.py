@@ -22,7 +22,7 @@ REGRESSION_WARNING, REGRESSION_CRITICAL = 3.0, 4.0
 #: R01 of a regression, whatever its standard error: outputs that explode differ by factors among themselves.
 REGRESSION_SURE = 10.0
 #: R01 of a regression: loss of an output of zero over that of the best constant, of squares 1 + (mean / std)².
-FAR_TARGETS, VERY_FAR_TARGETS = 10.0, 30.0
+FAR_TARGETS, VERY_FAR_TARGETS = 10.0, 20.0
 #: R01: observed steps until which the losses of the first batches are in.
 POOLED = 5
 #: R02: std of an example's logits. Gaussian logits that know nothing cost about std² / 2 above the reference.

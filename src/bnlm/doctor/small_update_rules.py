@@ -18,6 +18,7 @@ SMALL_WARNING, SMALL_LATER, SMALL_CRITICAL = -4.0, -3.15, -5.0
 FRESH = 0.85
 #: Losses to wait for before the lack of a fall counts, and before the later limit holds.
 PATIENCE, LATER = 100, 250
+HEALTHY = "10^-2 to 10^-3 is healthy"
 #: Where there is a gradient, and no weight changes at all.
 MOVES_NOT = (
     "Look whether optimizer.step() is called, and zero_grad() before backward() rather than between the two; whether "
@@ -67,7 +68,7 @@ def _small_updates(history: History) -> Iterator[Finding]:
                 f"Raise trainer.gradient_clip_val={history.clip:g}: it leaves {clipped:.1g} of the gradient, and as "
                 "much of each step."
             )
-        how = f"each step changes the hidden weights by only {power_of_ten(typical)} of their size"
+        how = f"each step changes the hidden weights by only {power_of_ten(typical)} of their size ({HEALTHY})"
         if typical == -math.inf:
             how = "most hidden weights do not change at all"
         graded = history.recent[-1].of("gradient_std")
@@ -76,7 +77,7 @@ def _small_updates(history: History) -> Iterator[Finding]:
         yield Finding(
             "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
             typical, limit,
-            f"{how}, and after {history.steps_with_loss} steps the loss has hardly fallen; about 10^-3 is healthy.",
+            f"{how}, and after {history.steps_with_loss} steps the loss has hardly fallen.",
             change,
         )  # fmt: skip
     elif usual >= 0.1 and _far_from_done(history, typical - math.log10(usual)):
@@ -84,7 +85,7 @@ def _small_updates(history: History) -> Iterator[Finding]:
             "R10", "warning", in_words(list(hidden)), history.step, typical, SLOW,
             f"each step changes the hidden weights by only {power_of_ten(typical)} of their size: after "
             f"{history.steps_with_loss} steps the loss has come from {history.first_loss:.3g} to "
-            f"{history.recent_loss(50):.3g}, and still falls; about 10^-3 is healthy.",
+            f"{history.recent_loss(50):.3g}, and still falls; {HEALTHY}.",
             "Multiply optimizer.lr by 3 to 10.",
         )  # fmt: skip
 

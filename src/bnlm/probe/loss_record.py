@@ -51,7 +51,8 @@ class LossRecord:
             the best constant output (nan of other kinds than `REGRESSIONS`), and what the loss cannot fall below if
             what is given for logits is probabilities, as it looks (else nan; -inf where nll_loss is given what is no
             log-probabilities). Of up to `MAX_COUNTED` classes
-            `(6 + classes,)`: then how many of the targets are of each.
+            `(6 + classes,)`: then how many of the targets are of each; of binary ones how many are 1, for each place of
+            an output, and then how many examples there are.
         broadcast: Whether outputs and targets differ in shape, so that each output is held against other targets too.
         activation: Of which the outputs come straight, so that they reach its values alone: the floor is of these.
         scales: Of what only looks like a loss (see `WrittenLoss`): times what its mean is the loss of the step.
@@ -117,7 +118,17 @@ def loss_record(
     elif kind == "binary_cross_entropy_with_logits":
         floor = _floor_of_sigmoids(x, target, losses) if reach is None else reach.floor_of_logits(target)
     values = torch.stack([losses.mean(), error, reference, none, constant, floor])
+    if distance is None and target.ndim and not broadcast:
+        values = torch.cat([values, *_ones(target)])
     return LossRecord(kind, values, broadcast, reach.kind if reach is not None else "")
+
+
+def _ones(target: Tensor) -> list[Tensor]:
+    """Return how many targets are 1 for each place of an output, and of how many examples; nothing of other targets."""
+    ones = target.reshape(len(target), -1).sum(dim=0)
+    if len(ones) > MAX_COUNTED or not bool(((target == 0) | (target == 1)).all()):
+        return []
+    return [ones, ones.new_tensor([len(target)])]
 
 
 def _fit(x: Tensor, target: Tensor) -> bool:
