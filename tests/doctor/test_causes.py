@@ -200,6 +200,7 @@ def test_single_batches_and_the_steps_after_them(suggestion: str, expected: dict
     [
         ((40, 70, 100, 130), 500.0, True),
         ((40, 70, 100, *range(130, 150)), 500.0, False),  # and stays there
+        ((20, 30, 40, 50, 110), 500.0, False),  # most of them at the start
         ((40, 41, 42, 43), 500.0, False),  # a step that went too far, and those that bring it back
         ((40, 70, 100, 130), 8.0, False),  # too low to make up the mean of all
     ],

@@ -198,9 +198,9 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         # What single batches do is seen in the steps after them; steps that are too large bring about other spikes.
         spikes = cause if cause.rule == "R07" else finding
         single = spikes.suggestion.startswith(BATCHES)
-        return (
-            single if spikes is cause else not single and (cause.rule != "R11" or cause.step <= max(finding.step, LATE))
-        )
+        if spikes is cause:
+            return single and (finding.step > 0 or finding.severity != "critical")
+        return not single and (cause.rule != "R11" or cause.step <= max(finding.step, LATE))
     if finding.step == 0 and (cause.step > 0 or cause.rule == "R09"):
         return False  # what was so before the first step was not brought about by the steps
     if pair == ("R09", "R12"):
@@ -217,7 +217,7 @@ def _explains(cause: Finding, finding: Finding) -> bool:
     if cause.rule == "R14" and finding.rule in ("R03", "R04", "R08"):
         return cause.step < finding.step  # what diverges dies in the end; what dies may diverge, too
     if "R08" in pair or pair == ("R07", "R14"):
-        return cause.step <= finding.step
+        return cause.step <= finding.step or cause.suggestion.startswith(BATCHES)
     if cause.rule == "R05" and cause.step > 0:
         return False  # a remark on what stands still anyway
     if pair == ("R01", "R13") and cause.severity != "critical":

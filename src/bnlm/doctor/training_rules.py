@@ -182,7 +182,7 @@ def _spikes(history: History) -> Iterator[Finding]:
         last = history.last_losses(100)
         usual, mean = statistics.median(last or [0.0]), statistics.fmean(last or [0.0])
         returns = bool(last) and statistics.median(last[-10:]) < DOMINATED * usual  # what grows has such a mean too
-        if len(recent) >= 3 and _isolated(recent) and returns and mean > DOMINATED * usual > 0:
+        if len(recent) >= 3 and _isolated(recent, history.steps_with_loss) and returns and mean > DOMINATED * usual > 0:
             how = (
                 f" They are single ones: of the last {len(last)} losses the median is {usual:.3g}, the mean {mean:.3g}."
             )
@@ -198,10 +198,14 @@ def _spikes(history: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _isolated(spikes: list[int]) -> bool:
-    """Return whether spikes stand by themselves at several places, rather than in a row as after a step too far."""
+def _isolated(spikes: list[int], steps: int) -> bool:
+    """Return whether spikes stand by themselves at several places, rather than in a row as after a step too far.
+
+    And whether they go on, rather than being of the start.
+    """
     places = 1 + sum(after - before > 2 for before, after in pairwise(spikes))
-    return places >= 3 and len(spikes) <= 2 * places
+    late = sum(spike > steps / 2 for spike in spikes)
+    return steps >= 100 and places >= 3 and len(spikes) <= 2 * places and 3 * late >= len(spikes)
 
 
 def _around(norms: list[float], index: int) -> float:
