@@ -1,4 +1,4 @@
-"""All rules over one run, and which finding explains which."""
+"""All rules over one run."""
 
 from __future__ import annotations
 
@@ -6,55 +6,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bnlm.doctor.batch_norm_rules import batch_norm_findings, refused_batch
+from bnlm.doctor.causes import explained
 from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.frozen_rules import frozen_findings
 from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import initial_findings
-from bnlm.doctor.loss_rules import CERTAIN_CAUSES, loss_findings
+from bnlm.doctor.loss_rules import loss_findings
 from bnlm.doctor.output_rules import output_findings
 from bnlm.doctor.overfitting_rules import overfitting_findings
 from bnlm.doctor.small_update_rules import no_step, small_update_findings
 from bnlm.doctor.training_rules import BATCHES, LEARNED, training_findings
 from bnlm.doctor.update_rules import large_updates_ended, rises_at_start, update_findings
 
-#: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
-CAUSES: dict[str, tuple[str, ...]] = {
-    "R01": ("R20", "R05", "R02"),
-    "R02": ("R20", "R05"),
-    "R03": ("R20", "R09", "R14"),
-    "R04": ("R20", "R09", "R14"),
-    "R05": ("R20", "R04"),
-    "R06": ("R20", "R16", "R04", "R05", "R03", "R09", "R10"),
-    "R07": ("R09", "R11", "R16"),
-    "R08": ("R09", "R05", "R06", "R14"),
-    "R09": ("R05", "R02", "R01", "R07"),
-    "R10": ("R20", "R12", "R04", "R05", "R06", "R03"),
-    "R11": ("R20", "R12", "R05", "R06", "R03", "R07"),
-    "R12": ("R20", "R04", "R09"),
-    "R13": ("R08", "R20", "R12", "R16", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11", "R02", "R01"),
-    "R14": ("R08", "R09", "R11", "R02", "R07", "R16"),
-    "R15": ("R17", "R18", "R16", "R09", "R14"),
-    "R17": ("R16", "R18"),
-    "R18": ("R16",),
-}
-#: Of two findings that are as severe and as early, the one whose rule is first here is named first.
-ORDER = "R20 R16 R18 R02 R01 R04 R05 R03 R06 R09 R12 R11 R10 R17 R07 R08 R14 R13 R15 R19".split()
-
 #: Optimizer steps after which a window, once it is full, is judged anew: sooner it has hardly moved on.
 WINDOW_EVERY = 100
-#: These take a number of observed steps to be seen: until this step they may explain what was seen before them.
-SEEN_LATE, LATE = ("R04", "R11", "R12"), 100
-#: Cause and consequence, where healthy networks have a mild form of the first too: it has to be critical.
-MILD = {
-    ("R06", "R10"), ("R06", "R11"), ("R06", "R13"), ("R04", "R13"), ("R04", "R10"), ("R11", "R13"), ("R09", "R15"),
-    ("R12", "R10"), ("R12", "R11"), ("R12", "R13"),
-}  # fmt: skip
-#: log10 of update:data of steps that explain a loss which stands still: where all is learned, they shrink too.
-TOO_SMALL_TO_LEARN = -3.5
-#: Loss over R13's limit, 0.98 of chance, that steps which are too large keep a network at.
-JITTERS = 1.03
-#: Values per channel with which a BatchNorm alone may keep a network from learning.
-FEW_VALUES = 4
 #: Of the start and of what knowing nothing costs: a loss below this share no longer stands still.
 FALLEN = 0.8
 #: The same share for a gradient that vanished at the start.
@@ -144,107 +109,11 @@ class Diagnosis:
     @property
     def findings(self) -> list[Finding]:
         """All findings: causes before their consequences; first what is, or brings about, the most severe."""
-        linked = {rule: replace(f, caused_by=self._cause_of(f)) for rule, f in self._found.items()}
-        for finding in sorted(linked.values(), key=_urgency):
-            if _explains_itself(finding, linked):
-                linked[finding.rule] = replace(finding, caused_by=None)
-        for rule in ("R10", "R12"):  # a higher rate, or a look for detach(), would be no remedy then
-            follows = linked.get(rule)
-            if follows is not None and follows.caused_by is not None:
-                linked[rule] = replace(follows, suggestion=f"Mend {linked[follows.caused_by].name} first.")
-        ordered: list[Finding] = []
-        by_cause: dict[str | None, list[Finding]] = {}
-        for finding in linked.values():
-            by_cause.setdefault(finding.caused_by, []).append(finding)
-
-        def worst(finding: Finding) -> int:
-            """Return how severe the worst of what a finding brings about is, or it itself."""
-            return max(SEVERITIES.index(finding.severity), *map(worst, by_cause.get(finding.rule, [])), 0)
-
-        def add(cause: str | None) -> None:
-            for finding in sorted(by_cause.get(cause, []), key=lambda finding: (-worst(finding), *_urgency(finding))):
-                ordered.append(finding)
-                add(finding.rule)
-
-        add(None)
-        return ordered
+        return explained(self._found, self._rescales)
 
     def restore(self, findings: list[Finding]) -> None:
         """Go on from the findings of an earlier part of the run."""
         self._found = {finding.rule: finding for finding in findings}
-
-    def _cause_of(self, finding: Finding) -> str | None:
-        stuck = self._found.get("R13")
-        if stuck is not None and stuck.severity != "note" and stuck.suggestion.startswith(CERTAIN_CAUSES):
-            if finding.rule == "R13":
-                return None
-            if finding.rule in ("R04", "R06", "R10", "R11") and finding.step > 0:
-                return "R13"
-        for rule in CAUSES.get(finding.rule, ()):
-            cause = self._found.get(rule)
-            if cause is None or cause.severity == "note":
-                continue
-            if finding.rule == "R09" and rule != "R07" and self._rescales:
-                continue  # a scale that is wrong makes no step larger then
-            if _explains(cause, finding):
-                return rule
-        return None
-
-
-def _explains(cause: Finding, finding: Finding) -> bool:
-    """Whether the one may have brought about the other, by the order in time and by what each needs to be seen."""
-    pair = cause.rule, finding.rule
-    if "R07" in pair and ("R09" in pair or "R11" in pair):
-        # What single batches do is seen in the steps after them; steps that are too large bring about other spikes.
-        spikes = cause if cause.rule == "R07" else finding
-        single = spikes.suggestion.startswith(BATCHES)
-        if spikes is cause:
-            return single and (finding.step > 0 or finding.severity != "critical")
-        return not single and (cause.rule != "R11" or cause.step <= max(finding.step, LATE))
-    if finding.step == 0 and (cause.step > 0 or cause.rule == "R09"):
-        return False  # what was so before the first step was not brought about by the steps
-    if pair == ("R09", "R12"):
-        return cause.step < finding.step  # a high rate kills what learned before; what never had a gradient is another
-    if pair in MILD and cause.severity != "critical":
-        return False
-    if pair == ("R10", "R13") and cause.value > TOO_SMALL_TO_LEARN:
-        return False  # where there is nothing to be learned, steps become small too
-    # Some fading is usual, and held against a network only where its loss stays: small steps are enough for that.
-    if pair == ("R10", "R06"):
-        return finding.severity == "warning"
-    if cause.rule in SEEN_LATE:
-        return cause.step <= max(finding.step, LATE)
-    if cause.rule == "R14" and finding.rule in ("R03", "R04", "R08"):
-        return cause.step < finding.step  # what diverges dies in the end; what dies may diverge, too
-    if "R08" in pair or pair == ("R07", "R14"):
-        return cause.step <= finding.step or cause.suggestion.startswith(BATCHES)
-    if cause.rule == "R05" and cause.step > 0:
-        return False  # a remark on what stands still anyway
-    if pair == ("R01", "R13") and cause.severity != "critical":
-        return False  # targets that are far from zero are no start that is wrong
-    if pair == ("R09", "R13") and cause.severity != "critical" and finding.value < JITTERS * finding.threshold:
-        return False  # where nothing is to be learned small networks take such steps; too large ones cost something
-    if pair == ("R16", "R13"):
-        return cause.value <= FEW_VALUES
-    if finding.rule == "R09":
-        severe = cause.severity == "critical" or (cause.rule == "R01" and finding.severity == "critical")
-        return cause.step == 0 and (cause.value > 1 if cause.rule == "R05" else severe)
-    if cause.rule == "R05" and finding.rule in ("R01", "R02"):
-        return cause.value > 1  # scales that fade make an output small
-    return True
-
-
-def _explains_itself(finding: Finding, linked: dict[str, Finding]) -> bool:
-    """Return whether the causes of a finding's causes lead back to it."""
-    rule, passed = finding.caused_by, set[str]()
-    while rule is not None and rule not in passed:
-        passed.add(rule)
-        rule = linked[rule].caused_by
-    return finding.rule in passed
-
-
-def _urgency(finding: Finding) -> tuple[int, int, int]:
-    return -SEVERITIES.index(finding.severity), finding.step, ORDER.index(finding.rule)
 
 
 def _all_findings(history: History) -> Iterator[Finding]:
