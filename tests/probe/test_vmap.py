@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 from torch.testing import assert_close
 
-from bnlm.probe import StepRecord
+from bnlm.probe import ActivationTap, StepRecord
 from bnlm.stats import mean_of, std_of
 
 Observe = Callable[..., StepRecord]
@@ -97,3 +98,27 @@ def test_units_are_channels_behind_the_mapped_dimension(observe: Observe) -> Non
     assert seen.responded.tolist() == [True, True, False, False, False, False]
     assert seen.flat_map is not None
     assert seen.flat_map.shape == (15, 6)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda y, classes: F.cross_entropy(y, classes),
+        lambda y, classes: F.nll_loss(y.log_softmax(1), classes),
+        lambda y, classes: -y.log_softmax(1).gather(1, classes[:, None]).mean(),
+        lambda y, classes: F.mse_loss(torch.tanh(y), torch.ones(5, 6).double()),
+        lambda y, classes: ((y - 1.0 * classes[:, None]) ** 2).mean(),
+        lambda y, classes: F.binary_cross_entropy_with_logits(y, torch.ones(5, 6).double()),
+        lambda y, classes: F.cross_entropy(y, torch.eye(6)[:5].double()),
+    ],
+)
+def test_a_loss_of_each_network_has_no_record(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """There are as many as networks: none of them is the loss of the step, and training goes on."""
+    model, x, classes = Stacked(0), torch.randn(5, 4, dtype=torch.float64), torch.arange(5)
+    tap = ActivationTap(model, losses=True)
+    tap.attach()
+    try:
+        torch.vmap(lambda w: loss(functional_call(model.inner, w, (x,)), classes))(model.weights()).mean().backward()
+    finally:
+        tap.detach()
+    assert tap.record().losses == []

@@ -147,3 +147,23 @@ def test_micro_batches_are_averaged() -> None:
     assert record.values[0].item() == pytest.approx(float(losses.mean()), rel=1e-6)
     assert record.values[1].item() == pytest.approx(float(losses.std() / 128**0.5), rel=0.05)
     assert record.values[6:].tolist() == target.bincount(minlength=5).tolist()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda y: torch.square(input=y),
+        lambda y: torch.abs(input=y),
+        lambda y: torch.pow(input=y, exponent=2),
+        lambda y: torch.sub(input=y, other=1.0),
+        lambda y: torch.sub(y, other=torch.ones(5)),
+        lambda y: F.log_softmax(input=y, dim=1),
+        lambda y: torch.gather(input=y, dim=1, index=torch.zeros(64, 1, dtype=torch.int64)),
+        lambda y: y[ROWS, torch.full((64,), -1)],  # the last ones
+        lambda y: y.sum()[()],
+        lambda y: y[0, None].gather(1, torch.zeros(1, 1, dtype=torch.int64)),
+    ],
+)
+def test_whatever_is_called_is_let_through(call: Callable[[Tensor], Tensor]) -> None:
+    """As a part of some network, in whatever form torch accepts."""
+    record_of(lambda y, t: call(y).sum(), 5, torch.zeros(64))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnlm.probe.plain_values import is_mapped
 from bnlm.probe.reach import Reach
 from bnlm.stats import accumulation_dtype
 
@@ -80,6 +81,8 @@ def loss_record(
         options: `beta` of smooth_l1_loss, `delta` of huber_loss.
     """
     if not (isinstance(x, Tensor) and isinstance(target, Tensor) and x.is_floating_point() and x.numel()):
+        return None
+    if is_mapped(x) or is_mapped(target):  # each of several networks has its own loss
         return None
     if target.requires_grad:  # what the network makes itself says nothing of what is to be learned
         return None

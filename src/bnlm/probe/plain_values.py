@@ -18,14 +18,27 @@ def values_of(x: Any) -> tuple[Tensor | None, int | None]:
     dim = None
     if not isinstance(x, Tensor):
         return None, None
-    if torch._C._functorch.is_functorch_wrapped_tensor(x):
+    if is_mapped(x):
         if not torch._C._functorch.is_batchedtensor(x):
             return None, None
         dim, x = torch._C._functorch.maybe_get_bdim(x), torch._C._functorch.get_unwrapped(x)
-        if torch._C._functorch.is_functorch_wrapped_tensor(x):
+        if is_mapped(x):
             return None, None
     usable = x.is_floating_point() and x.layout == torch.strided and x.numel() > 0
     return (x, dim) if usable else (None, None)
+
+
+def is_mapped(x: Tensor) -> bool:
+    """Return whether `x` stands for several tensors, or is within another transform: it has no values to be read."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def place_of(x: Tensor) -> int | None:
+    """Return where in memory `x` begins, by which a view of it is known; None of what has no memory of its own."""
+    try:
+        return x.data_ptr()
+    except RuntimeError:  # as a subclass that wraps another tensor
+        return None
 
 
 def behind(channel_dim: int, mapped: int | None) -> int:

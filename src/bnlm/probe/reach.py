@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnlm.probe.plain_values import place_of
 from bnlm.stats import CLAMPS
 
 #: The least and the largest value of an activation. GELU, SiLU, Mish and hardswish: their minimum, rounded down.
@@ -35,18 +36,18 @@ class Reach:
     kind: str
     low: float
     high: float
-    _at: int
+    _at: int | None
     _elements: int
 
     @classmethod
     def of(cls, kind: str, output: Tensor, limits: tuple[float, float] | None) -> Reach | None:
         """Return the reach of what an activation returned, or None where it reaches everything."""
         low_high = limits or RANGES.get(kind)
-        return None if low_high is None else cls(kind, *low_high, output.data_ptr(), output.numel())
+        return None if low_high is None else cls(kind, *low_high, place_of(output), output.numel())
 
     def is_of(self, x: Tensor) -> bool:
         """Whether `x` is that output, seen in whatever shape."""
-        return x.data_ptr() == self._at and x.numel() == self._elements
+        return self._at is not None and place_of(x) == self._at and x.numel() == self._elements
 
     def floor_of_classes(self, classes: int) -> float:
         """Return the least cross entropy: the right logit as high, all others as low as they can be."""

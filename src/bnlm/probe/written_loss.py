@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnlm.probe.loss_record import LossRecord, loss_record
+from bnlm.probe.plain_values import is_mapped, place_of
 from bnlm.probe.reach import Reach
 
 _SUBTRACT: tuple[Callable[..., Any], ...] = (Tensor.sub, torch.sub, torch.subtract, Tensor.subtract)
@@ -31,20 +32,19 @@ class WrittenLoss:
 
     What looks like a loss may be a part of the network, or a term that is added to another loss: it is to be believed
     only where the loss of the step is one of its `scales` times its mean.
-
     """
 
     def __init__(self) -> None:
         self._last: LossRecord | None = None
         self._of_micro_batches: list[LossRecord] = []
         self._difference: tuple[ref[Tensor], Tensor, Tensor] | None = None
-        self._log_softmax: tuple[int, Tensor, int] | None = None  # where its result lies, its input, over what
+        self._log_softmax: tuple[int | None, Tensor, int] | None = None  # where its result lies, its input, over what
 
     def next_forward(self) -> None:
         """Another micro-batch begins, whose loss is averaged with the last one's."""
         if self._last is not None:
             self._of_micro_batches.append(self._last)
-        self._last = None
+        self._last = self._difference = self._log_softmax = None  # nothing of the graph is kept until the step is read
 
     def record(self) -> LossRecord | None:
         """Return the record of the last in each forward that looked like a loss; None without any."""
@@ -67,7 +67,12 @@ class WrittenLoss:
         if self._log_softmax is None:
             return None
         at, logits, dim = self._log_softmax
-        if log_probs.data_ptr() != at or log_probs.numel() != logits.numel() or not log_probs.is_contiguous():
+        if (
+            at is None
+            or place_of(log_probs) != at
+            or log_probs.numel() != logits.numel()
+            or not log_probs.is_contiguous()
+        ):
             return None
         behind = dim % logits.ndim - logits.ndim, classes % log_probs.ndim - log_probs.ndim
         same = behind == (-1, -1) or (behind[0] == behind[1] and logits.shape == log_probs.shape)
@@ -80,46 +85,50 @@ class WrittenLoss:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         result: Any,
-        reach: Reach | None = None,
+        reach: Reach | None,
     ) -> None:
         """Take in a call of one of `WRITTEN`, and what it has returned; `reach` is the last activation's."""
-        if not isinstance(result, Tensor) or not result.requires_grad:
+        if not isinstance(result, Tensor) or not result.requires_grad or is_mapped(result):
+            return
+        x, *more = args or (kwargs.get("input"),)
+        if not isinstance(x, Tensor):
             return
         if func in _SUBTRACT:
-            self._subtracted(*args[:2], result)
-        elif func in _SQUARE or (func in _POWER and len(args) > 1 and _is_two(args[1])):
-            self._distance("mse_loss", args[0], reach)
+            self._subtracted(x, more[0] if more else kwargs.get("other"), result)
+        elif func in _SQUARE or (func in _POWER and _is_two(more[0] if more else kwargs.get("exponent"))):
+            self._distance("mse_loss", x, reach)
         elif func in _ABSOLUTE:
-            self._distance("l1_loss", args[0], reach)
+            self._distance("l1_loss", x, reach)
         elif func in _LOG_SOFTMAX:
-            dim = args[1] if len(args) > 1 else kwargs.get("dim")
-            self._log_softmax = (result.data_ptr(), args[0], dim) if isinstance(dim, int) and result.ndim else None
+            dim = more[0] if more else kwargs.get("dim")
+            self._log_softmax = (place_of(result), x, dim) if isinstance(dim, int) and result.ndim else None
         elif func in _GATHER:
-            given = dict(zip(("dim", "index"), args[1:], strict=False)) | kwargs
-            index, last = given.get("index"), args[0].ndim - 1
-            if isinstance(index, Tensor) and given.get("dim") in (-1, last) and index.shape[-1:] == (1,):
-                self._picked(args[0], index[..., 0])
-        elif func is Tensor.__getitem__ and isinstance(args[1], tuple) and len(args[1]) == 2:
-            rows, target = args[1]
-            if isinstance(target, Tensor) and _counts_up(rows, len(args[0])):
-                self._picked(args[0], target)
+            given = dict(zip(("dim", "index"), more, strict=False)) | kwargs
+            index = given.get("index")
+            if isinstance(index, Tensor) and given.get("dim") in (-1, x.ndim - 1) and index.shape[-1:] == (1,):
+                self._picked(x, index[..., 0])
+        elif func is Tensor.__getitem__ and isinstance(more[0], tuple) and len(more[0]) == 2:
+            rows, target = more[0]
+            if x.ndim and isinstance(target, Tensor) and _counts_up(rows, len(x)):
+                self._picked(x, target)
 
-    def _subtracted(self, *given: Any) -> None:
-        if len(given) < 3 or not isinstance(given[0], Tensor) or not isinstance(given[1], Tensor):
+    def _subtracted(self, output: Tensor, target: Any, difference: Tensor) -> None:
+        if not isinstance(target, Tensor):
             return
-        output, target, difference = given
         if target.requires_grad:
             output, target = target, output
         if output.requires_grad and not target.requires_grad and target.is_floating_point() and target.numel() > 1:
             self._difference = ref(difference), output, target
 
-    def _distance(self, kind: str, x: Any, reach: Reach | None) -> None:
-        if isinstance(x, Tensor) and self._difference is not None and self._difference[0]() is x:
+    def _distance(self, kind: str, x: Tensor, reach: Reach | None) -> None:
+        if self._difference is not None and self._difference[0]() is x:
             _, output, target = self._difference
             self._keep(loss_record(kind, output, target, reach=reach), x.numel(), len(x) if x.ndim else 1)
 
     def _picked(self, x: Tensor, target: Tensor) -> None:
-        if target.dtype is not torch.int64 or target.shape != x.shape[:-1] or x.shape[-1] < 2:
+        if target.dtype is not torch.int64 or target.shape != x.shape[:-1] or x.shape[-1] < 2 or not target.numel():
+            return
+        if bool(((target < 0) | (target >= x.shape[-1])).any()):  # counted from the end: no class
             return
         logits = self.logits_of(x, -1)
         x, target = x.detach().flatten(0, -2), target.reshape(-1)
