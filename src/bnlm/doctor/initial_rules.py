@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator
 
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
+from bnlm.doctor.observation import Observation
 from bnlm.doctor.symmetry_rules import symmetry_findings
 from bnlm.doctor.weight_decay import blamed_on_decay
+from bnlm.doctor.weight_scale_rules import large_weights
 from bnlm.stats import RELU_LIKE
 
 #: R03 before training. Healthy at gain 5/3: 19 to 21 % in the first layer, 5 to 10 % in the others.
@@ -31,8 +32,6 @@ HARD = ("relu", "relu6", "threshold")
 BELOW, SPARSE_WARNING, SPARSE_CRITICAL = 2.0, 0.01, 0.003
 #: R05: std of the last activation over the first's.
 DRIFT_WARNING, DRIFT_CRITICAL = 10.0, 100.0
-#: R05 of weights that are all large: std times the root of fan_in (1.4 to 1.7 by Kaiming's init), std of an activation.
-LARGE_WEIGHTS, LARGE_OUTPUTS = 4.0, 10.0
 #: R06: std of the loss gradient at the first activation over the last's.
 GRADIENT_NOTE, GRADIENT_CRITICAL = 10.0, 100.0
 #: R06, at the start and later: what to change.
@@ -169,17 +168,23 @@ def _hardly_responding(history: History) -> dict[str, float]:
 def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], list[float]]]:
     """Yield each kind of activation with several layers, the layers in forward order, and their statistic."""
     assert history.first is not None
-    kinds, values, units = history.first.kinds, history.first.of(statistic), history.first.of("dead_units")
+    kinds, values = history.first.kinds, history.first.of(statistic)
     graded = history.first.of("activation_gradient_std")  # a network that stands beside has none
     for kind in dict.fromkeys(kinds.values()):
-        # Kinds are in forward order; gradients come as the backward pass meets them.
-        chain = [
-            layer for layer in kinds if kinds[layer] == kind and layer in values and (not graded or layer in graded)
-        ]
-        if units and kind == "relu":
-            chain = [layer for layer in chain if layer in units]  # one number for each example is part of a loss
+        chain = [layer for layer in chain_of(kind, history.first, values) if not graded or layer in graded]
         if len(chain) >= 3 and kind not in ("sigmoid", "softplus"):
             yield kind, chain, [values[layer] for layer in chain]
+
+
+def chain_of(kind: str, observation: Observation, values: dict[str, float]) -> list[str]:
+    """Return the layers of a kind that have a value, in forward order; gradients come as the backward pass meets them.
+
+    Without those that return one number for each example, and so have no units: a hinge is part of a loss.
+    """
+    units = observation.of("dead_units")
+    has_units = kind != "relu" or not units
+    kinds = observation.kinds
+    return [layer for layer in kinds if kinds[layer] == kind and layer in values and (has_units or layer in units)]
 
 
 def steep(ratio: float, kind: str, chain: list[str]) -> bool:
@@ -205,28 +210,7 @@ def _over_time(history: History, chain: list[str]) -> bool:
 
 def _scale(history: History) -> Iterator[Finding]:
     drifts = list(_drift(history))
-    yield from drifts or _large_weights(history)
-
-
-def _large_weights(history: History) -> Iterator[Finding]:
-    """Yield R05 of weights that are all far too large: of one or two layers, of which no drift can be told."""
-    assert history.first is not None
-    hidden = [p for p in history.facts.parameters.values() if p.role == "hidden" and p.std > 0 and p.fan_in > 4]
-    stds = history.first.of("activation_std")
-    if not hidden or not stds or any(p.feeds_norm for p in hidden):
-        return
-    scales = {p.name: p.std * math.sqrt(p.fan_in) for p in hidden}
-    layer = max(stds, key=lambda name: stds[name])
-    if statistics.median(scales.values()) > LARGE_WEIGHTS and LARGE_OUTPUTS < stds[layer] < math.inf:
-        largest = max(hidden, key=lambda p: scales[p.name])
-        yield Finding(
-            "R05", "critical" if stds[layer] > DRIFT_CRITICAL else "warning", in_words(list(scales)), 0,
-            scales[largest.name], LARGE_WEIGHTS,
-            f"the weights start large, with std {largest.std:.2g} at {largest.name} where one over the root of its "
-            f"inputs is {1 / math.sqrt(largest.fan_in):.2g}: activations have std {stds[layer]:.2g} at {layer}.",
-            "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
-            "nn.init.kaiming_normal_).",
-        )  # fmt: skip
+    yield from drifts or large_weights(history)
 
 
 def _drift(history: History) -> Iterator[Finding]:

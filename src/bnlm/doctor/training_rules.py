@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +9,8 @@ from itertools import pairwise
 
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
-from bnlm.doctor.initial_rules import KEEP_GRADIENTS, SMOOTH, is_output, steep, whole_gradient
+from bnlm.doctor.initial_rules import KEEP_GRADIENTS, SMOOTH, chain_of, is_output, steep, whole_gradient
+from bnlm.doctor.weight_scale_rules import small_weights
 from bnlm.stats import RELU_LIKE
 
 #: R03: SageMaker's SaturatedActivation and DeepDiagnosis warn at half of a layer.
@@ -21,9 +21,6 @@ DEAD_WARNING, DEAD_CRITICAL = 0.5, 0.8
 DEAD_PATIENCE = 10
 #: R03, R04: below this share of its first value the loss shows that the units left are enough: no more than a note.
 LEARNED = 0.5
-#: R05 of weights that are small from the start: std times the root of fan_in (0.58 by torch's default), std of
-#: activations, losses to wait for before the lack of a fall counts.
-SMALL_WEIGHTS, SMALL_OUTPUTS, SMALL_PATIENCE = 0.1, 0.05, 250
 #: R07 of single batches: mean over median of the last losses; how the advice begins.
 DOMINATED, BATCHES = 2.5, "Look at the batches"
 #: R06: losses to wait for before the lack of a fall counts.
@@ -37,7 +34,7 @@ def training_findings(history: History) -> Iterator[Finding]:
     yield from saturated(history)
     yield from dead(history)
     yield from _gradient(history)
-    yield from _small_weights(history)
+    yield from small_weights(history)
     yield from _spikes(history)
 
 
@@ -105,11 +102,9 @@ def _gradient(history: History) -> Iterator[Finding]:
     if history.improves() or history.steps_with_loss < PATIENCE:
         return
     kinds, stds = _kinds(history), history.median("activation_gradient_std")
-    elements, units = history.recent[-1].of("activation_elements"), history.recent[-1].of("dead_units")
+    elements = history.recent[-1].of("activation_elements")
     for kind in dict.fromkeys(kinds.values()):
-        chain = [layer for layer in kinds if kinds[layer] == kind and layer in stds]  # in forward order
-        if units and kind == "relu":
-            chain = [layer for layer in chain if layer in units]  # one number for each example is part of a loss
+        chain = chain_of(kind, history.recent[-1], stds)
         if len(chain) < 3 or not stds[chain[-1]] > 0 or stds[chain[0]] == 0:
             continue  # none at all is no matter of scale: cut off, or dead
         ratio = stds[chain[0]] / stds[chain[-1]]
@@ -126,38 +121,6 @@ def _gradient(history: History) -> Iterator[Finding]:
             f"{history.steps_with_loss} steps.",
             KEEP_GRADIENTS,
         )  # fmt: skip
-
-
-def _small_weights(history: History) -> Iterator[Finding]:
-    """Yield R05 where weights that were far too small from the start let little pass, and the loss stands still."""
-    if (
-        history.first is None
-        or history.first.step > 0
-        or history.improves()
-        or history.steps_with_loss < SMALL_PATIENCE
-    ):
-        return
-    hidden = {p.name: p for p in history.facts.parameters.values() if p.role == "hidden" and p.std > 0}
-    scales = {name: p.std * math.sqrt(p.fan_in) for name, p in hidden.items() if not p.feeds_norm}
-    stds = history.first.of("activation_std")
-    if (
-        not scales
-        or not stds
-        or statistics.median(scales.values()) > SMALL_WEIGHTS
-        or min(stds.values()) > SMALL_OUTPUTS
-    ):
-        return
-    smallest = min(scales, key=lambda name: scales[name])
-    usual = 1 / math.sqrt(hidden[smallest].fan_in)
-    layer = min(stds, key=lambda name: stds[name])
-    yield Finding(
-        "R05", "warning", in_words(list(scales)), history.step, scales[smallest], SMALL_WEIGHTS,
-        f"{in_words(list(scales))}: the weights started small, with std {hidden[smallest].std:.2g} at {smallest} where "
-        f"one over the root of its inputs is {usual:.2g}, so that activations had std {stds[layer]:.2g} at {layer}; "
-        f"after {history.steps_with_loss} steps the loss has hardly fallen.",
-        "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
-        "nn.init.kaiming_normal_).",
-    )  # fmt: skip
 
 
 def _spikes(history: History) -> Iterator[Finding]:

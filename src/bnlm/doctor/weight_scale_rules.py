@@ -1,0 +1,68 @@
+"""R05 of weights that are all too large or too small, in stacks so short that no drift with depth can be told."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+
+from bnlm.doctor.finding import Finding, in_words
+from bnlm.doctor.history import History
+
+#: Of weights that are all large: std times the root of fan_in (1.4 to 1.7 by Kaiming's init), std of an activation.
+LARGE_WEIGHTS, LARGE_OUTPUTS = 4.0, 10.0
+#: Of weights that are all large: std of an activation from which on that is critical.
+FAR = 100.0
+#: Of weights that are small from the start: std times the root of fan_in (0.58 by torch's default), std of
+#: activations, losses to wait for before the lack of a fall counts.
+SMALL_WEIGHTS, SMALL_OUTPUTS, SMALL_PATIENCE = 0.1, 0.05, 250
+#: What to change.
+DRAW = (
+    "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
+    "nn.init.kaiming_normal_)."
+)
+
+
+def large_weights(history: History) -> Iterator[Finding]:
+    """Yield R05 of weights that are all far too large: of one or two layers, of which no drift can be told."""
+    assert history.first is not None
+    hidden = [p for p in history.facts.parameters.values() if p.role == "hidden" and p.std > 0 and p.fan_in > 4]
+    stds = history.first.of("activation_std")
+    if not hidden or not stds or any(p.feeds_norm for p in hidden):
+        return
+    scales = {p.name: p.std * math.sqrt(p.fan_in) for p in hidden}
+    layer = max(stds, key=lambda name: stds[name])
+    if statistics.median(scales.values()) > LARGE_WEIGHTS and LARGE_OUTPUTS < stds[layer] < math.inf:
+        largest = max(hidden, key=lambda p: scales[p.name])
+        yield Finding(
+            "R05", "critical" if stds[layer] > FAR else "warning", in_words(list(scales)), 0,
+            scales[largest.name], LARGE_WEIGHTS,
+            f"the weights start large, with std {largest.std:.2g} at {largest.name} where one over the root of its "
+            f"inputs is {1 / math.sqrt(largest.fan_in):.2g}: activations have std {stds[layer]:.2g} at {layer}.",
+            DRAW,
+        )  # fmt: skip
+
+
+def small_weights(history: History) -> Iterator[Finding]:
+    """Yield R05 where weights that were far too small from the start let little pass, and the loss stands still."""
+    if history.first is None or history.first.step > 0:
+        return
+    if history.improves() or history.steps_with_loss < SMALL_PATIENCE:
+        return
+    hidden = {p.name: p for p in history.facts.parameters.values() if p.role == "hidden" and p.std > 0}
+    scales = {name: p.std * math.sqrt(p.fan_in) for name, p in hidden.items() if not p.feeds_norm}
+    stds = history.first.of("activation_std")
+    if not scales or not stds:
+        return
+    if statistics.median(scales.values()) > SMALL_WEIGHTS or min(stds.values()) > SMALL_OUTPUTS:
+        return
+    smallest = min(scales, key=lambda name: scales[name])
+    usual = 1 / math.sqrt(hidden[smallest].fan_in)
+    layer = min(stds, key=lambda name: stds[name])
+    yield Finding(
+        "R05", "warning", in_words(list(scales)), history.step, scales[smallest], SMALL_WEIGHTS,
+        f"{in_words(list(scales))}: the weights started small, with std {hidden[smallest].std:.2g} at {smallest} where "
+        f"one over the root of its inputs is {usual:.2g}, so that activations had std {stds[layer]:.2g} at {layer}; "
+        f"after {history.steps_with_loss} steps the loss has hardly fallen.",
+        DRAW,
+    )  # fmt: skip
