@@ -89,3 +89,25 @@ def test_inputs_that_are_mostly_zero_are_no_sparse_response() -> None:
     )  # fmt: skip
     data = (torch.rand(64, 1, 32, 32) < 1e-3).float(), torch.randint(8, (64,))
     assert [f for f in check(model, data, F.cross_entropy, table=False) if f.rule == "R04"] == []
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(1.0, []), (60.0, ["R02", "R01"])])
+def test_each_loss_over_classes_is_judged(scale: float, expected: list[str]) -> None:
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk, self.value, self.kind = network()[:-1], nn.Linear(32, 1), nn.Linear(32, 8)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.value(self.trunk(x)), self.kind(self.trunk(x))
+
+    model = TwoHeads()
+    model.kind.weight.data *= scale
+    x, kinds = batch()
+
+    def both(outputs: tuple[torch.Tensor, torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
+        return F.mse_loss(outputs[0], x[:, :1]) + F.cross_entropy(outputs[1], targets)
+
+    found = [f for f in check(model, (x, kinds), both, table=False) if f.severity != "note"]
+    assert [f.rule for f in found if f.rule in ("R01", "R02")] == expected
+    assert all(f.where == "output of loss 2 (cross_entropy)" for f in found if f.rule in ("R01", "R02"))

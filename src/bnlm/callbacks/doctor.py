@@ -120,9 +120,10 @@ class Doctor(Monitor):
         self._history.steps_with_left_gradients = self._left_gradients.steps
         self._history.add_losses(self._losses.take())
         share, decays = self._rates.pop(seen.step)
-        output = Output.of(seen.loss) if seen.loss is not None else None
-        channels = seen.values_per_channel
-        self._history.add(Observation(seen.step, self.measure(seen), seen.kinds, output, share, channels, decays))
+        outputs = [Output.of(loss) for loss in seen.losses]
+        statistics, channels = self.measure(seen), seen.values_per_channel
+        output, others = next(iter(outputs), None), outputs[1:]
+        self._history.add(Observation(seen.step, statistics, seen.kinds, output, share, channels, decays, others))
         return {}, {}
 
     def draw(self, trainer: Trainer, seen: ObservedStep, statistics: Statistics) -> None:

@@ -30,7 +30,7 @@ class ObservedStep:
         responded: By layer, `(units,)` booleans, see `stats.responding_units`.
         histograms: `activations` and `activation_gradients` by layer, `gradients` by parameter; see `stats.histogram`.
         maps: By layer, `(examples, units)` booleans: which outputs are flat.
-        loss: The first call of a loss function; further calls are of other terms, or of other networks.
+        losses: The calls of loss functions: the first, and those of other terms, or of other networks.
         values_per_channel: See `StepRecord`.
     """
 
@@ -41,7 +41,7 @@ class ObservedStep:
     responded: dict[str, np.ndarray] = field(default_factory=dict)
     histograms: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     maps: dict[str, np.ndarray] = field(default_factory=dict)
-    loss: LossRecord | None = None
+    losses: list[LossRecord] = field(default_factory=list)
     values_per_channel: dict[str, int] = field(default_factory=dict)
 
 
@@ -63,7 +63,7 @@ def _observed_step(record: StepRecord, step: int, statistics: Statistics) -> Obs
         {layer: units.numpy() for layer, units in record.responded.items()},
         {which: _arrays(record.histograms.get(which, {})) for which in HISTOGRAMS},
         _arrays(record.maps),
-        record.losses[0] if record.losses else None,
+        record.losses,
         record.values_per_channel,
     )
 
@@ -80,7 +80,7 @@ def _on_host(record: StepRecord) -> StepRecord:
     held: list[Tensor] = [of_group.sums for of_group in record.sums.values()]
     held += [*record.responded.values(), *record.maps.values()]
     held += [t for of_which in record.histograms.values() for t in of_which.values()]
-    held += [loss.values for loss in record.losses[:1]]
+    held += [loss.values for loss in record.losses]
     if all(t.is_cpu for t in held):
         return record
     joined = torch.cat([t.reshape(-1).to(held[0].device, held[0].dtype) for t in held]).cpu()
@@ -95,7 +95,7 @@ def _on_host(record: StepRecord) -> StepRecord:
         responded={layer: moved(t) for layer, t in record.responded.items()},
         maps={layer: moved(t) for layer, t in record.maps.items()},
         histograms={w: {n: moved(t) for n, t in of_which.items()} for w, of_which in record.histograms.items()},
-        losses=[replace(loss, values=moved(loss.values)) for loss in record.losses[:1]],
+        losses=[replace(loss, values=moved(loss.values)) for loss in record.losses],
     )
 
 

@@ -65,8 +65,9 @@ def check(
             module.training = modes[name]
     history = History(facts)
     history.add_losses([float(loss.detach())])
-    output = Output.of(record.losses[0]) if record.losses else None
-    history.add(Observation(0, statistics, record.kinds, output, values_per_channel=record.values_per_channel))
+    outputs = [Output.of(each) for each in record.losses]
+    output, channels = next(iter(outputs), None), record.values_per_channel
+    history.add(Observation(0, statistics, record.kinds, output, values_per_channel=channels, others=outputs[1:]))
     diagnosis = Diagnosis()
     diagnosis.update(history)
     if table:

@@ -61,7 +61,8 @@ class Output:
 class Observation:
     """One observed step: statistics by name and layer or parameter, and what fed the loss.
 
-    `lr_share` is the learning rate over its highest so far, `decays` what `weight_decay.decays_of` returns.
+    `lr_share` is the learning rate over its highest so far, `decays` what `weight_decay.decays_of` returns, `others`
+    what went into further loss functions than the first.
     """
 
     step: int
@@ -71,6 +72,7 @@ class Observation:
     lr_share: float = 1.0
     values_per_channel: dict[str, int] = field(default_factory=dict)
     decays: list[float] = field(default_factory=list)
+    others: list[Output] = field(default_factory=list)
 
     def of(self, statistic: str) -> dict[str, float]:
         """Return one statistic by layer or parameter."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
+from bnlm.doctor.observation import Output
 
 #: R01: times the reference. CS231n notes, "neural networks 3": check the loss at chance. The factors are ours.
 LOSS_WARNING, LOSS_CRITICAL, LOSS_NOTE = 1.1, 1.5, 0.8
@@ -61,7 +62,17 @@ def output_findings(history: History) -> Iterator[Finding]:
         for finding in _regression_loss(loss, error, output.reference, output.constant):
             large = finding.value == loss and _large_inputs(history)
             yield replace(finding, suggestion=LARGE_INPUTS) if large else finding
-        return
+    else:
+        yield from _sure_and_wrong(history, output, loss, error, "output")
+    # Of other distances it is not known whether they are from what is to be learned.
+    for number, other in enumerate(history.first.others if history.observed == 1 else [], start=2):
+        if other.kind != "regression" and math.isfinite(other.loss):
+            where = f"output of loss {number} ({other.kind})"
+            yield from _sure_and_wrong(history, other, other.loss, other.loss_error, where)
+
+
+def _sure_and_wrong(history: History, output: Output, loss: float, error: float, where: str) -> Iterator[Finding]:
+    """Yield R01 and R02 of one loss over classes."""
     limit = LOSS_WARNING * output.reference
     if output.kind == "cross_entropy":
         limit = max(limit, output.reference + min(LOGITS_COST, LOGITS_SHARE * output.reference))
@@ -79,21 +90,22 @@ def output_findings(history: History) -> Iterator[Finding]:
         severity = "warning" if critical else "note"
     if binary and not loss > BINARY_WARNING * output.reference + error:
         severity = "note"
+    large_inputs = _large_inputs(history)
     if spread > LOGIT_STD_NOTE:
         graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else "note"
         yield Finding(
-            "R02", graded, "output", 0, spread, LOGIT_STD_WARNING,
-            f"before any training the logits have std {output.logit_std:.1f} within an example, so the network is "
-            f"confidently wrong: loss {loss:.2f} where {output.reference:.2f} is chance. The first steps only "
-            "squash the output layer.",
-            LARGE_INPUTS if _large_inputs(history) else
+            "R02", graded, where, 0, spread, LOGIT_STD_WARNING,
+            f"before any training the logits have std {spread:.1f} within an example, so the network is confidently "
+            f"wrong: loss {loss:.2f} where {output.reference:.2f} is chance. The first steps only squash the output "
+            "layer.",
+            LARGE_INPUTS if large_inputs else
             "Scale the output layer's weights down and zero its bias: init.output_scale=0.1 init.output_bias=zeros; in "
             "torch `layer.weight.data *= 0.1; layer.bias.data.zero_()`.",
         )  # fmt: skip
     yield Finding(
-        "R01", severity, "output", 0, loss, limit,
+        "R01", severity, where, 0, loss, limit,
         f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}.",
-        LARGE_INPUTS if _large_inputs(history) else
+        LARGE_INPUTS if large_inputs else
         "Scale the output layer's weights down (init.output_scale=0.1), or set its bias to the log of the class "
         "frequencies.",
     )  # fmt: skip

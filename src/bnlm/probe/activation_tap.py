@@ -13,7 +13,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from bnlm.probe.activation_modules import ActivationModules, Call
-from bnlm.probe.loss_record import LOSS_FUNCTIONS, loss_record
+from bnlm.probe.loss_calls import LossCalls
+from bnlm.probe.loss_record import LOSS_FUNCTIONS
 from bnlm.probe.moment_table import MAX_WAITING, Flat, MomentTable, in_order
 from bnlm.probe.names import Names, calling_modules
 from bnlm.probe.plain_values import behind, copied, values_of
@@ -21,7 +22,7 @@ from bnlm.probe.reach import Reach
 from bnlm.probe.records import StepRecord
 from bnlm.probe.reduction import Seen, count
 from bnlm.probe.torch_functions import ACTIVATION_FUNCTIONS, BACKWARD, BATCH_NORMS, CHANNEL_DIMS
-from bnlm.probe.written_loss import WRITTEN, WrittenLoss
+from bnlm.probe.written_loss import WRITTEN
 from bnlm.stats import channel_dim_of, histogram, limits_from_call
 
 #: Within it no mode sees what is called: the probe's own work would pass through the tap, call by call.
@@ -59,7 +60,7 @@ class ActivationTap(TorchFunctionMode):
         self.root = root
         self.histograms = histograms
         self.maps = maps
-        self.losses = losses
+        self.losses = LossCalls() if losses else None
         self.table = MomentTable()
         self.on = False
         self._record = StepRecord()
@@ -74,14 +75,12 @@ class ActivationTap(TorchFunctionMode):
         self._channel_dims: dict[torch.Size, int] = {}
         self._seen: list[Seen] = []
         self._gradients: list[tuple[str, Tensor]] = []
-        self._written = WrittenLoss()
-        self._reach: Reach | None = None  # of the last activation
         self.waiting = 0  # elements of these
 
     def attach(self) -> None:
         """Start to look."""
         self.on = True
-        if self._modules is not None and not self.losses:
+        if self._modules is not None and self.losses is None:
             self._listened = self._modules.for_next_step()
         for call in self._listened:  # each hook before others, which may change what the module returned
             hook = partial(self._module_called, call)
@@ -121,15 +120,16 @@ class ActivationTap(TorchFunctionMode):
         """A new forward begins: its first tanh is the layer `tanh` again, not `tanh_1`."""
         self._resume()
         self._forwards.append([])
-        self._written.next_forward()
+        if self.losses is not None:
+            self.losses.next_forward()
         self._calls.clear()
         self._used.clear()
 
     def record(self) -> StepRecord:
         """Reduce what waits, and return all that was seen; to be called once, after `detach`."""
         count(self.uncounted())
-        if not self._record.losses and (written := self._written.record()) is not None:
-            self._record.losses.append(written)
+        if self.losses is not None:
+            self._record.losses = self.losses.records()
         self._record.responded = {layer: units for layer, units in self._record.responded.items() if len(units)}
         sums = self._record.sums = self.table.sums()
         for group in ("output gradient", "flat"):  # which came from the last layer on, or kind by kind
@@ -151,7 +151,7 @@ class ActivationTap(TorchFunctionMode):
         return watch(self, func, what, args, kwargs or {})
 
     def _layer_called(self, func: Callable[..., Any], channel_dim: int, args: Any, kwargs: dict[str, Any]) -> Any:
-        if self.losses and func in BATCH_NORMS:
+        if self.losses is not None and func in BATCH_NORMS:
             x = args[0] if args else kwargs["input"]
             if x.ndim >= 2 and x.shape[1]:
                 self._record.values_per_channel[self._caller()[0]] = x.numel() // x.shape[1]
@@ -168,23 +168,16 @@ class ActivationTap(TorchFunctionMode):
         return output
 
     def _loss_called(self, func: Callable[..., Any], kind: str, args: Any, kwargs: dict[str, Any]) -> Any:
-        if self.losses and self.root.training:
+        if self.losses is not None and self.root.training:
             with unseen():
-                given = dict(zip(("input", "target"), args, strict=False)) | kwargs
-                more = {name: given[name] for name in ("ignore_index", "beta", "delta") if name in given}
-                x = given["input"]
-                if kind == "nll_loss" and (logits := self._written.logits_of(x, min(1, x.ndim - 1))) is not None:
-                    kind, x = "cross_entropy", logits
-                record = loss_record(kind, x, given["target"], reach=self._reach, **more)
-            if record is not None:
-                self._record.losses.append(record)
+                self.losses.called(kind, args, kwargs)
         return func(*args, **kwargs)
 
     def _part_of_a_loss_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
         output = func(*args, **kwargs)
-        if self.losses and self.root.training:
+        if self.losses is not None and self.root.training:
             with unseen():
-                self._written.called(func, args, kwargs, output, self._reach)
+                self.losses.part_called(func, args, kwargs, output)
         return output
 
     def _activation_called(self, func: Callable[..., Any], kind: str, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -241,8 +234,8 @@ class ActivationTap(TorchFunctionMode):
         if self.histograms and layer not in self._record.kinds:
             self._record.histograms.setdefault("activations", {})[layer] = histogram(seen)
         self._record.kinds[layer] = kind
-        if self.losses:
-            self._reach = Reach.of(kind, values, limits)
+        if self.losses is not None:
+            self.losses.reach = Reach.of(kind, values, limits)
         if values.grad_fn is not None:  # a hook on the node, which costs a third of one on the tensor
             index = values.output_nr
             values.grad_fn.register_prehook(

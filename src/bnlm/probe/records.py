@@ -59,7 +59,7 @@ class StepRecord:
         histograms: By group (`activations`, `activation_gradients`, `gradients`) and name.
         maps: By layer, see `ActivationRecord.flat_map`.
         shapes: By parameter.
-        losses: The calls of loss functions, in their order.
+        losses: The calls of loss functions in one forward, in their order.
         values_per_channel: By module path of a BatchNorm, how many values its last batch had per channel.
     """
 
