@@ -22,8 +22,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: $(INSTALLED)  ## train; ARGS="group=option key=value" are passed on
 	$(RUN) -m bnlm.train $(ARGS)
 
-test: $(INSTALLED)  ## run the tests; ARGS are pytest's
-	$(RUN) -m pytest $(ARGS)
+test: $(INSTALLED)  ## run the tests, two at a time; ARGS are pytest's
+	$(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(INSTALLED)  ## check style (ruff) and types (mypy)
 	$(RUN) -m ruff check .
