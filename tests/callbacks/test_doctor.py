@@ -211,7 +211,21 @@ class NeverZeroes(ByHand):
                 self.optimizers().zero_grad()
 
 
-@pytest.mark.parametrize(("module", "expected"), [(NeverZeroes(1), True), (NeverZeroes(2), False), (ByHand(), False)])
+class ZeroesNothing(Classifier):
+    def optimizer_zero_grad(self, *args: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (NeverZeroes(1), True),
+        (NeverZeroes(2), False),
+        (ByHand(), False),
+        (ZeroesNothing(), True),
+        (Classifier(), False),
+    ],
+)
 def test_gradients_that_are_never_set_to_zero(module: Classifier, expected: bool, make_trainer: MakeTrainer) -> None:
     doctor = Doctor(table=False)
     make_trainer(callbacks=[doctor], max_steps=60).fit(module, data())
@@ -312,6 +326,22 @@ def test_a_batch_that_torch_refuses_is_diagnosed(make_trainer: MakeTrainer) -> N
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         make_trainer(callbacks=[doctor], max_steps=10).fit(model, one_each)
     assert [(finding.rule, finding.severity) for finding in doctor.findings] == [("R16", "critical")]
+
+
+class ThroughADistribution(Classifier):
+    """One batch is nan, of which the next one's distribution speaks."""
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        x = batch[0] / 0 * 0 if batch_idx == 25 else batch[0]
+        torch.distributions.Categorical(logits=self.head(self.net(batch[0])))
+        return super().training_step([x, batch[1]], batch_idx)
+
+
+def test_nan_that_a_distribution_refuses_is_diagnosed(make_trainer: MakeTrainer) -> None:
+    doctor = Doctor(every_n_steps=10, table=False)
+    with pytest.raises(ValueError, match="invalid values"):
+        make_trainer(callbacks=[doctor], max_steps=60).fit(ThroughADistribution(), data())
+    assert rules(doctor.findings, "critical") == ["R08"]
 
 
 def test_findings_survive_a_checkpoint(make_trainer: MakeTrainer) -> None:

@@ -151,11 +151,9 @@ class Doctor(Monitor):
 
     def idle_hooks(self, trainer: Trainer) -> list[str]:
         idle = super().idle_hooks(trainer)
-        if (
-            trainer.lightning_module.automatic_optimization
-            and type(self).on_before_backward is Doctor.on_before_backward
-        ):
-            idle.append("on_before_backward")  # each batch returns its loss
+        overridden = type(self).on_before_backward is not Doctor.on_before_backward
+        if not overridden and not LeftGradients.may_occur(trainer.lightning_module):
+            idle.append("on_before_backward")  # each batch returns its loss, too
         return idle
 
     def in_passing(self, loss: Tensor | None, steps: int) -> Callable[[Tensor], None] | None:
@@ -234,6 +232,9 @@ class Doctor(Monitor):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         super().on_exception(trainer, pl_module, exception)
         self.on_validation_batch_end()
+        if self._history is not None and self._history.recent:
+            self._history.add_losses(self._losses.take())
+            _tell(self._diagnosis.update(self._history))
         _tell(self._diagnosis.refused(exception, trainer.global_step))
         self._write(trainer)
 

@@ -1,8 +1,9 @@
-"""Gradients that nobody has set to zero: of manual optimization, in which that is easily forgotten."""
+"""Gradients that nobody has set to zero: where that is left to the module, it is easily forgotten."""
 
 from __future__ import annotations
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 
 class LeftGradients:
@@ -19,10 +20,15 @@ class LeftGradients:
         self.steps = 0
         self._looked_at = -1
 
+    @staticmethod
+    def may_occur(pl_module: LightningModule) -> bool:
+        """Return whether it is the module that sets them to zero, and not Lightning."""
+        return not pl_module.automatic_optimization or is_overridden("optimizer_zero_grad", pl_module)
+
     def before_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, on an observed step, at the parameter that the optimizer holds first."""
         step = trainer.global_step
-        if pl_module.automatic_optimization or step == self._looked_at or len(trainer.optimizers) != 1:
+        if not self.may_occur(pl_module) or step == self._looked_at or len(trainer.optimizers) != 1:
             return
         self._looked_at = step
         held = (p for group in trainer.optimizers[0].param_groups for p in group["params"] if p.grad is not None)

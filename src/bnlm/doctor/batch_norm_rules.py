@@ -33,14 +33,8 @@ def batch_norm_findings(history: History) -> Iterator[Finding]:
     yield from _mismatch(history)
 
 
-def refused_batch(error: BaseException, step: int) -> Finding | None:
-    """Return R16 where torch's BatchNorm has refused a batch of one value per channel; None of another error."""
-    if not (isinstance(error, ValueError) and "more than 1 value per channel" in str(error)):
-        return None
-    return _too_few("a BatchNorm", 1, step)
-
-
-def _too_few(where: str, values: int, step: int) -> Finding:
+def too_few(where: str, values: int, step: int) -> Finding:
+    """Return R16 of so many values per channel."""
     severity = "critical" if values == 1 else "warning" if values < VALUES_WARNING else "note"
     return Finding(
         "R16", severity, where, step, values, VALUES_WARNING,
@@ -59,7 +53,7 @@ def _batches(history: History) -> Iterator[Finding]:
     fewest = min(values.values())
     layers = [layer for layer, count in values.items() if count == fewest]
     if fewest < VALUES_NOTE:
-        yield _too_few(in_words(layers), fewest, 0)
+        yield too_few(in_words(layers), fewest, 0)
     noise = {
         layer: math.sqrt(momentum / ((2 - momentum) * values[layer]))
         for layer, momentum in history.facts.batch_norms.items()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bnlm.doctor.finding import SEVERITIES, Finding
-from bnlm.doctor.loss_rules import CERTAIN_CAUSES
+from bnlm.doctor.loss_rules import CERTAIN_CAUSES, SIGN
 from bnlm.doctor.training_rules import BATCHES
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
@@ -17,16 +17,16 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R04": ("R20", "R09", "R14"),
     "R05": ("R20", "R04"),
     "R06": ("R20", "R16", "R04", "R05", "R03", "R09", "R10"),
-    "R07": ("R09", "R11", "R16"),
+    "R07": ("R09", "R11", "R16", "R14"),
     "R08": ("R09", "R05", "R06", "R14"),
-    "R09": ("R05", "R02", "R01", "R07"),
+    "R09": ("R05", "R02", "R01", "R07", "R14"),
     "R10": ("R20", "R12", "R04", "R05", "R06", "R03"),
     "R11": ("R20", "R12", "R05", "R06", "R03", "R07"),
     "R12": ("R20", "R04", "R09"),
     "R13": ("R08", "R20", "R12", "R16", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11", "R02", "R01"),
     "R14": ("R08", "R09", "R11", "R02", "R07", "R16"),
     "R15": ("R17", "R18", "R16", "R09", "R14"),
-    "R17": ("R16", "R18"),
+    "R17": ("R16", "R18", "R14"),
     "R18": ("R16",),
 }
 #: Of two findings that are as severe and as early, the one whose rule is first here is named first.
@@ -81,8 +81,9 @@ def explained(found: Mapping[str, Finding], rescales: bool) -> list[Finding]:
 
 
 def _cause_of(finding: Finding, found: Mapping[str, Finding], rescales: bool) -> str | None:
-    stuck = found.get("R13")
-    if stuck is not None and stuck.severity != "note" and stuck.suggestion.startswith(CERTAIN_CAUSES):
+    stuck, rise = found.get("R13"), found.get("R14")
+    diverged = stuck is not None and rise is not None and rise.severity == "critical" and rise.step < stuck.step
+    if stuck is not None and stuck.severity != "note" and stuck.suggestion.startswith(CERTAIN_CAUSES) and not diverged:
         if finding.rule == "R13":
             return None
         if finding.rule in ("R04", "R06", "R10", "R11") and finding.step > 0:
@@ -110,6 +111,12 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return not single and (cause.rule != "R11" or cause.step <= max(finding.step, LATE))
     if finding.step == 0 and (cause.step > 0 or cause.rule == "R09"):
         return False  # what was so before the first step was not brought about by the steps
+    if "R14" in pair and ("R09" in pair or "R07" in pair):
+        # A loss that goes the wrong way makes weights large. Spikes are of what diverges, unless of single batches.
+        rise = cause if cause.rule == "R14" else finding
+        other = finding if rise is cause else cause
+        astray = rise.suggestion.startswith(SIGN) if other.rule == "R09" else not other.suggestion.startswith(BATCHES)
+        return astray == (rise is cause)
     if pair == ("R09", "R12"):
         return cause.step < finding.step  # a high rate kills what learned before; what never had a gradient is another
     if pair in MILD and cause.severity != "critical":
@@ -123,8 +130,10 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return cause.step <= max(finding.step, LATE)
     if cause.rule == "R14" and finding.rule in ("R03", "R04", "R08"):
         return cause.step < finding.step  # what diverges dies in the end; what dies may diverge, too
-    if "R08" in pair or pair == ("R07", "R14"):
-        return cause.step <= finding.step or cause.suggestion.startswith(BATCHES)
+    if pair == ("R14", "R17") and cause.severity != "critical":
+        return False
+    if "R08" in pair:
+        return cause.step <= finding.step
     if cause.rule == "R05" and cause.step > 0:
         return False  # a remark on what stands still anyway
     if pair == ("R01", "R13") and cause.severity != "critical":

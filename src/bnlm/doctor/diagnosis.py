@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bnlm.doctor.batch_norm_rules import batch_norm_findings, refused_batch
+from bnlm.doctor.batch_norm_rules import batch_norm_findings
 from bnlm.doctor.causes import explained
 from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.frozen_rules import frozen_findings
@@ -14,6 +14,7 @@ from bnlm.doctor.initial_rules import initial_findings
 from bnlm.doctor.loss_rules import loss_findings
 from bnlm.doctor.output_rules import output_findings
 from bnlm.doctor.overfitting_rules import overfitting_findings
+from bnlm.doctor.refusal import refusal
 from bnlm.doctor.small_update_rules import no_step, small_update_findings
 from bnlm.doctor.training_rules import BATCHES, LEARNED, training_findings
 from bnlm.doctor.update_rules import large_updates_ended, rises_at_start, update_findings
@@ -51,7 +52,7 @@ class Diagnosis:
 
     def refused(self, error: BaseException, step: int) -> list[Finding]:
         """Read the error that ended the run; return the findings that are new."""
-        finding = refused_batch(error, step)
+        finding = refusal(error, step)
         return self._take(iter([finding] if finding is not None else []))
 
     def without_steps(self, batches: int) -> list[Finding]:

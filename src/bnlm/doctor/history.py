@@ -28,6 +28,8 @@ SMOOTHING = 0.05
 WARM_UP_STEPS = 2000
 #: Steps, or the share of a shorter run, after which it is late.
 LONG, LONG_SHARE = 2000, 0.9
+#: Share of the loss of an output of zero, of a regression that does not start at zero.
+KNOWS_THE_MEAN = 0.5
 #: How much the first loss may differ from that of the first call of a loss function, to be that and nothing else.
 SAME_LOSS = 0.05
 #: How near the loss of a step is to a multiple of what goes into it, to be that multiple; of one that is written out.
@@ -52,6 +54,7 @@ class History:
         self.early_losses: list[float] = []
         self.early_norms: list[float] = []
         self.references: deque[float] = deque(maxlen=WINDOW)  # the last ones: targets may move as a network learns
+        self._constants: deque[float] = deque(maxlen=WINDOW)  # beside each: of a regression the best constant
         self._counts = np.zeros(0)  # of the targets of each class
         self.steps_with_loss = 0
         self.non_finite_losses = 0
@@ -86,10 +89,15 @@ class History:
 
     @property
     def reference(self) -> float:
-        """The loss of a network that knows nothing, or the first losses where that is not known; nan without any."""
-        if self.references:
-            return statistics.fmean(self.references) * self.loss_weight
-        return self.first_loss
+        """The loss of a network that knows nothing, or the first losses where that is not known; nan without any.
+
+        Of a regression that starts near the mean of its targets, the loss of that mean.
+        """
+        if not self.references:
+            return self.first_loss
+        reference, constant = statistics.fmean(self.references), statistics.fmean(self._constants)
+        weight = self.loss_weight
+        return weight * (constant if self.first_loss < KNOWS_THE_MEAN * weight * reference else reference)
 
     @property
     def is_late(self) -> bool:
@@ -166,6 +174,8 @@ class History:
         # The targets' mean square in one batch strays far from the true one; of classes it is the same each time.
         if output is not None and math.isfinite(output.reference):
             self.references.append(output.reference)
+            constant = output.constant if math.isfinite(output.constant) else output.reference
+            self._constants.append(min(constant, output.reference))
             most = abs(output.reference)  # also of one example, which has no standard error
             if len(self._counts) != len(output.counts):
                 self._counts = np.zeros(len(output.counts))

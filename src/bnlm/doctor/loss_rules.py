@@ -29,6 +29,10 @@ STILL_ABOVE = 3.0
 RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
 #: R14: share of the first losses that the smoothed one was never below, to have risen from the start.
 NEVER_FELL = 0.97
+#: R14: log10 of update:data in the first step, of which AdamW's is the largest, that makes no loss rise by its size.
+USUAL_FIRST = -0.7
+#: R14: how the advice begins where the loss rises from the start by steps of the usual size.
+SIGN = "Look at the sign of the loss"
 #: R14 of losses below zero: times the standard deviation of the last ones.
 RISE_OF_NOISE = 4.0
 #: R13 of what is worse than a constant: what to change.
@@ -74,12 +78,24 @@ def _diverging(history: History) -> Iterator[Finding]:
         rise = history.worst_rise
         change = "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up."
         if history.best > NEVER_FELL * history.first_loss > 0:
-            change += " It never fell: look at its sign, too (a minus, maximize=True)."
+            look = f"{SIGN} (a minus, maximize=True)"
+            if _steps_are_usual(history):
+                change = f"{look}: it never fell, though the first steps were not large. If it is right: {change}"
+            else:
+                change += f" It never fell: {look[0].lower()}{look[1:]}, too."
         yield Finding(
             "R14", "critical" if rise > RISE_CRITICAL else "warning", "loss", history.step, rise, RISE_WARNING,
             f"the loss rises: {history.smooth:.3g} on average where it had been {history.best:.3g}.",
             change,
         )  # fmt: skip
+
+
+def _steps_are_usual(history: History) -> bool:
+    """Return whether the first step moved the typical weight no further than it does where training goes well."""
+    first = history.first.of("update_to_data") if history.first is not None and history.first.step == 0 else {}
+    facts = history.facts.parameters
+    moved = [u for name, u in first.items() if name in facts and facts[name].role != "vector" and facts[name].std > 0]
+    return bool(moved) and statistics.median(moved) < USUAL_FIRST
 
 
 def _of_probabilities(history: History) -> Iterator[Finding]:

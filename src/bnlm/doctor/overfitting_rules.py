@@ -29,8 +29,8 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
     # Few examples to validate on, or a high rate, make it jump: held against it is what lasts, and exceeds its jumps.
     jumps = statistics.median(abs(after - before) for before, after in pairwise(losses))
     last = min(losses[-min(3, len(losses) - 1) :])
-    risen = last - best > max(RISEN * best, RISEN_OF_REFERENCE * abs(history.reference), jumps)
-    if risen and loss > (1 + GAP) * train > 0:
+    risen = last - best > max(RISEN * abs(best), RISEN_OF_REFERENCE * abs(history.reference), jumps)
+    if risen and loss - train > GAP * abs(train) > 0:
         how = f"the validation loss has risen from {best:.3g} to {loss:.3g}, while the training loss is {train:.3g}."
     elif _by_heart(history, losses, train):
         how = (
@@ -45,7 +45,7 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
     else:
         return
     yield Finding(
-        "R15", "warning", "validation loss", history.step, loss / train - 1, GAP, how,
+        "R15", "warning", "validation loss", history.step, (loss - train) / abs(train), GAP, how,
         "Stop at the best validation loss (checkpoints/best.ckpt), add data, dropout or weight decay, or use a "
         "smaller network; if it never was below chance, look at the labels, and whether both sets are prepared alike.",
     )  # fmt: skip

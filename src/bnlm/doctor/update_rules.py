@@ -52,7 +52,8 @@ def _left_gradients(history: History) -> Iterator[Finding]:
             "R09", "critical", "optimizer", history.step, count, LEFT_GRADIENTS,
             f"each step is taken with the gradients of all batches so far: before {count} observed steps in a row they "
             "had not been set to zero.",
-            "Call zero_grad() of the optimizer in each training_step, before manual_backward(loss).",
+            "Call zero_grad() of the optimizer in each training_step, before manual_backward(loss); with automatic "
+            "optimization look at the module's optimizer_zero_grad.",
         )  # fmt: skip
 
 
@@ -148,7 +149,8 @@ def _ruinous_updates(history: History) -> Iterator[Finding]:
     for observation in [history.first, *history.recent]:
         limit = RUINOUS_FIRST if observation.step == 0 else RUINOUS
         for name, u in _hidden(history, observation).items():
-            least = EXPLODING if explodes else SPOILING if spoiled else limit + _allowance(facts[name])
+            far = SPOILING if facts[name].role == "hidden" else SPOILING + OUTPUT_ALLOWANCE
+            least = EXPLODING if explodes else far if spoiled else limit + _allowance(facts[name])
             if least < u:
                 large[name] = max(u, large.get(name, u))
                 steps.append(observation.step)
@@ -172,10 +174,11 @@ def _deadly_steps(history: History) -> Iterator[Finding]:
 
 
 def _hidden(history: History, observation: Observation) -> dict[str, float]:
-    """Return update:data in one step, of the hidden weights that do not start at zero."""
-    facts = history.facts.parameters
+    """Return update:data in one step, of the hidden weights that do not start at zero; of all where none is hidden."""
+    weights = {name: one for name, one in history.facts.parameters.items() if one.role != "vector"}
+    judged = {name for name, one in weights.items() if one.role == "hidden"} or set(weights)
     updates = observation.of("update_to_data").items()
-    return {n: u for n, u in updates if n in facts and facts[n].role == "hidden" and facts[n].std > 0 and u < math.inf}
+    return {name: u for name, u in updates if name in judged and weights[name].std > 0 and u < math.inf}
 
 
 def _leaps(history: History) -> bool:
