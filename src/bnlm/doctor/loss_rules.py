@@ -39,6 +39,9 @@ RISE_OF_NOISE = 4.0
 SCALE_TARGETS = (
     "Bring the targets to mean 0 and variance 1: the outputs are far from them, and take long to come nearer."
 )
+#: R13 of dropout: share of the reference that is left late in the run; what to change.
+LEFT_BY_DROPOUT = 0.3
+LESS_DROPOUT = "Lower the p of the dropout to 0.5 or less: 0.1 to 0.3 is usual."
 #: R13: how the advice begins where the cause is certain.
 ZEROS, SHAPES, REMOVE = "Look at the inputs", "Give outputs and targets the same shape", "Remove the"
 CERTAIN_CAUSES = (ZEROS, SHAPES, REMOVE)
@@ -52,8 +55,10 @@ def loss_findings(history: History) -> Iterator[Finding]:
     yield from _diverging(history)
     yield from _of_probabilities(history)
     yield from _out_of_reach(history)
+    yield from _cut_logits(history)
     yield from _not_decreasing(history)
     yield from _far_from_targets(history)
+    yield from _heavy_dropout(history)
 
 
 def _non_finite(history: History) -> Iterator[Finding]:
@@ -150,6 +155,34 @@ def _out_of_reach(history: History) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _cut_logits(history: History) -> Iterator[Finding]:
+    """Yield R13 of logits that a ReLU makes zero where they are below it: these have no gradient any more."""
+    output = history.recent[-1].output
+    if output is not None and output.activation == "relu" and output.kind == "cross_entropy":
+        yield Finding(
+            "R13", "warning", "output", history.step, output.loss, output.floor,
+            "the logits come straight out of a ReLU: where it makes one zero no gradient comes back, and a class that "
+            "has lost all its examples to that is never learned.",
+            _within_reach(output),
+        )  # fmt: skip
+
+
+def _heavy_dropout(history: History) -> Iterator[Finding]:
+    """Yield R13 where hardly any unit is left in a step, and little has been learned late in the run."""
+    dropouts = history.facts.heavy_dropouts
+    if not dropouts or not history.is_late or not history.references:
+        return
+    left = history.recent_loss(100) / abs(history.reference)
+    if left > LEFT_BY_DROPOUT:
+        worst = max(dropouts, key=lambda path: dropouts[path])
+        yield Finding(
+            "R13", "warning", worst, history.step, history.recent_loss(100), LEFT_BY_DROPOUT * abs(history.reference),
+            f"{worst} leaves {1 - dropouts[worst]:.0%} of its inputs in a step (p={dropouts[worst]:g}); after "
+            f"{history.steps_with_loss} steps the loss is {left:.0%} of what knowing nothing costs.",
+            LESS_DROPOUT,
+        )  # fmt: skip
+
+
 def _within_reach(output: Output) -> str:
     instead = ", or bring the targets to its range." if output.kind == "regression" else ": it takes logits."
     return f"{REMOVE} {output.activation} before the loss{instead}"
@@ -184,6 +217,8 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         suggestion = SCALE_TARGETS
     if decay := heavy_decay(history):
         suggestion = f"{LOWER_DECAY} ({decay:g}) by 10 or more: it takes the weights away. {suggestion}"
+    if history.facts.heavy_dropouts:
+        suggestion = LESS_DROPOUT
     first = next((n for n, p in history.facts.parameters.items() if n.endswith(".weight") and p.role != "vector"), "")
     if first in history.fed_with_zeros():
         suggestion = f"{ZEROS}: nothing but zeros comes to {first}."
