@@ -8,6 +8,7 @@ from dataclasses import replace
 from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.loss_rules import CERTAIN_CAUSES, SIGN
 from bnlm.doctor.training_rules import BATCHES
+from bnlm.doctor.weight_decay import LOWER_DECAY
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
 CAUSES: dict[str, tuple[str, ...]] = {
@@ -22,11 +23,11 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R09": ("R05", "R02", "R01", "R07", "R14"),
     "R10": ("R20", "R12", "R04", "R05", "R06", "R03"),
     "R11": ("R20", "R12", "R05", "R06", "R03", "R07"),
-    "R12": ("R20", "R04", "R09"),
+    "R12": ("R20", "R04", "R09", "R14"),
     "R13": ("R08", "R20", "R12", "R16", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11", "R02", "R01"),
     "R14": ("R08", "R09", "R11", "R02", "R07", "R16"),
     "R15": ("R17", "R18", "R16", "R09", "R14"),
-    "R17": ("R16", "R18", "R14"),
+    "R17": ("R16", "R18", "R14", "R09"),
     "R18": ("R16",),
 }
 #: Of two findings that are as severe and as early, the one whose rule is first here is named first.
@@ -117,8 +118,10 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         other = finding if rise is cause else cause
         astray = rise.suggestion.startswith(SIGN) if other.rule == "R09" else not other.suggestion.startswith(BATCHES)
         return astray == (rise is cause)
-    if pair == ("R09", "R12"):
+    if pair in (("R09", "R12"), ("R14", "R12")):
         return cause.step < finding.step  # a high rate kills what learned before; what never had a gradient is another
+    if cause.rule == "R09" and cause.suggestion.startswith(LOWER_DECAY):
+        return True  # whatever else is seen, weights that are taken away keep nothing
     if pair in MILD and cause.severity != "critical":
         return False
     if pair == ("R10", "R13") and cause.value > TOO_SMALL_TO_LEARN:
@@ -130,10 +133,10 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return cause.step <= max(finding.step, LATE)
     if cause.rule == "R14" and finding.rule in ("R03", "R04", "R08"):
         return cause.step < finding.step  # what diverges dies in the end; what dies may diverge, too
-    if pair == ("R14", "R17") and cause.severity != "critical":
-        return False
     if "R08" in pair:
         return cause.step <= finding.step
+    if finding.rule == "R17" and cause.rule in ("R09", "R14") and cause.severity != "critical":
+        return False
     if cause.rule == "R05" and cause.step > 0:
         return False  # a remark on what stands still anyway
     if pair == ("R01", "R13") and cause.severity != "critical":

@@ -16,6 +16,7 @@ from bnlm.doctor.output_rules import output_findings
 from bnlm.doctor.overfitting_rules import overfitting_findings
 from bnlm.doctor.refusal import refusal
 from bnlm.doctor.small_update_rules import no_step, small_update_findings
+from bnlm.doctor.symmetry_rules import zero_findings
 from bnlm.doctor.training_rules import BATCHES, LEARNED, training_findings
 from bnlm.doctor.update_rules import large_updates_ended, rises_at_start, update_findings
 
@@ -121,6 +122,7 @@ def _all_findings(history: History) -> Iterator[Finding]:
     yield from output_findings(history)
     yield from initial_findings(history)
     if history.recent:
+        yield from zero_findings(history)
         yield from batch_norm_findings(history)
         yield from loss_findings(history)
         yield from overfitting_findings(history)

@@ -59,6 +59,7 @@ class Facts:
         weight_decay: The largest of the optimizers' parameter groups.
         decay_rescaled: Whether an optimizer adds it to the gradient and then rescales both: what it takes is not known.
         rescales: Whether an optimizer takes steps of the same size whatever the scale of the gradient, as Adam does.
+        eps: The largest of the optimizers' parameter groups, which Adam and others divide by.
         clamps: Module path of an activation that clamps -> whether it does so on both sides of zero: a relu6 is flat at
             zero, rightly.
         heavy_dropouts: Module path of a dropout that leaves a tenth or less -> its p.
@@ -74,6 +75,7 @@ class Facts:
     weight_decay: float = 0.0
     decay_rescaled: bool = False
     rescales: bool = False
+    eps: float = 0.0
     clamps: dict[str, bool] = field(default_factory=dict)
     heavy_dropouts: dict[str, float] = field(default_factory=dict)
 
@@ -129,6 +131,7 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
             facts.parameters[_plain(name)] = _parameter_facts(_plain(name), one, role, id(parameter) in feeds)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     facts.weight_decay = max((float(group.get("weight_decay") or 0.0) for group in groups), default=0.0)
+    facts.eps = max((float(group.get("eps") or 0.0) for group in groups), default=0.0)
     facts.decay_rescaled = any(not isinstance(o, torch.optim.SGD | torch.optim.AdamW) for o in optimizers)
     facts.rescales = any(not isinstance(optimizer, torch.optim.SGD) for optimizer in optimizers)
     held = groups_of(optimizers)

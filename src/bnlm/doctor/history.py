@@ -95,9 +95,13 @@ class History:
         """
         if not self.references:
             return self.first_loss
-        reference, constant = statistics.fmean(self.references), statistics.fmean(self._constants)
-        weight = self.loss_weight
-        return weight * (constant if self.first_loss < KNOWS_THE_MEAN * weight * reference else reference)
+        reference = statistics.fmean(self.references) * self.loss_weight
+        return self.loss_of_a_constant if self.first_loss < KNOWS_THE_MEAN * reference else reference
+
+    @property
+    def loss_of_a_constant(self) -> float:
+        """The loss of the best constant output, of classes that of chance; nan where that is not known."""
+        return statistics.fmean(self._constants) * self.loss_weight if self._constants else math.nan
 
     @property
     def is_late(self) -> bool:

@@ -13,8 +13,12 @@ from bnlm.doctor.weight_decay import LOWER_DECAY, heavy_decay
 
 #: R13: recent loss over the reference. Language models are flat at 0.56 to 0.72 of it in some window, healthily.
 STUCK = 0.98
+#: R13: the same share where the validation loss is that of chance too, and what the loss has fallen is known by heart.
+STUCK_BOTH = 0.95
 #: R13 of regressions: over the loss of the best constant on the same batches, of which the last so many are taken.
-STUCK_REGRESSION, SAME_BATCHES = 0.97, 5
+STUCK_REGRESSION, SAME_BATCHES = 0.95, 5
+#: R13: share of what knowing nothing costs that is hardly less.
+HARDLY = 0.9
 #: R13 of regressions: below this share of that over more batches, the loss has fallen since.
 FALLEN = 0.85
 #: R13 of regressions: what is worse than a constant by more than this is another matter, unless it was all along.
@@ -190,7 +194,10 @@ def _within_reach(output: Output) -> str:
 
 def _not_decreasing(history: History) -> Iterator[Finding]:
     enough = min(PATIENCE, max(100, PATIENCE_SHARE * history.total_steps))
-    if history.steps_with_loss < enough or history.warms_up or history.falls(100) or history.non_finite_losses:
+    if history.steps_with_loss < enough or history.warms_up or history.non_finite_losses:
+        return
+    learns_nothing = _validates_at_chance(history)
+    if history.falls(100) and not learns_nothing:
         return
     recent, chance = history.recent_loss(100), history.reference
     if not chance > 0 or history.first_loss < 0.7 * chance:
@@ -205,15 +212,20 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         frequencies = history.loss_of_frequencies
         if frequencies < chance:
             chance, knowing = frequencies, "knowing how frequent each class is, and nothing else, gives"
-        limit = STUCK * chance
+        limit = (STUCK_BOTH if learns_nothing else STUCK) * chance
         at_chance = recent >= limit
     if not at_chance and recent < STUCK * history.first_loss:
         return
+    rose = recent > FAR_ABOVE * history.first_loss
     suggestion = (
-        "Try to overfit a single batch: if that fails look at labels, frozen layers and optimizer.lr; if it works, "
-        "at the data."
+        "Mend what made the loss rise first."
+        if rose
+        else (
+            "Try to overfit a single batch: if that fails look at labels, frozen layers and optimizer.lr; if it works, "
+            "at the data."
+        )
     )
-    if output is not None and output.kind == "regression" and recent > FAR_ABOVE * chance:
+    if output is not None and output.kind == "regression" and recent > FAR_ABOVE * chance and not rose:
         suggestion = SCALE_TARGETS
     if decay := heavy_decay(history):
         suggestion = f"{LOWER_DECAY} ({decay:g}) by 10 or more: it takes the weights away. {suggestion}"
@@ -232,14 +244,20 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     yield Finding(
         "R13", "warning" if output is None else "critical", "loss", history.step, recent, limit,
         f"after {history.steps_with_loss} steps the loss is {recent:.3g}; {knowing} {chance:.3g}"
-        f"{', hardly more' * (recent < chance)}.",
+        f"{', hardly more' * (HARDLY * chance < recent < chance)}.",
         suggestion,
     )  # fmt: skip
 
 
+def _validates_at_chance(history: History) -> bool:
+    """Return whether late in the run the last validations are no better than knowing nothing."""
+    last = [loss for loss, _ in history.validations[-3:]]
+    return history.is_late and len(last) == 3 and min(last) > STUCK * history.loss_of_a_constant
+
+
 def _far_from_targets(history: History) -> Iterator[Finding]:
     """Yield R13 of a regression that learns, and knows not even the mean of its targets after a long time."""
-    if not history.is_late or history.warms_up:
+    if not history.is_late or history.warms_up or history.recent_loss(100) > history.first_loss:
         return
     last = [o.output for o in history.recent if o.output is not None and o.output.kind == "regression"][-SAME_BATCHES:]
     if len(last) == SAME_BATCHES and all(output.loss > STILL_ABOVE * output.constant for output in last):

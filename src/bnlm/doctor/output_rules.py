@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bnlm.doctor.finding import Finding
+from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Output
 
@@ -31,6 +32,9 @@ POOLED = 5
 LOGIT_STD_NOTE, LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 1.5, 3.0
 
 
+#: R01 of a loss that nothing is known of: the first over the median of these steps' losses; steps until it is judged,
+#: std times the root of fan_in of weights that explain it (1.4 to 1.7 by Kaiming's init).
+STICK, STICK_WARNING, STICK_CRITICAL, LONGEST_STICK, LARGE_SCALE = (30, 50), 3.0, 10.0, 200, 2.0
 #: R01, R02: std of what comes to the first activation of weights that are not large: std times the root of fan_in.
 LARGE_FIRST, USUAL_WEIGHTS = 10.0, 3.0
 LARGE_INPUTS = (
@@ -39,8 +43,15 @@ LARGE_INPUTS = (
 )
 
 
+DRAW_ALL = (
+    "Draw the weights of all layers with the gain of the activation (init=kaiming_normal; in torch "
+    "nn.init.kaiming_normal_), those of the output layer smaller still (init.output_scale=0.1)."
+)
+
+
 def output_findings(history: History) -> Iterator[Finding]:
     """Yield what is wrong with the first losses; nothing if step 0 was not observed, or once they have been judged."""
+    yield from _hockey_stick(history)
     if history.first is None or history.first.step > 0 or history.observed > POOLED:
         return
     output = history.first.output
@@ -55,8 +66,8 @@ def output_findings(history: History) -> Iterator[Finding]:
         yield Finding(
             "R01", "note", "output", 0, loss, LOSS_NOTE * output.reference,
             f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}: the network has been "
-            "trained before, or sees its targets.",
-            "Nothing, if it was trained before; otherwise look for the target among the inputs.",
+            "trained before, knows how frequent its classes are, or sees its targets.",
+            "Nothing, if it was trained before or started so; otherwise look for the target among the inputs.",
         )  # fmt: skip
     if output.kind == "regression":
         for finding in _regression_loss(loss, error, output.reference, output.constant):
@@ -69,6 +80,31 @@ def output_findings(history: History) -> Iterator[Finding]:
         if other.kind != "regression" and math.isfinite(other.loss):
             where = f"output of loss {number} ({other.kind})"
             yield from _sure_and_wrong(history, other, other.loss, other.loss_error, where)
+
+
+def _hockey_stick(history: History) -> Iterator[Finding]:
+    """Yield R01 of a loss that nothing is known of, where it falls at once, and weights or inputs start too large."""
+    if history.references or history.first is None or history.first.step > 0 or not history.first_losses:
+        return
+    soon = list(history.losses)[STICK[0] : STICK[1]]
+    if len(soon) < STICK[1] - STICK[0] or history.steps_with_loss > LONGEST_STICK:
+        return
+    first, level = history.early_losses[0], statistics.median(soon)
+    if not first > STICK_WARNING * level > 0:
+        return
+    scales = {p.name: p.std * math.sqrt(p.fan_in) for p in history.facts.parameters.values() if p.role != "vector"}
+    large = [name for name, p in history.facts.parameters.items() if p.role in ("hidden", "output")]
+    large = [name for name in large if scales[name] > LARGE_SCALE]
+    large_inputs = _large_inputs(history)
+    if large or large_inputs:
+        what = "the inputs" if large_inputs else f"{in_words(large)}"
+        yield Finding(
+            "R01", "critical" if first > STICK_CRITICAL * level else "warning", "output", 0, first,
+            STICK_WARNING * level,
+            f"the first loss is {first:.3g}, and {level:.3g} after {STICK[1]} steps: these only undo the start, for "
+            f"{what} {'are' if large_inputs or len(large) > 1 else 'is'} too large.",
+            LARGE_INPUTS if large_inputs else DRAW_ALL,
+        )  # fmt: skip
 
 
 def _sure_and_wrong(history: History, output: Output, loss: float, error: float, where: str) -> Iterator[Finding]:
@@ -90,7 +126,7 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
         severity = "warning" if critical else "note"
     if binary and not loss > BINARY_WARNING * output.reference + error:
         severity = "note"
-    large_inputs = _large_inputs(history)
+    remedy = LARGE_INPUTS if _large_inputs(history) else DRAW_ALL if _large_network(history) else ""
     if spread > LOGIT_STD_NOTE:
         graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else "note"
         yield Finding(
@@ -98,14 +134,14 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
             f"before any training the logits have std {spread:.1f} within an example, so the network is confidently "
             f"wrong: loss {loss:.2f} where {output.reference:.2f} is chance. The first steps only squash the output "
             "layer.",
-            LARGE_INPUTS if large_inputs else
+            remedy or
             "Scale the output layer's weights down and zero its bias: init.output_scale=0.1 init.output_bias=zeros; in "
             "torch `layer.weight.data *= 0.1; layer.bias.data.zero_()`.",
         )  # fmt: skip
     yield Finding(
         "R01", severity, where, 0, loss, limit,
         f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}.",
-        LARGE_INPUTS if large_inputs else
+        remedy or
         "Scale the output layer's weights down (init.output_scale=0.1), or set its bias to the log of the class "
         "frequencies.",
     )  # fmt: skip
@@ -129,6 +165,12 @@ def _regression_loss(loss: float, error: float, reference: float, constant: floa
             f"best constant {constant:.3g}. A network that starts near zero has to go there first.",
             "Bring the targets to mean 0 and variance 1, or set the output's bias to their mean.",
         )  # fmt: skip
+
+
+def _large_network(history: History) -> bool:
+    """Return whether the typical hidden weight starts too large, so that the output layer is not alone to blame."""
+    scales = [p.std * math.sqrt(p.fan_in) for p in history.facts.parameters.values() if p.role == "hidden"]
+    return bool(scales) and statistics.median(scales) > LARGE_SCALE
 
 
 def _large_inputs(history: History) -> bool:

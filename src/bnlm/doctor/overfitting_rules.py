@@ -26,6 +26,8 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
         return
     losses = [loss for loss, _ in history.validations]
     best, (loss, train) = min(losses), history.validations[-1]
+    if train > history.first_loss:
+        return  # nothing has been learned, by heart or otherwise
     # Few examples to validate on, or a high rate, make it jump: held against it is what lasts, and exceeds its jumps.
     jumps = statistics.median(abs(after - before) for before, after in pairwise(losses))
     last = min(losses[-min(3, len(losses) - 1) :])
@@ -39,8 +41,8 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
         )
     elif _of_no_use(history, losses, train):
         how = (
-            f"the validation loss is {loss:.3g}, no better than knowing nothing ({history.reference:.3g}), while the "
-            f"training loss is {train:.3g}: what is learned holds for the training examples alone."
+            f"the validation loss is {loss:.3g}, no better than knowing nothing ({history.loss_of_a_constant:.3g}), "
+            f"while the training loss is {train:.3g}: what is learned holds for the training examples alone."
         )
     else:
         return
@@ -63,9 +65,9 @@ def _by_heart(history: History, losses: list[float], train: float) -> bool:
 
 
 def _of_no_use(history: History, losses: list[float], train: float) -> bool:
-    """Return whether the validation loss of classes is never better than chance while the training loss falls."""
-    output = history.first.output if history.first is not None else None
-    if output is None or output.kind == "regression" or not history.references:
+    """Return whether the validation loss is never better than knowing nothing while the training loss falls."""
+    if not history.references:
         return False
-    never_better = min(losses) > STUCK * history.reference and losses[-1] > WORSE * history.reference
-    return never_better and 0 < train < OF_NO_USE * min(losses[-3:])
+    chance = history.loss_of_a_constant
+    never_better = min(losses) > STUCK * chance and losses[-1] > (STUCK if history.is_late else WORSE) * chance
+    return never_better and 0 < train < min(chance, OF_NO_USE * min(losses[-3:]))

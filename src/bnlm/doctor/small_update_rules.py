@@ -26,11 +26,16 @@ MOVES_NOT = (
 )
 #: Of a loss that falls, late in the run: update:data as it is at the highest rate (healthy: -2.2 to -3.1), share of the
 #: reference left, and share of all that was learned which the last third of the steps has brought; not asked for where
-#: more is left, or the steps are smaller still.
+#: more is left, or the steps are smaller still. HALF: share of the reference that a network trained before is below.
+HALF = 0.5
 SLOW, SLOW_LEFT, STILL, MOST_LEFT, SLOWER = -3.15, 0.3, 0.07, 0.7, -3.5
 #: Of a schedule that ends early: share of the highest rate, observed steps, begun before and lasting for these shares
 #: of the run, share of the reference that is left.
+#: Of Adam's eps (1e-8; some take 1e-4 to 1e-3): above which it may outweigh gradients, update:data that it explains.
+LARGE_EPS, SMALL_BY_EPS = 1e-2, -3.0
 ENDED, ENDED_OBSERVED, ENDED_BEFORE, ENDED_FOR, ENDED_LEFT = 0.02, 4, 0.4, 0.15, 0.3
+#: The share left of the first losses where the loss of one that knows nothing is not known.
+ENDED_UNKNOWN = 0.6
 
 
 def small_update_findings(history: History) -> Iterator[Finding]:
@@ -38,6 +43,7 @@ def small_update_findings(history: History) -> Iterator[Finding]:
     if history.warm:
         yield from _small_updates(history)
         yield from _ended_schedule(history)
+        yield from _large_eps(history)
 
 
 def _small_updates(history: History) -> Iterator[Finding]:
@@ -58,7 +64,9 @@ def _small_updates(history: History) -> Iterator[Finding]:
             "Multiply optimizer.lr by 3 to 10; look for frozen layers, a large weight decay, and gradients clipped to "
             "next to nothing."
         )
-        if share < 0.1:
+        if history.facts.eps > LARGE_EPS:
+            change = _lower_eps(history)
+        elif share < 0.1:
             change = (
                 f"Stretch the schedule over the run: it has optimizer.lr at {share:.1g} of its highest. A decay meant "
                 "for epochs is not stepped with interval=step."
@@ -85,9 +93,29 @@ def _small_updates(history: History) -> Iterator[Finding]:
             "R10", "warning", in_words(list(hidden)), history.step, typical, SLOW,
             f"each step changes the hidden weights by only {power_of_ten(typical)} of their size: after "
             f"{history.steps_with_loss} steps the loss has come from {history.first_loss:.3g} to "
-            f"{history.recent_loss(50):.3g}, and still falls; {HEALTHY}.",
-            "Multiply optimizer.lr by 3 to 10.",
+            f"{history.recent_loss(50):.3g}, and most is still to be learned; {HEALTHY}.",
+            _lower_eps(history) if history.facts.eps > LARGE_EPS else "Multiply optimizer.lr by 3 to 10.",
         )  # fmt: skip
+
+
+def _large_eps(history: History) -> Iterator[Finding]:
+    """Yield R10 where what Adam adds to the root of the squares keeps steps small, and most is left to be learned."""
+    if history.facts.eps <= LARGE_EPS or not history.is_late:
+        return
+    typical = statistics.median(hidden_updates(history).values() or [math.inf])
+    left = history.recent_loss(50) / history.scale if history.scale > 0 else 0.0
+    if typical < SMALL_BY_EPS and left > SLOW_LEFT:
+        yield Finding(
+            "R10", "warning", "optimizer", history.step, typical, SMALL_BY_EPS,
+            f"each step changes the hidden weights by only {power_of_ten(typical)} of their size, for an eps of "
+            f"{history.facts.eps:g} is added to what Adam divides gradients by; after {history.steps_with_loss} steps "
+            f"the loss is {history.recent_loss(50):.3g}.",
+            _lower_eps(history),
+        )  # fmt: skip
+
+
+def _lower_eps(history: History) -> str:
+    return f"Lower the optimizer's eps ({history.facts.eps:g}) to 1e-8: it outweighs the gradients."
 
 
 def _left_by_clipping(history: History) -> float:
@@ -100,9 +128,13 @@ def _left_by_clipping(history: History) -> float:
 
 def _far_from_done(history: History, typical: float) -> bool:
     """Return whether steps are small, and the loss falls and has most of its way to go after most of the run."""
-    if not (typical < SLOW and history.is_late and history.references and history.falls(history.steps_with_loss // 2)):
+    if not (typical < SLOW and history.is_late and history.references):
         return False
     recent, reference = history.recent_loss(50), abs(history.reference)
+    if typical < SMALL_CRITICAL and history.first_loss > HALF * reference and not history.facts.frozen:
+        return recent > SLOW_LEFT * reference  # what has been learned was learned by the output layer alone
+    if not history.falls(history.steps_with_loss // 2):
+        return False
     if typical < SLOWER or recent > MOST_LEFT * reference:
         return recent > SLOW_LEFT * reference
     before = history.last_losses(len(history.losses) // 3 + 25)[:50]
@@ -129,10 +161,12 @@ def _without_decay(history: History, updates: dict[str, float]) -> dict[str, flo
 def _ended_schedule(history: History) -> Iterator[Finding]:
     """Yield R10 where the rate has fallen to next to nothing early in the run, and most is still to be learned."""
     low = list(takewhile(lambda observation: observation.lr_share <= ENDED, reversed(history.recent)))
-    if len(low) < ENDED_OBSERVED or history.warms_up or not history.references:
+    if len(low) < ENDED_OBSERVED or history.warms_up or not history.first_loss > 0:
         return
     since, total = low[-1].step, history.total_steps
     left = history.recent_loss(50) / abs(history.reference)
+    if not history.references and left < ENDED_UNKNOWN:
+        return
     if since < ENDED_BEFORE * total and history.step - since > ENDED_FOR * total and left > ENDED_LEFT:
         yield Finding(
             "R10", "warning", "optimizer", history.step, history.recent[-1].lr_share, ENDED,

@@ -9,6 +9,9 @@ from bnlm.doctor.history import History
 
 #: Share of a matrix's rows that point where the first one does.
 COLLINEAR = 0.9
+#: Observed steps without a gradient after which zero weights are taken to stay so.
+SEEN_OFTEN = 3
+DRAW = "Draw the weights at random: init=kaiming_normal, or torch.nn.init.kaiming_normal_."
 
 
 def symmetry_findings(history: History) -> Iterator[Finding]:
@@ -35,7 +38,25 @@ def symmetry_findings(history: History) -> Iterator[Finding]:
         yield Finding(
             "R20", "critical", where, 0, 1.0, COLLINEAR,
             f"{where}: {how}.",
-            "Draw the weights at random: init=kaiming_normal, or torch.nn.init.kaiming_normal_.",
+            DRAW,
+        )  # fmt: skip
+
+
+def zero_findings(history: History) -> Iterator[Finding]:
+    """Yield R20 of weights that were zero at the start and have had no gradient ever since.
+
+    Each is why another has none, as with both matrices of a residual branch; to start one of them at zero alone is as it should be.
+    """
+    if not history.warm or history.first is None or history.first.step > 0 or history.observed < SEEN_OFTEN:
+        return
+    observed = [o.of("gradient_std") for o in history.recent]
+    zero = [p.name for p in history.facts.parameters.values() if p.zero and p.role == "hidden"]
+    stuck = [name for name in zero if all(gradients.get(name) == 0 for gradients in observed)]
+    if stuck:
+        yield Finding(
+            "R20", "critical", in_words(stuck), 0, 1.0, COLLINEAR,
+            f"{in_words(stuck)}: all weights were zero at the start, and no gradient has come to them since.",
+            DRAW,
         )  # fmt: skip
 
 

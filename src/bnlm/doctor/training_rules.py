@@ -144,7 +144,9 @@ def _spikes(history: History) -> Iterator[Finding]:
         )
         last = history.last_losses(100)
         usual, mean = statistics.median(last or [0.0]), statistics.fmean(last or [0.0])
-        returns = bool(last) and statistics.median(last[-10:]) < DOMINATED * usual  # what grows has such a mean too
+        # What grows has such a mean too, and so has what leaped and stayed there.
+        stays = usual - history.best > max(history.best, 0.15 * history.scale)
+        returns = bool(last) and statistics.median(last[-10:]) < DOMINATED * usual and not stays
         if len(recent) >= 3 and _isolated(recent, history.steps_with_loss) and returns and mean > DOMINATED * usual > 0:
             how = (
                 f" They are single ones: of the last {len(last)} losses the median is {usual:.3g}, the mean {mean:.3g}."

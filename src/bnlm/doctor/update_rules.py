@@ -12,7 +12,7 @@ from bnlm.doctor.finding import Finding, in_words, power_of_ten
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation
 from bnlm.doctor.training_rules import dead, saturated
-from bnlm.doctor.weight_decay import blamed_on_decay
+from bnlm.doctor.weight_decay import LOWER_DECAY, LOWER_DECAY_SHARE, blamed_on_decay, decay_of, rescaled_decay
 
 #: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
 LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.5, 1.0
@@ -32,6 +32,10 @@ SPOILED, SPOILING = 0.75, -1.0
 LEAPS, LEAPING = 1.03, -0.7
 #: R09 of gradients that are never set to zero: observed steps in a row.
 LEFT_GRADIENTS = 3
+#: R09: share of a weight that decay takes in a step. Usual: 1e-6 to 1e-3.
+DECAY_WARNING = 0.01
+#: The same of an optimizer that rescales it: log10 of update:data, share of the reference left late in the run.
+MOVED_BY_DECAY, LEFT_BY_DECAY = -2.3, 0.3
 #: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
 SPREAD_WARNING = 1.5
 
@@ -41,6 +45,7 @@ def update_findings(history: History) -> Iterator[Finding]:
     yield from _left_gradients(history)
     yield from _ruinous_updates(history)
     if history.warm:
+        yield from _heavy_decay(history)
         yield from _large_updates(history)
         yield from _uneven_updates(history)
 
@@ -104,6 +109,31 @@ def _large_updates(history: History) -> Iterator[Finding]:
         critical = judged[worst] > LARGE_CRITICAL + allowed[worst]
         found = _too_large(history.step, large, judged[worst], "critical" if critical else "warning")
         yield blamed_on_decay(found, history, parameters[worst].group)
+
+
+def _heavy_decay(history: History) -> Iterator[Finding]:
+    """Yield R09 where weight decay alone takes so much in a step that little of what is learned stays."""
+    groups = {name: one.group for name, one in history.facts.parameters.items() if one.role == "hidden"}
+    taken = {name: decay_of(history, group) for name, group in groups.items()}
+    names = [name for name, share in taken.items() if share > DECAY_WARNING]
+    if names:
+        most = max(taken.values())
+        yield Finding(
+            "R09", "warning", in_words(names), history.step, math.log10(most), math.log10(DECAY_WARNING),
+            f"{in_words(names)}: weight decay takes {most:.1%} of the weights away in each step: half of what is "
+            f"learned is gone after {math.log(2) / most:.0f} steps.",
+            LOWER_DECAY_SHARE,
+        )  # fmt: skip
+    elif groups and history.is_late and (decay := rescaled_decay(history)):
+        moved = statistics.median(hidden_updates(history).values() or [-math.inf])
+        if moved > MOVED_BY_DECAY and history.recent_loss(100) > LEFT_BY_DECAY * history.scale:
+            yield Finding(
+                "R09", "warning", in_words(list(groups)), history.step, moved, MOVED_BY_DECAY,
+                f"{in_words(list(groups))}: a weight decay of {decay:g} is added to the gradient before the optimizer "
+                f"brings that to the size of 1, and outweighs it: after {history.steps_with_loss} steps the loss is "
+                f"{history.recent_loss(100):.3g}.",
+                f"{LOWER_DECAY} ({decay:g}) by 10 or more, or take AdamW.",
+            )  # fmt: skip
 
 
 def large_updates_ended(history: History) -> bool:

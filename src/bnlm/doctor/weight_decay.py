@@ -22,6 +22,9 @@ DECAYS = 0.3
 HEAVY, HEAVY_RESCALED = 2e-3, 0.1
 #: How the advice begins.
 LOWER_DECAY = "Lower optimizer.weight_decay"
+LOWER_DECAY_SHARE = (
+    f"{LOWER_DECAY} by 10 or more: the learning rate times that is the share of a weight that a step takes away."
+)
 
 
 def groups_of(optimizers: Iterable[Optimizer]) -> dict[int, int]:
@@ -61,7 +64,13 @@ def heavy_decay(history: History) -> float:
     facts = history.facts
     groups = len(history.recent[-1].decays) if history.recent else 0
     heavy = any(decay_of(history, group) > HEAVY for group in range(groups))
-    return facts.weight_decay if heavy or (facts.decay_rescaled and facts.weight_decay >= HEAVY_RESCALED) else 0.0
+    return facts.weight_decay if heavy else rescaled_decay(history)
+
+
+def rescaled_decay(history: History) -> float:
+    """Return the largest weight decay, where it is heavy and an optimizer rescales it as it does a gradient; else 0."""
+    facts = history.facts
+    return facts.weight_decay if facts.decay_rescaled and facts.weight_decay >= HEAVY_RESCALED else 0.0
 
 
 def blamed_on_decay(large: Finding, history: History, group: int | None) -> Finding:
@@ -77,8 +86,7 @@ def blamed_on_decay(large: Finding, history: History, group: int | None) -> Find
         return replace(
             large,
             message=f"{large.message} Weight decay alone takes {power_of_ten(math.log10(decay))} of them in each step.",
-            suggestion=f"{LOWER_DECAY} by 10 or more: the learning rate times that is the share of a weight that a "
-            "step takes away.",
+            suggestion=LOWER_DECAY_SHARE,
         )
     if heavy and decay == 0:
         return replace(large, suggestion=f"{LOWER_DECAY} ({heavy:g}) by 10 or more. {large.suggestion}")

@@ -11,8 +11,8 @@ from bnlm.doctor.history import History
 
 #: Of weights that are all large: std times the root of fan_in (1.4 to 1.7 by Kaiming's init), std of an activation.
 LARGE_WEIGHTS, LARGE_OUTPUTS = 4.0, 10.0
-#: Of weights that are all large: std of an activation from which on that is critical.
-FAR = 100.0
+#: Of weights that are all large: std of an activation from which on that is critical, and which these weights explain.
+FAR, TWICE = 100.0, 2.0
 #: Of weights that are small from the start: std times the root of fan_in (0.58 by torch's default), std of
 #: activations, losses to wait for before the lack of a fall counts.
 SMALL_WEIGHTS, SMALL_OUTPUTS, SMALL_PATIENCE = 0.1, 0.05, 250
@@ -31,12 +31,15 @@ def large_weights(history: History) -> Iterator[Finding]:
     if not hidden or not stds or any(p.feeds_norm for p in hidden):
         return
     scales = {p.name: p.std * math.sqrt(p.fan_in) for p in hidden}
-    layer = max(stds, key=lambda name: stds[name])
-    if statistics.median(scales.values()) > LARGE_WEIGHTS and LARGE_OUTPUTS < stds[layer] < math.inf:
+    layer = max(stds, key=lambda name: stds[name] if math.isfinite(stds[name]) else math.inf)
+    typical = statistics.median(scales.values())
+    overflows = not math.isfinite(stds[layer])
+    large = typical > LARGE_WEIGHTS and (stds[layer] > LARGE_OUTPUTS or overflows)
+    if large or (typical > TWICE and (stds[layer] > FAR or overflows)):
         largest = max(hidden, key=lambda p: scales[p.name])
         yield Finding(
-            "R05", "critical" if stds[layer] > FAR else "warning", in_words(list(scales)), 0,
-            scales[largest.name], LARGE_WEIGHTS,
+            "R05", "critical" if stds[layer] > FAR or overflows else "warning", in_words(list(scales)), 0,
+            scales[largest.name], LARGE_WEIGHTS if large else TWICE,
             f"the weights start large, with std {largest.std:.2g} at {largest.name} where one over the root of its "
             f"inputs is {1 / math.sqrt(largest.fan_in):.2g}: activations have std {stds[layer]:.2g} at {layer}.",
             DRAW,
