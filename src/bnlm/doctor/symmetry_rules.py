@@ -45,7 +45,8 @@ def symmetry_findings(history: History) -> Iterator[Finding]:
 def zero_findings(history: History) -> Iterator[Finding]:
     """Yield R20 of weights that were zero at the start and have had no gradient ever since.
 
-    Each is why another has none, as with both matrices of a residual branch; to start one of them at zero alone is as it should be.
+    Each is why another has none, as with both matrices of a residual branch; to start one of them at zero alone is as
+    it should be.
     """
     if not history.warm or history.first is None or history.first.step > 0 or history.observed < SEEN_OFTEN:
         return
