@@ -10,7 +10,7 @@ import pytest
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import RULES
-from bnlm.doctor.loss_rules import SHAPES
+from bnlm.doctor.standstill_rules import SHAPES
 from bnlm.doctor.training_rules import BATCHES
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bnlm.doctor.finding import SEVERITIES, Finding
-from bnlm.doctor.loss_rules import CERTAIN_CAUSES, SIGN
+from bnlm.doctor.loss_rules import SIGN
+from bnlm.doctor.standstill_rules import CERTAIN_CAUSES
 from bnlm.doctor.training_rules import BATCHES
 from bnlm.doctor.weight_decay import LOWER_DECAY
 

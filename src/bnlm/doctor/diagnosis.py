@@ -16,8 +16,10 @@ from bnlm.doctor.output_rules import output_findings
 from bnlm.doctor.overfitting_rules import overfitting_findings
 from bnlm.doctor.refusal import refusal
 from bnlm.doctor.small_update_rules import no_step, small_update_findings
+from bnlm.doctor.standstill_rules import standstill_findings
 from bnlm.doctor.symmetry_rules import zero_findings
 from bnlm.doctor.training_rules import BATCHES, LEARNED, training_findings
+from bnlm.doctor.unreachable_rules import unreachable_findings
 from bnlm.doctor.update_rules import large_updates_ended, rises_at_start, update_findings
 
 #: Optimizer steps after which a window, once it is full, is judged anew: sooner it has hardly moved on.
@@ -49,7 +51,7 @@ class Diagnosis:
         if history.observed <= WINDOW or history.step - self._judged >= WINDOW_EVERY:
             self._judged = history.step
             return self.update(history)
-        return self._take(loss_findings(history))
+        return self._take(_of_losses(history))
 
     def refused(self, error: BaseException, step: int) -> list[Finding]:
         """Read the error that ended the run; return the findings that are new."""
@@ -118,13 +120,19 @@ class Diagnosis:
         self._found = {finding.rule: finding for finding in findings}
 
 
+def _of_losses(history: History) -> Iterator[Finding]:
+    yield from loss_findings(history)
+    yield from unreachable_findings(history)
+    yield from standstill_findings(history)
+
+
 def _all_findings(history: History) -> Iterator[Finding]:
     yield from output_findings(history)
     yield from initial_findings(history)
     if history.recent:
         yield from zero_findings(history)
         yield from batch_norm_findings(history)
-        yield from loss_findings(history)
+        yield from _of_losses(history)
         yield from overfitting_findings(history)
         yield from frozen_findings(history)
         yield from training_findings(history)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
-from bnlm.doctor.loss_rules import STUCK
+from bnlm.doctor.standstill_rules import STUCK
 
 #: How far the validation loss is above the training loss, and stays above its best; the latter also by this share
 #: of the reference, because losses near zero differ by factors in healthy runs.

@@ -1,0 +1,154 @@
+"""R13 of losses that stand still, or are high late in the run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+from bnlm.doctor.finding import Finding
+from bnlm.doctor.history import History
+from bnlm.doctor.unreachable_rules import REMOVE, UNREACHED_WARNING, within_reach
+from bnlm.doctor.weight_decay import LOWER_DECAY, heavy_decay
+
+#: R13: recent loss over the reference. Language models are flat at 0.56 to 0.72 of it in some window, healthily.
+STUCK = 0.98
+#: R13: the same share where the validation loss is that of chance too, and what the loss has fallen is known by heart.
+STUCK_BOTH = 0.95
+#: R13 of regressions: over the loss of the best constant on the same batches, of which the last so many are taken.
+STUCK_REGRESSION, SAME_BATCHES = 0.95, 5
+#: R13: share of what knowing nothing costs that is hardly less.
+HARDLY = 0.9
+#: R13 of regressions: below this share of that over more batches, the loss has fallen since.
+FALLEN = 0.85
+#: R13 of regressions: what is worse than a constant by more than this is another matter, unless it was all along.
+FAR_ABOVE, FLAT = 1.3, 0.9
+#: R13: steps to wait, and no longer than this share of the run. Small recurrent networks stay at chance for 200 steps.
+PATIENCE, PATIENCE_SHARE = 400, 0.9
+#: R13 of regressions whose loss falls: times that of the best constant, late in the run.
+STILL_ABOVE = 3.0
+#: R13 of what is worse than a constant: what to change.
+SCALE_TARGETS = (
+    "Bring the targets to mean 0 and variance 1: the outputs are far from them, and take long to come nearer."
+)
+#: R13 of dropout: share of the reference that is left late in the run; what to change.
+LEFT_BY_DROPOUT = 0.3
+LESS_DROPOUT = "Lower the p of the dropout to 0.5 or less: 0.1 to 0.3 is usual."
+#: R13: how the advice begins where the cause is certain.
+ZEROS, SHAPES = "Look at the inputs", "Give outputs and targets the same shape"
+CERTAIN_CAUSES = (ZEROS, SHAPES, REMOVE)
+
+
+def standstill_findings(history: History) -> Iterator[Finding]:
+    """Yield what lasts."""
+    yield from _not_decreasing(history)
+    yield from _far_from_targets(history)
+    yield from _heavy_dropout(history)
+
+
+def _not_decreasing(history: History) -> Iterator[Finding]:
+    enough = min(PATIENCE, max(100, PATIENCE_SHARE * history.total_steps))
+    if history.steps_with_loss < enough or history.warms_up or history.non_finite_losses:
+        return
+    learns_nothing = _validates_at_chance(history)
+    if history.falls(100) and not learns_nothing:
+        return
+    recent, chance = history.recent_loss(100), history.reference
+    if not chance > 0 or history.first_loss < 0.7 * chance:
+        return
+    output = history.first.output if history.first is not None else None
+    knowing = "knowing nothing gives"
+    if output is not None and output.kind == "regression":
+        at_chance, chance = _at_a_constant(history, recent)
+        knowing = "the best constant has"
+        limit = STUCK_REGRESSION * chance
+    else:  # of classes chance is chance, however much worse the start was
+        frequencies = history.loss_of_frequencies
+        if frequencies < chance:
+            chance, knowing = frequencies, "knowing how frequent each class is, and nothing else, gives"
+        limit = (STUCK_BOTH if learns_nothing else STUCK) * chance
+        at_chance = recent >= limit
+    if not at_chance and recent < STUCK * history.first_loss:
+        return
+    rose = recent > FAR_ABOVE * history.first_loss
+    suggestion = (
+        "Mend what made the loss rise first."
+        if rose
+        else (
+            "Try to overfit a single batch: if that fails look at labels, frozen layers and optimizer.lr; if it works, "
+            "at the data."
+        )
+    )
+    if output is not None and output.kind == "regression" and recent > FAR_ABOVE * chance and not rose:
+        suggestion = SCALE_TARGETS
+    if decay := heavy_decay(history):
+        suggestion = f"{LOWER_DECAY} ({decay:g}) by 10 or more: it takes the weights away. {suggestion}"
+    if history.facts.heavy_dropouts:
+        suggestion = LESS_DROPOUT
+    first = next((n for n, p in history.facts.parameters.items() if n.endswith(".weight") and p.role != "vector"), "")
+    if first in history.fed_with_zeros():
+        suggestion = f"{ZEROS}: nothing but zeros comes to {first}."
+    if output is not None and output.out_of_reach > UNREACHED_WARNING:
+        suggestion = within_reach(output)
+    if output is not None and output.broadcast:
+        suggestion = (
+            f"{SHAPES}: now each output is held against the targets of other examples "
+            "too, as torch broadcasts (N, 1) beside (N,) to (N, N)."
+        )
+    yield Finding(
+        "R13", "warning" if output is None else "critical", "loss", history.step, recent, limit,
+        f"after {history.steps_with_loss} steps the loss is {recent:.3g}; {knowing} {chance:.3g}"
+        f"{', hardly more' * (HARDLY * chance < recent < chance)}.",
+        suggestion,
+    )  # fmt: skip
+
+
+def _far_from_targets(history: History) -> Iterator[Finding]:
+    """Yield R13 of a regression that learns, and knows not even the mean of its targets after a long time."""
+    if not history.is_late or history.warms_up or history.recent_loss(100) > history.first_loss:
+        return
+    last = [o.output for o in history.recent if o.output is not None and o.output.kind == "regression"][-SAME_BATCHES:]
+    if len(last) == SAME_BATCHES and all(output.loss > STILL_ABOVE * output.constant for output in last):
+        loss, constant = statistics.fmean(o.loss for o in last), statistics.fmean(o.constant for o in last)
+        yield Finding(
+            "R13", "warning", "loss", history.step, loss * history.loss_weight, constant * history.loss_weight,
+            f"after {history.steps_with_loss} steps the loss is {loss:.3g}; the best constant has {constant:.3g}.",
+            SCALE_TARGETS,
+        )  # fmt: skip
+
+
+def _heavy_dropout(history: History) -> Iterator[Finding]:
+    """Yield R13 where hardly any unit is left in a step, and little has been learned late in the run."""
+    dropouts = history.facts.heavy_dropouts
+    if not dropouts or not history.is_late or not history.references:
+        return
+    left = history.recent_loss(100) / abs(history.reference)
+    if left > LEFT_BY_DROPOUT:
+        worst = max(dropouts, key=lambda path: dropouts[path])
+        yield Finding(
+            "R13", "warning", worst, history.step, history.recent_loss(100), LEFT_BY_DROPOUT * abs(history.reference),
+            f"{worst} leaves {1 - dropouts[worst]:.0%} of its inputs in a step (p={dropouts[worst]:g}); after "
+            f"{history.steps_with_loss} steps the loss is {left:.0%} of what knowing nothing costs.",
+            LESS_DROPOUT,
+        )  # fmt: skip
+
+
+def _validates_at_chance(history: History) -> bool:
+    """Return whether late in the run the last validations are no better than knowing nothing."""
+    last = [loss for loss, _ in history.validations[-3:]]
+    return history.is_late and len(last) == 3 and min(last) > STUCK * history.loss_of_a_constant
+
+
+def _at_a_constant(history: History, recent: float) -> tuple[bool, float]:
+    """Return whether the loss is that of the best constant on the very same batches, and how much that is.
+
+    It is another in each batch, by more than what is asked here.
+    """
+    outputs = [o.output for o in history.recent if o.output is not None and o.output.kind == "regression"]
+    if not outputs:
+        return False, history.reference
+    chance = statistics.fmean(o.constant for o in outputs) * history.loss_weight
+    last = outputs[-SAME_BATCHES:]
+    loss, constant = statistics.fmean(o.loss for o in last), statistics.fmean(o.constant for o in last)
+    near = STUCK_REGRESSION * constant <= loss <= FAR_ABOVE * constant
+    worse = loss > constant and recent >= FLAT * history.first_loss
+    return (near or worse) and recent >= FALLEN * chance, chance
