@@ -202,7 +202,8 @@ def letters(level: float, per_batch: int = 32, more: float = 0.0, rare: bool = F
         if step % 10 == 0:
             targets = draw.choices(range(4), frequencies, k=per_batch)
             counts = [float(targets.count(label)) for label in range(4)]
-            h.add(Observation(step, {}, {}, Output("cross_entropy", math.log(4), 1.4, 0.1, 0.3, counts=counts)))
+            loss = 1.4 if step < 4 else level * entropy
+            h.add(Observation(step, {}, {}, Output("cross_entropy", math.log(4), loss, 0.1, 0.3, counts=counts)))
     return h, entropy
 
 

@@ -217,3 +217,15 @@ def test_what_falls_by_heart_alone_has_not_fallen(validation: float, expected: b
 def test_errors_that_end_a_run(error: Exception, rule: str | None) -> None:
     finding = refusal(error, 3)
     assert (None if finding is None else finding.rule) == rule
+
+
+@pytest.mark.parametrize(("part", "expected"), [(0.4, False), (2.3, True)])
+def test_a_loss_with_other_terms_is_held_against_chance_by_its_part(part: float, expected: bool) -> None:
+    """The other term stays at 2: the loss is above chance, whatever is learned of the classes."""
+    h = History(Facts(), 500)
+    for step in range(500):
+        of_classes = part if step > 100 else CHANCE
+        h.add_losses([of_classes + 2])
+        if step % 10 == 0:
+            h.add(Observation(step, {}, {}, classes(of_classes) if h.wants_references else None))
+    assert ("R13" in found(h)) == expected

@@ -123,6 +123,14 @@ class History:
         return weight if 0 < weight < 0.2 or 5 < weight < math.inf else 1.0
 
     @property
+    def has_other_terms(self) -> bool:
+        """Whether the first step's loss was not that of the loss function alone, times a weight."""
+        output = self.first.output if self.first is not None else None
+        if output is None or not self.first_losses:
+            return False
+        return abs(self.first_losses[0] - self.loss_weight * output.loss) > SAME_LOSS * self.first_losses[0]
+
+    @property
     def loss_of_frequencies(self) -> float:
         """The loss of a network that has learned how frequent each class is, and nothing else.
 
@@ -130,9 +138,7 @@ class History:
         kind.
         """
         output = self.first.output if self.first is not None else None
-        if output is None or not self.first_losses:
-            return math.nan
-        if abs(self.first_losses[0] - output.loss) > SAME_LOSS * output.loss:
+        if output is None or not self.first_losses or self.has_other_terms:
             return math.nan
         loss = loss_of_frequencies(self._counts, output.kind == "binary_cross_entropy")
         return loss if loss > RARE * output.reference else math.nan
@@ -156,9 +162,13 @@ class History:
 
     @property
     def wants_references(self) -> bool:
-        """Whether a further batch tells more of what knowing nothing costs: of squares it is another in each batch."""
+        """Whether a further batch tells more: of squares knowing nothing costs something else in each batch.
+
+        And where the loss has other terms, only a batch tells how much of it is of the loss function.
+        """
         output = self.recent[-1].output if self.recent else None
-        return len(self.references) < WINDOW or (output is not None and output.kind == "regression")
+        moves = output is not None and (output.kind == "regression" or self.has_other_terms)
+        return len(self.references) < WINDOW or moves
 
     @property
     def first_loss(self) -> float:

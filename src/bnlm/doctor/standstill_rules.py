@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator
 
@@ -57,6 +58,7 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         return
     output = history.first.output if history.first is not None else None
     knowing = "knowing nothing gives"
+    what, shown = "the loss", recent
     if output is not None and output.kind == "regression":
         at_chance, chance = _at_a_constant(history, recent)
         knowing = "the best constant has"
@@ -66,7 +68,9 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         if frequencies < chance:
             chance, knowing = frequencies, "knowing how frequent each class is, and nothing else, gives"
         limit = (STUCK_BOTH if learns_nothing else STUCK) * chance
-        at_chance = recent >= limit
+        if history.has_other_terms:
+            what, shown = "what comes of the loss function", _of_loss_function(history)
+        at_chance = shown >= limit
     if not at_chance and recent < STUCK * history.first_loss:
         return
     rose = recent > FAR_ABOVE * history.first_loss
@@ -95,9 +99,9 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
             "too, as torch broadcasts (N, 1) beside (N,) to (N, N)."
         )
     yield Finding(
-        "R13", "warning" if output is None else "critical", "loss", history.step, recent, limit,
-        f"after {history.steps_with_loss} steps the loss is {recent:.3g}; {knowing} {chance:.3g}"
-        f"{', hardly more' * (HARDLY * chance < recent < chance)}.",
+        "R13", "warning" if output is None else "critical", "loss", history.step, shown, limit,
+        f"after {history.steps_with_loss} steps {what} is {shown:.3g}; {knowing} {chance:.3g}"
+        f"{', hardly more' * (HARDLY * chance < shown < chance)}.",
         suggestion,
     )  # fmt: skip
 
@@ -130,6 +134,12 @@ def _heavy_dropout(history: History) -> Iterator[Finding]:
             f"{history.steps_with_loss} steps the loss is {left:.0%} of what knowing nothing costs.",
             LESS_DROPOUT,
         )  # fmt: skip
+
+
+def _of_loss_function(history: History) -> float:
+    """Return the mean of what the loss function returned for the last observed batches; nan without any."""
+    last = [history.loss_weight * o.output.loss for o in history.recent if o.output is not None][-SAME_BATCHES:]
+    return statistics.fmean(last) if last else math.nan
 
 
 def _validates_at_chance(history: History) -> bool:
