@@ -56,6 +56,15 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         # What diverges dies in the end.
         ([("R14", "warning", 180, 1.4), ("R04", "critical", 300, 1.0)], {"R14": None, "R04": "R14"}),
         ([("R14", "warning", 300, 1.4), ("R04", "critical", 300, 1.0)], {"R04": None, "R14": None}),
+        # Statistics over two values make steps large, over eight hardly so.
+        ([("R16", "warning", 0, 2.0), ("R09", "critical", 250, -0.6)], {"R16": None, "R09": "R16"}),
+        ([("R16", "warning", 0, 7.0), ("R09", "critical", 250, -0.6)], {"R09": None, "R16": None}),
+        # Spikes are of a run that diverges, whose weights die then, unless they were dead before.
+        ([("R07", "warning", 90, 6.0), ("R14", "critical", 100, 9.0)], {"R14": None, "R07": "R14"}),
+        ([("R14", "critical", 100, 9.0), ("R12", "critical", 190, 60.0)], {"R14": None, "R12": "R14"}),
+        ([("R14", "critical", 100, 9.0), ("R12", "critical", 20, 60.0)], {"R12": None, "R14": None}),
+        ([("R14", "critical", 100, 9.0), ("R17", "critical", 120, 60.0)], {"R14": None, "R17": "R14"}),
+        ([("R14", "warning", 100, 1.4), ("R17", "critical", 120, 60.0)], {"R17": None, "R14": None}),
         # Not in a circle.
         (
             [

@@ -21,7 +21,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R06": ("R20", "R16", "R04", "R05", "R03", "R09", "R10"),
     "R07": ("R09", "R11", "R16", "R14"),
     "R08": ("R09", "R05", "R06", "R14"),
-    "R09": ("R05", "R02", "R01", "R07", "R14"),
+    "R09": ("R05", "R02", "R01", "R16", "R07", "R14"),
     "R10": ("R20", "R12", "R04", "R05", "R06", "R03"),
     "R11": ("R20", "R12", "R05", "R06", "R03", "R07"),
     "R12": ("R20", "R04", "R09", "R14"),
@@ -94,7 +94,7 @@ def _cause_of(finding: Finding, found: Mapping[str, Finding], rescales: bool) ->
         cause = found.get(rule)
         if cause is None or cause.severity == "note":
             continue
-        if finding.rule == "R09" and rule != "R07" and rescales:
+        if finding.rule == "R09" and rule in ("R05", "R02", "R01") and rescales:
             continue  # a scale that is wrong makes no step larger then
         if _explains(cause, finding):
             return rule
@@ -144,8 +144,8 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return False  # targets that are far from zero are no start that is wrong
     if pair == ("R09", "R13") and cause.severity != "critical" and finding.value < JITTERS * finding.threshold:
         return False  # where nothing is to be learned small networks take such steps; too large ones cost something
-    if pair == ("R16", "R13"):
-        return cause.value <= FEW_VALUES
+    if pair in (("R16", "R13"), ("R16", "R09")):
+        return cause.value <= FEW_VALUES  # what comes back through statistics of so few is mostly noise
     if finding.rule == "R09":
         severe = cause.severity == "critical" or (cause.rule == "R01" and finding.severity == "critical")
         return cause.step == 0 and (cause.value > 1 if cause.rule == "R05" else severe)

@@ -114,8 +114,8 @@ def _large_updates(history: History) -> Iterator[Finding]:
 def _heavy_decay(history: History) -> Iterator[Finding]:
     """Yield R09 where weight decay alone takes so much in a step that little of what is learned stays."""
     groups = {name: one.group for name, one in history.facts.parameters.items() if one.role == "hidden"}
-    taken = {name: decay_of(history, group) for name, group in groups.items()}
-    names = [name for name, share in taken.items() if share > DECAY_WARNING]
+    taken = {group: decay_of(history, group) for group in set(groups.values())}
+    names = [name for name, group in groups.items() if taken[group] > DECAY_WARNING]
     if names:
         most = max(taken.values())
         yield Finding(
