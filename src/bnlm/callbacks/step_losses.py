@@ -73,10 +73,12 @@ class StepLosses:
         """Return what waited, and forget it."""
         if not self._waiting:
             return []
-        scalars = all(loss.ndim == 0 for loss in self._waiting)
-        joined = torch.stack(self._waiting) if scalars else torch.cat([loss.reshape(-1) for loss in self._waiting])
+        try:
+            joined = torch.stack(self._waiting)
+        except RuntimeError:  # of several shapes
+            joined = torch.cat([loss.reshape(-1) for loss in self._waiting])
         self._waiting.clear()
-        return joined.float().tolist()
+        return joined.float().reshape(-1).tolist()
 
     def _add_micro(self, trainer: Trainer, loss: Tensor) -> None:
         """Take in the loss of a micro-batch, which may complete an optimizer step."""

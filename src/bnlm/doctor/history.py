@@ -246,11 +246,13 @@ class History:
     def _follow(self, losses: Sequence[float], scale: float) -> None:
         """Do the same with losses that can be nothing but followed: there is one of each step of the run."""
         smooth, best, above = self.smooth, self.best, self.steps_above
+        limit = best + max(0.3 * abs(best), 0.15 * scale)
         for loss in losses:
             smooth += SMOOTHING * (loss - smooth)
             if smooth < best:
                 best = smooth
-            above = above + 1 if smooth - best > max(0.3 * abs(best), 0.15 * scale) else 0
+                limit = best + max(0.3 * abs(best), 0.15 * scale)
+            above = above + 1 if smooth > limit else 0
         self.smooth, self.best, self.steps_above = smooth, best, above
         self.worst_rise = smooth / best if above and best > 0 else 0.0
         self.losses.extend(losses)
