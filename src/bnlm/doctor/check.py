@@ -89,8 +89,9 @@ def _statistics(model: nn.Module, record: StepRecord) -> dict[str, dict[str, flo
         add("activation_mean", layer, mean_of(seen.output))
         add("activation_std", layer, std_of(seen.output))
         add("activation_elements", layer, seen.output[0])
-        add("preactivation_mean", layer, mean_of(seen.input))
-        add("preactivation_std", layer, std_of(seen.input))
+        if seen.input is not None:
+            add("preactivation_mean", layer, mean_of(seen.input))
+            add("preactivation_std", layer, std_of(seen.input))
         if seen.gradient is not None:
             add("activation_gradient_std", layer, std_of(seen.gradient))
         if seen.responded is not None:

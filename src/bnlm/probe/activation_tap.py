@@ -21,7 +21,7 @@ from bnlm.probe.plain_values import behind, copied, values_of
 from bnlm.probe.reach import Reach
 from bnlm.probe.records import StepRecord
 from bnlm.probe.reduction import Seen, count
-from bnlm.probe.torch_functions import ACTIVATION_FUNCTIONS, BACKWARD, BATCH_NORMS, CHANNEL_DIMS
+from bnlm.probe.torch_functions import ACTIVATION_FUNCTIONS, BACKWARD, BATCH_NORMS, CHANNEL_DIMS, RECURRENCES
 from bnlm.probe.written_loss import WRITTEN
 from bnlm.stats import channel_dim_of, histogram, limits_from_call
 
@@ -205,6 +205,16 @@ class ActivationTap(TorchFunctionMode):
         self._take_in(layer, kind, pre_activation, values, mapped, channel_dim, limits)
         return output
 
+    def _recurrence_called(self, func: Callable[..., Any], kind: str, args: Any, kwargs: dict[str, Any]) -> Any:
+        outputs = func(*args, **kwargs)
+        if self.on and self.root.training and torch._C._current_graph_task_id() == -1:
+            values, mapped = values_of(outputs[0])
+            if values is not None:
+                layer = self._layer(f"{self._caller()[0]}.{kind}".lstrip("."))
+                self._forwards[-1].append(None)
+                self._take_in(layer, kind, None, values, mapped, outputs[0].ndim - 1, None)
+        return outputs
+
     def _module_called(self, call: Call, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         if not self.on or not self.root.training or torch._C._current_graph_task_id() != -1:
             return
@@ -223,7 +233,7 @@ class ActivationTap(TorchFunctionMode):
         self,
         layer: str,
         kind: str,
-        pre_activation: Tensor,
+        pre_activation: Tensor | None,
         values: Tensor,
         mapped: int | None,
         channel_dim: int,
@@ -236,7 +246,10 @@ class ActivationTap(TorchFunctionMode):
         self._record.kinds[layer] = kind
         if self.losses is not None:
             self.losses.reach = Reach.of(kind, values, limits)
-        if values.grad_fn is not None:  # a hook on the node, which costs a third of one on the tensor
+        # Of a recurrence the gradient at its outputs leaves out what comes back through time.
+        if (
+            values.grad_fn is not None and pre_activation is not None
+        ):  # a hook on the node, which costs a third of one on the tensor
             index = values.output_nr
             values.grad_fn.register_prehook(
                 lambda gradients: self._keep_gradient(layer, gradients[index], mapped, channel_dim)
@@ -267,9 +280,9 @@ class ActivationTap(TorchFunctionMode):
     def uncounted(self) -> list[Seen]:
         """Hand over what waits to be counted; its moments are left to the table."""
         seen, gradients, self._seen, self._gradients, self.waiting = self._seen, self._gradients, [], [], 0
-        layers = [each.layer for each in seen]
-        self.table.add("output", layers, *(_flat(each.output) for each in seen))
-        self.table.add("input", layers, *(_flat(each.input) for each in seen))
+        self.table.add("output", [each.layer for each in seen], *(_flat(each.output) for each in seen))
+        inputs = [(each.layer, each.input) for each in seen if each.input is not None]
+        self.table.add("input", [layer for layer, _ in inputs], *(_flat(x) for _, x in inputs))
         gradients.reverse()  # the last layer's came first
         self.table.add("output gradient", [layer for layer, _ in gradients], *(_flat(g) for _, g in gradients))
         return seen
@@ -301,6 +314,7 @@ class ActivationTap(TorchFunctionMode):
 _WATCHED: dict[Callable[..., Any], tuple[Callable[..., Any], Any]] = {
     **dict.fromkeys(WRITTEN, (ActivationTap._part_of_a_loss_called, None)),
     **{function: (ActivationTap._activation_called, kind) for function, kind in ACTIVATION_FUNCTIONS.items()},
+    **{function: (ActivationTap._recurrence_called, kind) for function, kind in RECURRENCES.items()},
     **{function: (ActivationTap._layer_called, dim) for function, dim in CHANNEL_DIMS.items()},
     **{function: (ActivationTap._loss_called, kind) for function, kind in LOSS_FUNCTIONS.items()},
     **dict.fromkeys(BACKWARD, (ActivationTap._backward_called, None)),

@@ -17,7 +17,7 @@ class ActivationRecord:
     Attributes:
         kind: torch's function name: tanh, relu, ...
         output: Moment sums of the outputs.
-        input: Moment sums of the pre-activations.
+        input: Moment sums of the pre-activations; None of torch's fused recurrences.
         gradient: Moment sums of the loss gradient at the outputs; None until a backward pass came by.
         flat: Moment sums of booleans, whether an output is on the flat part; None for unbounded activations.
         responded: `(units,)` booleans, see `stats.responding_units`; None without units that can die.
@@ -27,7 +27,7 @@ class ActivationRecord:
 
     kind: str
     output: Tensor
-    input: Tensor
+    input: Tensor | None = None
     gradient: Tensor | None = None
     flat: Tensor | None = None
     responded: Tensor | None = None
@@ -79,7 +79,7 @@ class StepRecord:
         of_outputs, of_gradients = (self.histograms.get(g, {}) for g in ("activations", "activation_gradients"))
         return {
             name: ActivationRecord(
-                kind, output[name], before[name], gradient.get(name), flat.get(name), self.responded.get(name),
+                kind, output[name], before.get(name), gradient.get(name), flat.get(name), self.responded.get(name),
                 of_outputs.get(name), of_gradients.get(name), self.maps.get(name),
             )
             for name, kind in self.kinds.items()

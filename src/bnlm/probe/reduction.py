@@ -18,13 +18,16 @@ MAP_EXAMPLES, MAP_UNITS = 64, 512
 
 @dataclass
 class Seen:
-    """Copies of one call's input and output (slices of large ones), not yet reduced, and where the results go."""
+    """Copies of one call's input and output (slices of large ones), not yet reduced, and where the results go.
+
+    `input` is None where it was not to be seen.
+    """
 
     record: StepRecord
     table: MomentTable
     layer: str
     kind: str
-    input: Tensor
+    input: Tensor | None
     output: Tensor
     channel_dim: int
     limits: tuple[float, float] | None
