@@ -92,9 +92,9 @@ def _hockey_stick(history: History) -> Iterator[Finding]:
     first, level = history.early_losses[0], statistics.median(soon)
     if not first > STICK_WARNING * level > 0:
         return
-    scales = {p.name: p.std * math.sqrt(p.fan_in) for p in history.facts.parameters.values() if p.role != "vector"}
-    large = [name for name, p in history.facts.parameters.items() if p.role in ("hidden", "output")]
-    large = [name for name in large if scales[name] > LARGE_SCALE]
+    roles = ("hidden", "output") if _large_network(history) else ("output",)  # one alone may be no weight of a layer
+    judged = [p for p in history.facts.parameters.values() if p.role in roles]
+    large = [p.name for p in judged if p.std * math.sqrt(p.fan_in) > LARGE_SCALE]
     large_inputs = _large_inputs(history)
     if large or large_inputs:
         what = "the inputs" if large_inputs else f"{in_words(large)}"
