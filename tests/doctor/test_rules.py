@@ -336,7 +336,7 @@ def test_gradient_spikes(norms: list[float], expected: bool) -> None:
 def test_overfitting(losses: tuple[float, ...], expected: bool) -> None:
     h = history()
     h.add(Observation(0, {}, {}, Output("cross_entropy", 2.3, 2.3, 0.1, 0.1)))
-    h.validations += [(loss, 0.3 * loss) for loss in losses]
+    h.validations += [(loss, 0.4 * min(losses)) for loss in losses]
     assert ("R15" in found(h)) == expected
 
 

@@ -229,3 +229,139 @@ def test_a_loss_with_other_terms_is_held_against_chance_by_its_part(part: float,
         if step % 10 == 0:
             h.add(Observation(step, {}, {}, classes(of_classes) if h.wants_references else None))
     assert ("R13" in found(h)) == expected
+
+
+@pytest.mark.parametrize(("sign", "expected"), [(-1.0, True), (1.0, False)])
+def test_minus_what_the_loss_function_returns(sign: float, expected: bool) -> None:
+    finding = found(run([sign * (CHANCE + 0.05 * step * (sign < 0)) for step in range(40)], output=classes())).get(
+        "R14"
+    )
+    assert (finding is not None and finding.suggestion.startswith(SIGN)) == expected
+
+
+@pytest.mark.parametrize(
+    ("end", "validations", "expected"),
+    [
+        (-600.0, (5.0, 60.0, 300.0, 600.0), ["R14"]),  # the one is minus the other
+        (-3.0, (-0.5, -1.0, -1.5, -2.0), []),  # a density
+        (-3.0, (-0.5, 0.5, 1.0, 1.5), ["R15"]),  # a density known by heart, once worse than nothing elsewhere
+    ],
+)
+def test_minus_the_validation_loss(end: float, validations: Sequence[float], expected: list[str]) -> None:
+    findings = found(run(falling(-1.0, end), validations=validations))
+    assert [rule for rule in findings if rule in ("R14", "R15")] == expected
+
+
+def test_the_reference_of_a_sum_over_many_places_is_a_sum_too() -> None:
+    """Pictures of 24 points of 0 or 1: what their frequencies cost is for all of them."""
+    output = Output("binary_cross_entropy", math.log(2), math.log(2), 0.01, math.nan, counts=[*[250.0] * 24, 500.0])
+    h = run(falling(24 * math.log(2), 8.0), output=output)
+    assert h.loss_of_frequencies == pytest.approx(24 * math.log(2), rel=0.01)
+    assert "R13" not in found(h)
+
+
+@pytest.mark.parametrize(("start", "end", "frozen"), [(1.0, 0.0, False), (1.0, 1.0, True)])
+def test_a_loss_of_zero_has_no_gradient(start: float, end: float, frozen: bool) -> None:
+    """Triplets that are all far apart have nothing to teach."""
+    h = History(Facts({"w": ParameterFacts("w", (9, 9), "hidden", std=0.1)}), 400)
+    for step in range(300):
+        loss = start if step < 20 else end
+        h.add_losses([loss])
+        if step % 10 == 0:
+            h.add(Observation(step, {"gradient_std": {"w": 1.0 if step < 60 else 0.0}}, {}, None))
+    assert ("R12" in found(h)) == frozen
+
+
+@pytest.mark.parametrize(("known", "expected"), [(True, True), (False, False)])
+def test_a_loss_that_nothing_is_known_of_may_rise_further(known: bool, expected: bool) -> None:
+    output = Output("cross_entropy", 1.3, 1.3, 0.01, 0.3) if known else None
+    losses = [*falling(1.3, 0.26, 60), *[0.26] * 40, *[0.6] * 100]
+    assert ("R14" in found(run(losses, output=output))) == expected
+
+
+def test_heads_beside_each_other_are_all_outputs() -> None:
+    class Mixture(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(3, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh())
+            self.pi, self.mu, self.sigma = (nn.Linear(32, 5) for _ in range(3))
+            self.loss = nn.MSELoss()
+
+    roles = {name: one.role for name, one in facts_of(Mixture()).parameters.items() if one.role != "vector"}
+    hidden = dict.fromkeys(("body.0.weight", "body.2.weight"), "hidden")
+    assert roles == hidden | dict.fromkeys(("pi.weight", "mu.weight", "sigma.weight"), "output")
+
+
+def test_what_attends_is_no_head() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(16, 16) for _ in range(3))
+            self.head = nn.Linear(16, 4)
+
+    roles = [one.role for one in facts_of(Attention()).parameters.values() if one.role != "vector"]
+    assert roles == ["hidden", "hidden", "hidden", "output"]
+
+
+@pytest.mark.parametrize(("trained", "expected"), [(False, True), (True, False)])
+def test_weights_that_are_frozen_as_they_were_drawn(trained: bool, expected: bool) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    if trained:
+        net[0].weight.data += 0.1 * torch.randn(32, 16)
+    net[0].requires_grad_(False)
+    findings = check(net, (torch.randn(64, 16), torch.randint(4, (64,))), F.cross_entropy, table=False)
+    assert [f.severity for f in findings if f.rule == "R12"] == ["note"] * expected
+
+
+@pytest.mark.parametrize(("few", "expected"), [(16, False), (256, True)])
+def test_points_on_the_boundary_beside_those_within(few: int, expected: bool) -> None:
+    """The same network is called twice; where its second call has few points their flat outputs are of no weight."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(1, 64), nn.Tanh(), nn.Linear(64, 1))
+    net[0].weight.data.fill_(1.0)
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([self.net(x), self.net(torch.full((few, 1), 9.0))])
+
+    def mean_square(y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return F.mse_loss(y, torch.ones_like(y))
+
+    findings = check(Twice(), (torch.randn(256, 1), torch.ones(256, 1)), mean_square, table=False)
+    assert ("R03" in [f.rule for f in findings]) == expected
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(25.0, True), (1.0, False)])
+def test_recurrent_weights_that_start_far_too_large(factor: float, expected: bool) -> None:
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = nn.GRU(8, 32, batch_first=True), nn.Linear(32, 4)
+            self.rnn.weight_hh_l0.data *= factor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.rnn(x)[0][:, -1])
+
+    torch.manual_seed(0)
+    findings = check(Reader(), (torch.randn(64, 6, 8), torch.randint(4, (64,))), F.cross_entropy, table=False)
+    assert ("R05" in [f.rule for f in findings]) == expected
+
+
+@pytest.mark.parametrize(("scale", "end", "expected"), [(200.0, 0.8, True), (200.0, 0.2, False), (1.0, 0.9, False)])
+def test_targets_that_are_far_larger_than_what_a_network_begins_with(scale: float, end: float, expected: bool) -> None:
+    h = History(Facts(), 300)
+    for step, loss in enumerate(falling(scale, end * scale, 300)):
+        h.add_losses([loss])
+        if step % 10 == 0:
+            h.add(Observation(step, {}, {}, Output("regression", scale, loss, 0.1, math.nan, scale)))
+    assert ("R13" in found(h)) == expected
+
+
+@pytest.mark.parametrize(("update", "expected"), [(-3.8, True), (-2.8, False)])
+def test_slow_progress_of_a_loss_that_nothing_is_known_of(update: float, expected: bool) -> None:
+    assert ("R10" in found(run(falling(1.2, 0.57), update=update))) == expected

@@ -56,6 +56,7 @@ class Facts:
         redundant_biases: Module path of a layer whose bias the normalization after it removes -> what that is.
         weight_of: Module path of an activation -> name of the weight that feeds it.
         frozen: Whether some parameters are not to be trained.
+        fresh: Of these, by name, the weights that are as torch draws them: nobody has trained them before.
         weight_decay: The largest of the optimizers' parameter groups.
         decay_rescaled: Whether an optimizer adds it to the gradient and then rescales both: what it takes is not known.
         rescales: Whether an optimizer takes steps of the same size whatever the scale of the gradient, as Adam does.
@@ -72,6 +73,7 @@ class Facts:
     redundant_biases: dict[str, str] = field(default_factory=dict)
     weight_of: dict[str, str] = field(default_factory=dict)
     frozen: bool = False
+    fresh: list[str] = field(default_factory=list)
     weight_decay: float = 0.0
     decay_rescaled: bool = False
     rescales: bool = False
@@ -120,10 +122,11 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
             facts.weight_of[path] = names[id(weights[-1])]
     facts.clamps = {path: module.min_val < 0 for path, module in leaves if isinstance(module, nn.Hardtanh)}
     if weights and roles.get(id(weights[-1])) is None:
-        roles[id(weights[-1])] = "output"
+        roles.update(dict.fromkeys(map(id, [weights[-1], *_heads([module for _, module in leaves])]), "output"))
     dropouts = {_plain(path): m.p for path, m in model.named_modules() if isinstance(m, _DropoutNd)}
     facts.heavy_dropouts = {path: p for path, p in dropouts.items() if p >= HEAVY_DROPOUT}
     facts.frozen = not all(parameter.requires_grad for parameter in model.parameters())
+    facts.fresh = [_plain(name) for name, p in model.named_parameters() if not p.requires_grad and _is_fresh(p)]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not isinstance(parameter, nn.parameter.UninitializedParameter):
             one = _one(parameter, stacked)
@@ -146,9 +149,31 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     return facts
 
 
+def _heads(leaves: list[nn.Module]) -> list[Tensor]:
+    """Return the weights of the last layers, where several read the same units: each of fewer outputs."""
+    heads: list[Tensor] = []
+    for module in reversed(leaves):
+        if not heads and not any(True for _ in module.parameters(recurse=False)):
+            continue  # what a loss is made of
+        same = not heads or (isinstance(module, nn.Linear) and module.in_features == heads[0].shape[1])
+        if not (isinstance(module, nn.Linear) and same and module.out_features < module.in_features):
+            break
+        heads.append(module.weight)
+    return heads
+
+
 def _is_gain(name: str) -> bool:
     """Return whether this is one of weight_norm's lengths: a number for each row of a matrix, though no vector."""
     return name.endswith((".weight_g", "parametrizations.weight.original0"))
+
+
+def _is_fresh(weight: Tensor) -> bool:
+    """Return whether a weight is uniform within one over the root of its inputs, as of a new layer of torch's."""
+    if weight.ndim < 2 or weight.numel() < 50 or not weight.is_floating_point():
+        return False
+    largest = float(weight.abs().max()) * math.sqrt(math.prod(weight.shape[1:]))
+    spread = float(weight.float().std()) * math.sqrt(3 * math.prod(weight.shape[1:]))
+    return 0.9 < largest <= 1 + 1e-5 and 0.9 < spread < 1.1
 
 
 def _one(parameter: Tensor, stacked: set[int]) -> Tensor:

@@ -16,9 +16,20 @@ LEFT_OVER = 0.05
 
 def frozen_findings(history: History) -> Iterator[Finding]:
     """Yield what does not learn."""
+    yield from _fresh(history)
     yield from _without_gradient(history)
     yield from _in_no_optimizer(history)
     yield from _unregistered(history)
+
+
+def _fresh(history: History) -> Iterator[Finding]:
+    fresh = history.facts.fresh
+    if fresh and history.step == 0:
+        yield Finding(
+            "R12", "note", in_words(fresh), 0, len(fresh), 0,
+            f"{in_words(fresh)}: not to be trained (requires_grad=False), and still as torch drew it at random.",
+            "Nothing, if random features are meant; otherwise load its weights, or set requires_grad=True.",
+        )  # fmt: skip
 
 
 def _without_gradient(history: History) -> Iterator[Finding]:

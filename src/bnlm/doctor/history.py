@@ -36,6 +36,10 @@ SAME_LOSS = 0.05
 SAME_MULTIPLE, SAME_WRITTEN = 1e-3, 1e-2
 #: Share of ln(classes) below which almost all targets are of one class: what is rare is learned late.
 RARE = 0.5
+#: Share of the first losses below which nothing may be left to be learned of a batch.
+LITTLE = 0.1
+#: Share of the reference, or twice that of how large a loss was of which none is known, that a rise has to exceed.
+RISE = 0.15
 #: R07: standard errors of a batch's loss that a loss may lie higher. In batches of one or two, single examples do.
 BATCH_NOISE = 6.0
 
@@ -141,7 +145,7 @@ class History:
         if output is None or not self.first_losses or self.has_other_terms:
             return math.nan
         loss = loss_of_frequencies(self._counts, output.kind == "binary_cross_entropy")
-        return loss if loss > RARE * output.reference else math.nan
+        return self.loss_weight * loss if loss > RARE * output.reference else math.nan
 
     @property
     def warms_up(self) -> bool:
@@ -156,9 +160,14 @@ class History:
         return max(abs(self.first_loss), self.first_loss - min(self.best, self.first_loss))
 
     @property
+    def least_rise(self) -> float:
+        """What a rise of the loss has to exceed. A loss that nothing is known of may have single large parts."""
+        return (1 if self.references else 2) * RISE * self.scale
+
+    @property
     def has_risen(self) -> bool:
         """Whether the loss is above its best by half of what would be held against it alone."""
-        return self.smooth - self.best > max(0.15 * abs(self.best), 0.075 * self.scale)
+        return self.smooth - self.best > max(0.15 * abs(self.best), self.least_rise / 2)
 
     @property
     def wants_references(self) -> bool:
@@ -200,6 +209,8 @@ class History:
             self.early_norms.append(norm)
         graded = {name for name, value in observation.of("gradient_std").items() if value != 0}
         graded |= observation.of("gradient_alike").keys()
+        if not graded and self.smooth < LITTLE * self.first_loss:
+            return  # a loss of zero, as of triplets that are all far apart, has no gradient
         for name in self.ungraded_since.keys() & graded:
             del self.ungraded_since[name]
         for name in self._with_spread:
@@ -217,9 +228,9 @@ class History:
     def add_losses(self, losses: Sequence[float]) -> None:
         """Take in the losses of steps, observed or not, in their order."""
         self._improves = None
-        scale = self.scale
+        scale, least = self.scale, self.least_rise
         if len(self.losses) >= EARLY_LOSSES and self._without_spikes(losses, scale):
-            self._follow(losses, scale)
+            self._follow(losses, least)
             return
         for loss in losses:
             self.steps_with_loss += 1
@@ -228,7 +239,7 @@ class History:
                 continue
             if len(self.first_losses) < 4:
                 self.first_losses.append(loss)
-                scale = self.scale
+                scale, least = self.scale, self.least_rise
             if len(self.early_losses) < EARLY_LOSSES:
                 self.early_losses.append(loss)
             if len(self.losses) >= 10 and loss > self._height_of_a_spike(scale):
@@ -239,19 +250,19 @@ class History:
             self.smooth = loss if math.isnan(self.smooth) else self.smooth + weight * (loss - self.smooth)
             if self.steps_with_loss >= 10:
                 self.best = min(self.best, self.smooth)
-                risen = self.smooth - self.best > max(0.3 * abs(self.best), 0.15 * scale)
+                risen = self.smooth - self.best > max(0.3 * abs(self.best), least)
                 self.steps_above = self.steps_above + 1 if risen else 0
                 self.worst_rise = self.smooth / self.best if risen and self.best > 0 else 0.0
 
-    def _follow(self, losses: Sequence[float], scale: float) -> None:
+    def _follow(self, losses: Sequence[float], least: float) -> None:
         """Do the same with losses that can be nothing but followed: there is one of each step of the run."""
         smooth, best, above = self.smooth, self.best, self.steps_above
-        limit = best + max(0.3 * abs(best), 0.15 * scale)
+        limit = best + max(0.3 * abs(best), least)
         for loss in losses:
             smooth += SMOOTHING * (loss - smooth)
             if smooth < best:
                 best = smooth
-                limit = best + max(0.3 * abs(best), 0.15 * scale)
+                limit = best + max(0.3 * abs(best), least)
             above = above + 1 if smooth > limit else 0
         self.smooth, self.best, self.steps_above = smooth, best, above
         self.worst_rise = smooth / best if above and best > 0 else 0.0

@@ -10,7 +10,7 @@ from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation
 from bnlm.doctor.symmetry_rules import symmetry_findings
 from bnlm.doctor.weight_decay import blamed_on_decay
-from bnlm.doctor.weight_scale_rules import large_weights
+from bnlm.doctor.weight_scale_rules import large_recurrences, large_weights
 from bnlm.stats import RELU_LIKE
 
 #: R03 before training. Healthy at gain 5/3: 19 to 21 % in the first layer, 5 to 10 % in the others.
@@ -80,7 +80,8 @@ def is_output(history: History, smooth: list[str], kinds: dict[str, str]) -> boo
 def _saturated(history: History) -> Iterator[Finding]:
     assert history.first is not None
     kinds, shares = history.first.kinds, history.first.of("saturation")
-    smooth = [layer for layer in shares if kinds.get(layer) in SMOOTH]
+    elements = history.first.of("activation_elements")
+    smooth = [layer for layer in shares if kinds.get(layer) in SMOOTH and not _is_aside(layer, elements)]
     spreads = history.first.of("preactivation_std")
     if is_output(history, smooth, kinds) and spreads.get(smooth[-1], math.inf) < PRIOR:
         smooth.pop()
@@ -112,6 +113,12 @@ def _saturated(history: History) -> Iterator[Finding]:
         f"training, where hardly any gradient passes.{because}",
         change,
     )  # fmt: skip
+
+
+def _is_aside(layer: str, elements: dict[str, float]) -> bool:
+    """Return whether this is a further call of a layer with much less: boundary points beside those within."""
+    name, _, call = layer.rpartition("_")
+    return call.isdigit() and elements.get(layer, 0.0) < elements.get(name, 0.0) / 2
 
 
 def _dead(history: History) -> Iterator[Finding]:
@@ -211,6 +218,7 @@ def _over_time(history: History, chain: list[str]) -> bool:
 def _scale(history: History) -> Iterator[Finding]:
     drifts = list(_drift(history))
     yield from drifts or large_weights(history)
+    yield from large_recurrences(history)
 
 
 def _drift(history: History) -> Iterator[Finding]:

@@ -17,6 +17,9 @@ NEVER_FELL = 0.97
 USUAL_FIRST = -0.7
 #: R14: how the advice begins where the loss rises from the start by steps of the usual size.
 SIGN = "Look at the sign of the loss"
+#: R14 of a loss with the wrong sign: how near it is to minus the loss function's; to minus the validation loss, which
+#: is of a later time; how large that is beside the first loss.
+SAME_SIZE, MIRRORED, GROWN = 0.05, 0.2, 10.0
 #: R14 of losses below zero: times the standard deviation of the last ones.
 RISE_OF_NOISE = 4.0
 
@@ -24,6 +27,7 @@ RISE_OF_NOISE = 4.0
 def loss_findings(history: History) -> Iterator[Finding]:
     """Yield what the losses tell of themselves."""
     yield from _non_finite(history)
+    yield from _negated(history)
     yield from _diverging(history)
 
 
@@ -39,6 +43,33 @@ def _non_finite(history: History) -> Iterator[Finding]:
             "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), use bf16 instead of fp16, and "
             "look for a logarithm, root or division outside its domain.",
         )  # fmt: skip
+
+
+def _negated(history: History) -> Iterator[Finding]:
+    """Yield R14 of a loss that is minus what the loss function returns, or minus the validation loss."""
+    output = history.first.output if history.first is not None else None
+    first, last = history.first_losses[:1], history.validations[-2:]
+    if output is not None and output.loss > 0 and first:
+        if not math.isclose(first[0], -output.loss, rel_tol=SAME_SIZE):
+            return
+        than = f"what the loss function returns is {output.loss:.3g}"
+    elif (
+        first
+        and first[0] < 0
+        and len(last) == 2
+        and all(MIRRORED < -train / validation < 1 / MIRRORED for validation, train in last)
+    ):
+        (before, _), (after, _) = last
+        if not after > max(RISE_WARNING * before, GROWN * abs(history.first_loss)):
+            return
+        than = f"the validation loss is {after:.3g}, and rises as the other falls"
+    else:
+        return
+    yield Finding(
+        "R14", "critical", "loss", history.step, history.recent_loss(50), 0.0,
+        f"the loss of a step has the wrong sign: it began at {history.first_loss:.3g}; {than}.",
+        f"{SIGN}: what is minimised is minus what is to become small.",
+    )  # fmt: skip
 
 
 def _diverging(history: History) -> Iterator[Finding]:

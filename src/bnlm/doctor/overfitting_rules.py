@@ -32,7 +32,9 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
     jumps = statistics.median(abs(after - before) for before, after in pairwise(losses))
     last = min(losses[-min(3, len(losses) - 1) :])
     risen = last - best > max(RISEN * abs(best), RISEN_OF_REFERENCE * abs(history.reference), jumps)
-    if risen and loss - train > GAP * abs(train) > 0:
+    then = history.validations[losses.index(best)][1]
+    rises_alone = train < then + GAP * abs(then)
+    if risen and rises_alone and loss - train > GAP * abs(train) > 0:
         how = f"the validation loss has risen from {best:.3g} to {loss:.3g}, while the training loss is {train:.3g}."
     elif _by_heart(history, losses, train):
         how = (
@@ -66,7 +68,7 @@ def _by_heart(history: History, losses: list[float], train: float) -> bool:
 
 def _of_no_use(history: History, losses: list[float], train: float) -> bool:
     """Return whether the validation loss is never better than knowing nothing while the training loss falls."""
-    if not history.references:
+    if not history.references or history.has_other_terms:
         return False
     chance = history.loss_of_a_constant
     never_better = min(losses) > STUCK * chance and losses[-1] > (STUCK if history.is_late else WORSE) * chance

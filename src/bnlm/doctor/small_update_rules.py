@@ -29,6 +29,8 @@ MOVES_NOT = (
 #: more is left, or the steps are smaller still. HALF: share of the reference that a network trained before is below.
 HALF = 0.5
 SLOW, SLOW_LEFT, STILL, MOST_LEFT, SLOWER = -3.15, 0.3, 0.07, 0.7, -3.5
+#: STILL where no reference is known: as much as a straight line brings, or nearly.
+STILL_UNKNOWN = 0.2
 #: Of a schedule that ends early: share of the highest rate, observed steps, begun before and lasting for these shares
 #: of the run, share of the reference that is left.
 #: Of Adam's eps (1e-8; some take 1e-4 to 1e-3): above which it may outweigh gradients, update:data that it explains.
@@ -128,8 +130,10 @@ def _left_by_clipping(history: History) -> float:
 
 def _far_from_done(history: History, typical: float) -> bool:
     """Return whether steps are small, and the loss falls and has most of its way to go after most of the run."""
-    if not (typical < SLOW and history.is_late and history.references):
+    if not (typical < SLOW and history.is_late):
         return False
+    if not history.references:
+        return typical < SLOWER and _still_learns(history, STILL_UNKNOWN)
     recent, reference = history.recent_loss(50), abs(history.reference)
     if typical < SMALL_CRITICAL and history.first_loss > HALF * reference and not history.facts.frozen:
         return recent > SLOW_LEFT * reference  # what has been learned was learned by the output layer alone
@@ -137,9 +141,13 @@ def _far_from_done(history: History, typical: float) -> bool:
         return False
     if typical < SLOWER or recent > MOST_LEFT * reference:
         return recent > SLOW_LEFT * reference
-    before = history.last_losses(len(history.losses) // 3 + 25)[:50]
-    learned = history.first_loss - recent
-    return recent > SLOW_LEFT * reference and statistics.fmean(before) - recent > STILL * learned > 0
+    return recent > SLOW_LEFT * reference and _still_learns(history, STILL)
+
+
+def _still_learns(history: History, share: float) -> bool:
+    """Return whether the last third of the steps has brought more than this share of all that was learned."""
+    before, recent = history.last_losses(len(history.losses) // 3 + 25)[:50], history.recent_loss(50)
+    return statistics.fmean(before) - recent > share * (history.first_loss - recent) > 0
 
 
 def _without_decay(history: History, updates: dict[str, float]) -> dict[str, float]:

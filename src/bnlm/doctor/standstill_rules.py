@@ -27,6 +27,8 @@ FAR_ABOVE, FLAT = 1.3, 0.9
 PATIENCE, PATIENCE_SHARE = 400, 0.9
 #: R13 of regressions whose loss falls: times that of the best constant, late in the run.
 STILL_ABOVE = 3.0
+#: R13 of regressions: loss of a constant that large targets have, share of it that is left late in the run.
+LARGE_TARGETS, HARDLY_LEARNED = 25.0, 0.5
 #: R13 of what is worse than a constant: what to change.
 SCALE_TARGETS = (
     "Bring the targets to mean 0 and variance 1: the outputs are far from them, and take long to come nearer."
@@ -43,6 +45,7 @@ def standstill_findings(history: History) -> Iterator[Finding]:
     """Yield what lasts."""
     yield from _not_decreasing(history)
     yield from _far_from_targets(history)
+    yield from _hardly_learned(history)
     yield from _heavy_dropout(history)
 
 
@@ -106,6 +109,23 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _hardly_learned(history: History) -> Iterator[Finding]:
+    """Yield R13 of a regression on large targets that is late hardly better than a constant, though its loss falls."""
+    if not history.is_late or history.warms_up or history.recent_loss(100) > history.first_loss:
+        return
+    last = [o.output for o in history.recent if o.output is not None and o.output.kind == "regression"][-SAME_BATCHES:]
+    if len(last) < SAME_BATCHES or any(output.constant < LARGE_TARGETS for output in last):
+        return
+    loss, constant = statistics.fmean(o.loss for o in last), statistics.fmean(o.constant for o in last)
+    if loss > HARDLY_LEARNED * constant:
+        yield Finding(
+            "R13", "warning", "loss", history.step, loss * history.loss_weight, constant * history.loss_weight,
+            f"after {history.steps_with_loss} steps the loss is {loss:.3g}; the best constant has {constant:.3g}. The "
+            "targets are far larger than a network's first outputs, and each step brings those a little nearer.",
+            SCALE_TARGETS,
+        )  # fmt: skip
+
+
 def _far_from_targets(history: History) -> Iterator[Finding]:
     """Yield R13 of a regression that learns, and knows not even the mean of its targets after a long time."""
     if not history.is_late or history.warms_up or history.recent_loss(100) > history.first_loss:
@@ -123,15 +143,16 @@ def _far_from_targets(history: History) -> Iterator[Finding]:
 def _heavy_dropout(history: History) -> Iterator[Finding]:
     """Yield R13 where hardly any unit is left in a step, and little has been learned late in the run."""
     dropouts = history.facts.heavy_dropouts
-    if not dropouts or not history.is_late or not history.references:
+    if not dropouts or not history.is_late or not abs(history.reference) > 0:
         return
     left = history.recent_loss(100) / abs(history.reference)
     if left > LEFT_BY_DROPOUT:
         worst = max(dropouts, key=lambda path: dropouts[path])
+        than = "what knowing nothing costs" if history.references else "the first loss"
         yield Finding(
             "R13", "warning", worst, history.step, history.recent_loss(100), LEFT_BY_DROPOUT * abs(history.reference),
             f"{worst} leaves {1 - dropouts[worst]:.0%} of its inputs in a step (p={dropouts[worst]:g}); after "
-            f"{history.steps_with_loss} steps the loss is {left:.0%} of what knowing nothing costs.",
+            f"{history.steps_with_loss} steps {left:.0%} of {than} is left.",
             LESS_DROPOUT,
         )  # fmt: skip
 
@@ -145,7 +166,8 @@ def _of_loss_function(history: History) -> float:
 def _validates_at_chance(history: History) -> bool:
     """Return whether late in the run the last validations are no better than knowing nothing."""
     last = [loss for loss, _ in history.validations[-3:]]
-    return history.is_late and len(last) == 3 and min(last) > STUCK * history.loss_of_a_constant
+    alone = history.is_late and not history.has_other_terms
+    return alone and len(last) == 3 and min(last) > STUCK * history.loss_of_a_constant
 
 
 def _at_a_constant(history: History, recent: float) -> tuple[bool, float]:

@@ -46,6 +46,25 @@ def large_weights(history: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def large_recurrences(history: History) -> Iterator[Finding]:
+    """Yield R05 of recurrent weights of torch that start far too large: gates are shut or open for good."""
+    scales = {
+        p.name: p.std * math.sqrt(p.fan_in)
+        for p in history.facts.parameters.values()
+        if p.role == "hidden" and p.name.rpartition(".")[2].startswith("weight_hh") and p.fan_in > 4
+    }
+    large = [name for name, scale in scales.items() if scale > LARGE_WEIGHTS]
+    if large:
+        worst = max(large, key=lambda name: scales[name])
+        one = history.facts.parameters[worst]
+        yield Finding(
+            "R05", "warning", in_words(large), 0, scales[worst], LARGE_WEIGHTS,
+            f"the recurrent weights start large, with std {one.std:.2g} at {worst} where one over the root of its "
+            f"inputs is {1 / math.sqrt(one.fan_in):.2g}: gates and states saturate, and little comes back in time.",
+            "Draw them orthogonal (torch nn.init.orthogonal_), or leave them as torch does.",
+        )  # fmt: skip
+
+
 def small_weights(history: History) -> Iterator[Finding]:
     """Yield R05 where weights that were far too small from the start let little pass, and the loss stands still."""
     if history.first is None or history.first.step > 0:
