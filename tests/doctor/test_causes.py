@@ -224,3 +224,12 @@ def test_spikes_of_single_batches(steps: tuple[int, ...], height: float, single:
     (found,) = [finding for finding in diagnosis.findings if finding.rule == "R07"]
     assert found.suggestion.startswith(BATCHES) == single
     assert ("the median is 1.0" in found.message) == single
+
+
+@pytest.mark.parametrize(("rescales", "first"), [(False, "R06"), (True, "R10")])
+def test_a_gradient_that_vanishes_makes_no_small_steps_of_adam(rescales: bool, first: str) -> None:
+    diagnosis = Diagnosis()
+    found = [("R06", "critical", 100, 0.001), ("R10", "warning", 100, -4.7)]
+    diagnosis.restore([Finding(rule, severity, "w", step, value, 1.0, "", "") for rule, severity, step, value in found])
+    diagnosis._rescales = rescales
+    assert diagnosis.findings[0].rule == first

@@ -96,12 +96,14 @@ def _cause_of(finding: Finding, found: Mapping[str, Finding], rescales: bool) ->
             continue
         if finding.rule == "R09" and rule in ("R05", "R02", "R01") and rescales:
             continue  # a scale that is wrong makes no step larger then
-        if _explains(cause, finding):
+        if finding.rule == "R10" and rule in ("R05", "R06") and rescales:
+            continue  # nor smaller
+        if _explains(cause, finding, rescales):
             return rule
     return None
 
 
-def _explains(cause: Finding, finding: Finding) -> bool:
+def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
     """Whether the one may have brought about the other, by the order in time and by what each needs to be seen."""
     pair = cause.rule, finding.rule
     if "R07" in pair and ("R09" in pair or "R11" in pair):
@@ -129,7 +131,7 @@ def _explains(cause: Finding, finding: Finding) -> bool:
         return False  # where there is nothing to be learned, steps become small too
     # Some fading is usual, and held against a network only where its loss stays: small steps are enough for that.
     if pair == ("R10", "R06"):
-        return finding.severity == "warning"
+        return finding.severity == "warning" or rescales
     if cause.rule in SEEN_LATE:
         return cause.step <= max(finding.step, LATE)
     if cause.rule == "R14" and finding.rule in ("R03", "R04", "R08"):

@@ -110,9 +110,10 @@ def _gradient(history: History) -> Iterator[Finding]:
         ratio = stds[chain[0]] / stds[chain[-1]]
         if 0.1 <= ratio <= 10:
             continue
-        if 0.01 <= ratio < 1 and not steep(whole_gradient(ratio, chain, elements), kind, chain):
+        whole = whole_gradient(ratio, chain, elements) if ratio < 1 else ratio
+        if 0.01 <= whole < 1 and not steep(whole, kind, chain):
             continue
-        critical = not 0.01 <= ratio <= 100
+        critical = not 0.01 <= whole <= 100
         yield Finding(
             "R06", "critical" if critical else "warning", in_words(chain), history.step, ratio,
             0.1 if ratio < 1 else 10,

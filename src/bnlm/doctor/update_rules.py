@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import Finding, in_words, power_of_ten
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation
-from bnlm.doctor.training_rules import dead, saturated
+from bnlm.doctor.training_rules import dead, has_learned, saturated
 from bnlm.doctor.weight_decay import LOWER_DECAY, LOWER_DECAY_SHARE, blamed_on_decay, decay_of, rescaled_decay
 
 #: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
@@ -29,7 +29,7 @@ EXPLODES, EXPLODING = 3.0, -2.0
 #: R09 of a run that has hardly learned since its loss rose at the start: share of the reference left, update:data.
 SPOILED, SPOILING = 0.75, -1.0
 #: The same where the first steps move the typical weight by a fifth of its size: how much the loss rises in four steps.
-LEAPS, LEAPING = 1.03, -0.7
+LEAPS, LEAPING = 0.03, -0.7
 #: R09 of gradients that are never set to zero: observed steps in a row.
 LEFT_GRADIENTS = 3
 #: R09: share of a weight that decay takes in a step. Usual: 1e-6 to 1e-3.
@@ -97,7 +97,9 @@ def _large_updates(history: History) -> Iterator[Finding]:
     # Small networks that train well reach -1.3: below the critical limit, something has to suffer.
     # AdamW's first steps are large everywhere, and recurrent networks that train well may stay at chance for 200.
     waits = history.steps_with_loss < min(LARGE_PATIENCE, 0.8 * history.total_steps)
-    rises = history.steps_above > 0 or (history.has_risen and not history.spikes)
+    # Where most has been learned, a loss moves up and down a little; before, it does not.
+    half = history.has_risen and not history.spikes and not has_learned(history)
+    rises = history.steps_above > 0 or half
     # Of many weights a few may be a little above; a loss that stands still has other reasons then.
     clearly = 4 * len(large) >= len(judged) or any(judged[n] > LARGE_WARNING + allowed[n] + CLEARLY for n in large)
     suffers = (clearly and not (history.improves() or waits)) or rises
@@ -144,7 +146,12 @@ def large_updates_ended(history: History) -> bool:
 def rises_at_start(history: History) -> bool:
     """Return whether the first steps made the loss rise, beyond what batches differ by."""
     early = history.early_losses
-    return len(early) >= 6 and (statistics.fmean(early[1:6]) > 1.1 * early[0] or max(early) > 1.5 * early[0])
+    return len(early) >= 6 and (_rises(early[1:6], early[0], 0.1) or max(early) > early[0] + 0.5 * abs(early[0]))
+
+
+def _rises(losses: Sequence[float], first: float, share: float) -> bool:
+    """Return whether losses are above the first by more than a share of it, on average; it may be below zero."""
+    return statistics.fmean(losses) > first + share * abs(first)
 
 
 def _too_large(step: int, names: list[str], largest: float, severity: str) -> Finding:
@@ -163,8 +170,8 @@ def _ruinous_updates(history: History) -> Iterator[Finding]:
     grow by such steps until the rate is no longer too high for them.
     """
     early = history.early_losses
-    rose = bool(early) and max(early) > 1.5 * early[0]
-    leaped = len(early) >= 4 and statistics.fmean(early[1:4]) > LEAPS * early[0] and _leaps(history)
+    rose = bool(early) and max(early) > early[0] + 0.5 * abs(early[0])
+    leaped = len(early) >= 4 and _rises(early[1:4], early[0], LEAPS) and _leaps(history)
     blown_up = history.non_finite_losses > 0 and rose  # a logarithm of zero does not announce itself
     ruined = blown_up or any(finding.severity == "critical" for finding in dead(history))
     late = history.steps_with_loss >= LARGE_PATIENCE and bool(history.references)
@@ -172,7 +179,7 @@ def _ruinous_updates(history: History) -> Iterator[Finding]:
     if history.first is None or not (ruined or spoiled):
         return
     # From bad to worse several times in a row: by steps of whatever size.
-    explodes = blown_up and sum(after > EXPLODES * before for before, after in pairwise(early)) >= 3
+    explodes = blown_up and sum(after > EXPLODES * before > 0 for before, after in pairwise(early)) >= 3
     facts = history.facts.parameters
     large: dict[str, float] = {}
     steps = []
