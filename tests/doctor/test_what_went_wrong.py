@@ -137,10 +137,11 @@ def test_decay_that_adam_makes_as_large_as_a_gradient(weight_decay: float, end: 
     assert ("R09" in findings and "AdamW" in findings["R09"].suggestion) == expected
 
 
-@pytest.mark.parametrize(("end", "expected"), [(1.2, True), (0.3, False)])
-def test_a_schedule_that_ends_at_once_where_no_reference_is_known(end: float, expected: bool) -> None:
+@pytest.mark.parametrize(("end", "share", "expected"), [(1.2, 0.01, True), (0.3, 0.01, False), (0.3, 1e-6, True)])
+def test_a_schedule_that_ends_at_once_where_no_reference_is_known(end: float, share: float, expected: bool) -> None:
+    """Whatever was learned in a few steps: at a rate of nothing it is all."""
     losses = [1.7] * 10 + [end] * 290
-    assert ("R10" in found(run(losses, share=1e-6))) == expected
+    assert ("R10" in found(run(losses, share=share))) == expected
 
 
 @pytest.mark.parametrize(("end", "expected"), [(1.2, True), (0.2, False)])

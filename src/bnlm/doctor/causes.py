@@ -39,6 +39,7 @@ SEEN_LATE, LATE = ("R04", "R11", "R12"), 100
 #: Cause and consequence, where healthy networks have a mild form of the first too: it has to be critical.
 MILD = {
     ("R06", "R10"), ("R06", "R11"), ("R06", "R13"), ("R04", "R13"), ("R04", "R10"), ("R11", "R13"), ("R09", "R15"),
+    ("R04", "R12"), ("R04", "R06"),
     ("R12", "R10"), ("R12", "R11"), ("R12", "R13"),
 }  # fmt: skip
 #: log10 of update:data of steps that explain a loss which stands still: where all is learned, they shrink too.
@@ -122,7 +123,8 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         astray = rise.suggestion.startswith(SIGN) if other.rule == "R09" else not other.suggestion.startswith(BATCHES)
         return astray == (rise is cause)
     if pair in (("R09", "R12"), ("R14", "R12")):
-        return cause.step < finding.step  # a high rate kills what learned before; what never had a gradient is another
+        # A high rate kills what learned before; what has had no gradient since the start is another matter.
+        return cause.step < finding.step and finding.value < finding.step
     if cause.rule == "R09" and cause.suggestion.startswith(LOWER_DECAY):
         return True  # whatever else is seen, weights that are taken away keep nothing
     if pair in MILD and cause.severity != "critical":

@@ -48,6 +48,8 @@ KEPT_BY_KIND = {
     "sigmoid": 0.5,
     **dict.fromkeys(("tanh", "softsign", "hardtanh", "elu", "celu", "selu"), 0.46),
 }
+#: R03: mean over std of what comes to an activation, where it is the bias that makes it flat.
+ASIDE = 2.0
 #: R09 of the first step, log10. AdamW moves every weight by its rate then: 1e-2 on weights of std 0.05 is -0.7.
 FIRST_STEP = -0.3
 #: R09 of the first step: below this share of one over the root of the inputs, weights are small, not steps large.
@@ -105,6 +107,8 @@ def _saturated(history: History) -> Iterator[Finding]:
                 f" The weights before the first of them have std {weight.std:.2g}; gain 5/3 over the root of their "
                 f"{weight.fan_in} inputs is {wanted:.2g}."
             )
+        elif abs(history.first.of("preactivation_mean").get(flat[0], 0.0)) > ASIDE * spreads.get(flat[0], math.inf):
+            change = f"Look at the biases: what comes to {flat[0]} is far from zero beside its spread."
         elif flat[0] in smooth[:1]:
             change = "Bring the inputs to mean 0 and variance 1: the weights that they meet first are not too large."
     yield Finding(

@@ -13,8 +13,8 @@ from bnlm.doctor.history import History
 RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
 #: R14: share of the first losses that the smoothed one was never below, to have risen from the start.
 NEVER_FELL = 0.97
-#: R14: log10 of update:data in the first step, of which AdamW's is the largest, that makes no loss rise by its size.
-USUAL_FIRST = -0.7
+#: R14: log10 of update:data in the first step that makes no loss rise by its size: of Adam and its like, and of SGD.
+USUAL_FIRST, USUAL_OF_SGD = -0.7, -1.7
 #: R14: how the advice begins where the loss rises from the start by steps of the usual size.
 SIGN = "Look at the sign of the loss"
 #: R14 of a loss with the wrong sign: how near it is to minus the loss function's; to minus the validation loss, which
@@ -81,7 +81,7 @@ def _diverging(history: History) -> Iterator[Finding]:
         change = "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up."
         if history.best > NEVER_FELL * history.first_loss > 0:
             look = f"{SIGN} (a minus, maximize=True)"
-            if _steps_are_usual(history):
+            if _steps_are_usual(history) and not history.steps_with_left_gradients:
                 change = f"{look}: it never fell, though the first steps were not large. If it is right: {change}"
             else:
                 change += f" It never fell: {look[0].lower()}{look[1:]}, too."
@@ -97,4 +97,4 @@ def _steps_are_usual(history: History) -> bool:
     first = history.first.of("update_to_data") if history.first is not None and history.first.step == 0 else {}
     facts = history.facts.parameters
     moved = [u for name, u in first.items() if name in facts and facts[name].role != "vector" and facts[name].std > 0]
-    return bool(moved) and statistics.median(moved) < USUAL_FIRST
+    return bool(moved) and statistics.median(moved) < (USUAL_FIRST if history.facts.rescales else USUAL_OF_SGD)

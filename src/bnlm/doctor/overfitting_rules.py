@@ -48,10 +48,15 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
         )
     else:
         return
+    change = (
+        "Stop at the best validation loss (checkpoints/best.ckpt), add data, dropout or weight decay, or use a smaller "
+        "network."
+    )
+    if history.references and not history.has_other_terms and best > STUCK * history.loss_of_a_constant:
+        change = f"Look at the labels, and whether both sets are prepared alike: it never was below chance. {change}"
     yield Finding(
         "R15", "warning", "validation loss", history.step, (loss - train) / abs(train), GAP, how,
-        "Stop at the best validation loss (checkpoints/best.ckpt), add data, dropout or weight decay, or use a "
-        "smaller network; if it never was below chance, look at the labels, and whether both sets are prepared alike.",
+        change,
     )  # fmt: skip
 
 

@@ -38,6 +38,8 @@ LARGE_EPS, SMALL_BY_EPS = 1e-2, -3.0
 ENDED, ENDED_OBSERVED, ENDED_BEFORE, ENDED_FOR, ENDED_LEFT = 0.02, 4, 0.4, 0.15, 0.3
 #: The share left of the first losses where the loss of one that knows nothing is not known.
 ENDED_UNKNOWN = 0.6
+#: Share of the highest rate that is none.
+NOTHING = 1e-4
 
 
 def small_update_findings(history: History) -> Iterator[Finding]:
@@ -169,17 +171,19 @@ def _without_decay(history: History, updates: dict[str, float]) -> dict[str, flo
 def _ended_schedule(history: History) -> Iterator[Finding]:
     """Yield R10 where the rate has fallen to next to nothing early in the run, and most is still to be learned."""
     low = list(takewhile(lambda observation: observation.lr_share <= ENDED, reversed(history.recent)))
-    if len(low) < ENDED_OBSERVED or history.warms_up or not history.first_loss > 0:
+    if len(low) < ENDED_OBSERVED or history.warms_up or not history.losses:
         return
     since, total = low[-1].step, history.total_steps
     left = history.recent_loss(50) / abs(history.reference)
-    if not history.references and left < ENDED_UNKNOWN:
+    if all(observation.lr_share < NOTHING for observation in low):
+        left = max(left, 1.0)  # whatever has been learned, nothing more is
+    elif not history.references and left < ENDED_UNKNOWN:
         return
     if since < ENDED_BEFORE * total and history.step - since > ENDED_FOR * total and left > ENDED_LEFT:
         yield Finding(
             "R10", "warning", "optimizer", history.step, history.recent[-1].lr_share, ENDED,
             f"the schedule had the learning rate below {ENDED:.0%} of its highest by step {since} of {total:.0f}: "
-            f"little is learned since, and the loss is {left:.0%} of what knowing nothing costs.",
+            f"little is learned since, and the loss is {history.recent_loss(50):.3g}.",
             "Stretch the schedule over the run. A decay meant for epochs is not stepped with interval=step.",
         )  # fmt: skip
 

@@ -103,7 +103,7 @@ def _large_updates(history: History) -> Iterator[Finding]:
     # Of many weights a few may be a little above; a loss that stands still has other reasons then.
     clearly = 4 * len(large) >= len(judged) or any(judged[n] > LARGE_WARNING + allowed[n] + CLEARLY for n in large)
     suffers = (clearly and not (history.improves() or waits)) or rises
-    suffers = suffers or bool(list(saturated(history)) + list(dead(history)))
+    suffers = suffers or any(f.severity != "note" for f in [*saturated(history), *dead(history)])
     parameters = history.facts.parameters
     extreme = [n for n in large if parameters[n].role == "hidden" and judged[n] > LARGE_CRITICAL + allowed[n]]
     if extreme or (large and suffers):
