@@ -366,3 +366,12 @@ def test_targets_that_are_far_larger_than_what_a_network_begins_with(scale: floa
 @pytest.mark.parametrize(("update", "expected"), [(-3.8, True), (-2.8, False)])
 def test_slow_progress_of_a_loss_that_nothing_is_known_of(update: float, expected: bool) -> None:
     assert ("R10" in found(run(falling(1.2, 0.57), update=update))) == expected
+
+
+def test_losses_of_nothing_divide_nothing() -> None:
+    h = run([0.0] * 300, share=1e-6, validations=[0.0] * 4)
+    assert [rule for rule in found(h) if rule in ("R14", "R15")] == []
+
+
+def test_small_weights_are_not_judged_by_how_they_were_drawn() -> None:
+    assert facts_of(nn.Linear(8, 2).requires_grad_(False)).fresh == []

@@ -21,6 +21,8 @@ _NORMALIZATIONS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMS
 _CENTRING = (_BatchNorm, _InstanceNorm)
 #: Srivastava et al. 2014 (JMLR 15) find 0.5 to be about the best of hidden units, and errors that rise above 0.8.
 HEAVY_DROPOUT = 0.9
+#: Elements of a weight that tell how it was drawn.
+MANY = 65536
 
 
 @dataclass
@@ -171,8 +173,9 @@ def _is_fresh(weight: Tensor) -> bool:
     """Return whether a weight is uniform within one over the root of its inputs, as of a new layer of torch's."""
     if weight.ndim < 2 or weight.numel() < 50 or not weight.is_floating_point():
         return False
-    largest = float(weight.abs().max()) * math.sqrt(math.prod(weight.shape[1:]))
-    spread = float(weight.float().std()) * math.sqrt(3 * math.prod(weight.shape[1:]))
+    some = weight.detach().flatten()[:MANY].float()  # large networks are frozen, too
+    largest = float(some.abs().max()) * math.sqrt(math.prod(weight.shape[1:]))
+    spread = float(some.std()) * math.sqrt(3 * math.prod(weight.shape[1:]))
     return 0.9 < largest <= 1 + 1e-5 and 0.9 < spread < 1.1
 
 

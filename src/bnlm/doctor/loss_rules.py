@@ -53,12 +53,7 @@ def _negated(history: History) -> Iterator[Finding]:
         if not math.isclose(first[0], -output.loss, rel_tol=SAME_SIZE):
             return
         than = f"what the loss function returns is {output.loss:.3g}"
-    elif (
-        first
-        and first[0] < 0
-        and len(last) == 2
-        and all(MIRRORED < -train / validation < 1 / MIRRORED for validation, train in last)
-    ):
+    elif first and first[0] < 0 and len(last) == 2 and all(MIRRORED * v < -train < v / MIRRORED for v, train in last):
         (before, _), (after, _) = last
         if not after > max(RISE_WARNING * before, GROWN * abs(history.first_loss)):
             return

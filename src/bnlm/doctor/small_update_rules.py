@@ -174,7 +174,7 @@ def _ended_schedule(history: History) -> Iterator[Finding]:
     if len(low) < ENDED_OBSERVED or history.warms_up or not history.losses:
         return
     since, total = low[-1].step, history.total_steps
-    left = history.recent_loss(50) / abs(history.reference)
+    left = history.recent_loss(50) / (abs(history.reference) or math.inf)
     if all(observation.lr_share < NOTHING for observation in low):
         left = max(left, 1.0)  # whatever has been learned, nothing more is
     elif not history.references and left < ENDED_UNKNOWN:
