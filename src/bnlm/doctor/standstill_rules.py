@@ -45,7 +45,6 @@ def standstill_findings(history: History) -> Iterator[Finding]:
     """Yield what lasts."""
     yield from _not_decreasing(history)
     yield from _far_from_targets(history)
-    yield from _hardly_learned(history)
     yield from _heavy_dropout(history)
 
 
@@ -109,30 +108,19 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _hardly_learned(history: History) -> Iterator[Finding]:
-    """Yield R13 of a regression on large targets that is late hardly better than a constant, though its loss falls."""
+def _far_from_targets(history: History) -> Iterator[Finding]:
+    """Yield R13 of a regression whose loss falls, and knows little more than the mean of its targets after a long time.
+
+    Large targets are far from a network's first outputs, and each step brings those only a little nearer.
+    """
     if not history.is_late or history.warms_up or history.recent_loss(100) > history.first_loss:
         return
     last = [o.output for o in history.recent if o.output is not None and o.output.kind == "regression"][-SAME_BATCHES:]
-    if len(last) < SAME_BATCHES or any(output.constant < LARGE_TARGETS for output in last):
+    if len(last) < SAME_BATCHES:
         return
     loss, constant = statistics.fmean(o.loss for o in last), statistics.fmean(o.constant for o in last)
-    if loss > HARDLY_LEARNED * constant:
-        yield Finding(
-            "R13", "warning", "loss", history.step, loss * history.loss_weight, constant * history.loss_weight,
-            f"after {history.steps_with_loss} steps the loss is {loss:.3g}; the best constant has {constant:.3g}. The "
-            "targets are far larger than a network's first outputs, and each step brings those a little nearer.",
-            SCALE_TARGETS,
-        )  # fmt: skip
-
-
-def _far_from_targets(history: History) -> Iterator[Finding]:
-    """Yield R13 of a regression that learns, and knows not even the mean of its targets after a long time."""
-    if not history.is_late or history.warms_up or history.recent_loss(100) > history.first_loss:
-        return
-    last = [o.output for o in history.recent if o.output is not None and o.output.kind == "regression"][-SAME_BATCHES:]
-    if len(last) == SAME_BATCHES and all(output.loss > STILL_ABOVE * output.constant for output in last):
-        loss, constant = statistics.fmean(o.loss for o in last), statistics.fmean(o.constant for o in last)
+    large = all(o.constant > LARGE_TARGETS for o in last) and loss > HARDLY_LEARNED * constant
+    if large or all(o.loss > STILL_ABOVE * o.constant for o in last):
         yield Finding(
             "R13", "warning", "loss", history.step, loss * history.loss_weight, constant * history.loss_weight,
             f"after {history.steps_with_loss} steps the loss is {loss:.3g}; the best constant has {constant:.3g}.",
