@@ -333,7 +333,7 @@ class ThroughADistribution(Classifier):
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         x = batch[0] / 0 * 0 if batch_idx == 25 else batch[0]
-        torch.distributions.Categorical(logits=self.head(self.net(batch[0])))
+        torch.distributions.Categorical(logits=self.head(self.net(batch[0])), validate_args=True)
         return super().training_step([x, batch[1]], batch_idx)
 
 
