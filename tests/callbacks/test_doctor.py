@@ -342,6 +342,7 @@ def test_nan_that_a_distribution_refuses_is_diagnosed(make_trainer: MakeTrainer)
     with pytest.raises(ValueError, match="invalid values"):
         make_trainer(callbacks=[doctor], max_steps=60).fit(ThroughADistribution(), data())
     assert rules(doctor.findings, "critical") == ["R08"]
+    assert doctor.findings[0].where == "loss"  # which was nan before the error spoke of it
 
 
 def test_findings_survive_a_checkpoint(make_trainer: MakeTrainer) -> None:

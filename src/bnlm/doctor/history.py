@@ -132,7 +132,7 @@ class History:
         output = self.first.output if self.first is not None else None
         if output is None or not self.first_losses:
             return False
-        return abs(self.first_losses[0] - self.loss_weight * output.loss) > SAME_LOSS * self.first_losses[0]
+        return abs(self.first_losses[0] - self.loss_weight * output.loss) > SAME_LOSS * abs(self.first_losses[0])
 
     @property
     def loss_of_frequencies(self) -> float:

@@ -30,8 +30,6 @@ POOLED = 5
 #: R02: std of an example's logits. Gaussian logits that know nothing cost about std² / 2 above the reference.
 #: Output layers of gain 1 or of Glorot's init have 1.0 to 1.3 and train as well: a note until 1.5.
 LOGIT_STD_NOTE, LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 1.5, 3.0
-
-
 #: R01 of a loss that nothing is known of: the first over the median of these steps' losses; steps until it is judged,
 #: std times the root of fan_in of weights that explain it (1.4 to 1.7 by Kaiming's init).
 STICK, STICK_WARNING, STICK_CRITICAL, LONGEST_STICK, LARGE_SCALE = (30, 50), 3.0, 10.0, 200, 2.0

@@ -26,15 +26,16 @@ MOVES_NOT = (
 )
 #: Of a loss that falls, late in the run: update:data as it is at the highest rate (healthy: -2.2 to -3.1), share of the
 #: reference left, and share of all that was learned which the last third of the steps has brought; not asked for where
-#: more is left, or the steps are smaller still. HALF: share of the reference that a network trained before is below.
-HALF = 0.5
+#: more is left, or the steps are smaller still.
 SLOW, SLOW_LEFT, STILL, MOST_LEFT, SLOWER = -3.15, 0.3, 0.07, 0.7, -3.5
+#: Share of the reference that the first losses of a network trained before are below.
+HALF = 0.5
 #: STILL where no reference is known: as much as a straight line brings, or nearly.
 STILL_UNKNOWN = 0.2
-#: Of a schedule that ends early: share of the highest rate, observed steps, begun before and lasting for these shares
-#: of the run, share of the reference that is left.
 #: Of Adam's eps (1e-8; some take 1e-4 to 1e-3): above which it may outweigh gradients, update:data that it explains.
 LARGE_EPS, SMALL_BY_EPS = 1e-2, -3.0
+#: Of a schedule that ends early: share of the highest rate, observed steps, begun before and lasting for these shares
+#: of the run, share of the reference that is left.
 ENDED, ENDED_OBSERVED, ENDED_BEFORE, ENDED_FOR, ENDED_LEFT = 0.02, 4, 0.4, 0.15, 0.3
 #: The share left of the first losses where the loss of one that knows nothing is not known.
 ENDED_UNKNOWN = 0.6
