@@ -10,7 +10,7 @@ import pytest
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import RULES
-from bnlm.doctor.standstill_rules import SHAPES
+from bnlm.doctor.standstill_rules import SHAPES, ZEROS
 from bnlm.doctor.training_rules import BATCHES
 
 
@@ -65,6 +65,9 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         ([("R14", "critical", 100, 9.0), ("R12", "critical", 20, 60.0)], {"R12": None, "R14": None}),
         ([("R14", "critical", 100, 9.0), ("R17", "critical", 120, 60.0)], {"R14": None, "R17": "R14"}),
         ([("R14", "warning", 100, 1.4), ("R17", "critical", 120, 60.0)], {"R17": None, "R14": None}),
+        # What has had no gradient since the start did not lose it to a step.
+        ([("R09", "warning", 0, -0.3), ("R12", "critical", 20, 50.0)], {"R12": None, "R09": None}),
+        ([("R09", "warning", 0, -0.3), ("R12", "critical", 90, 50.0)], {"R09": None, "R12": "R09"}),
         # Not in a circle.
         (
             [
@@ -233,3 +236,16 @@ def test_a_gradient_that_vanishes_makes_no_small_steps_of_adam(rescales: bool, f
     diagnosis.restore([Finding(rule, severity, "w", step, value, 1.0, "", "") for rule, severity, step, value in found])
     diagnosis._rescales = rescales
     assert diagnosis.findings[0].rule == first
+
+
+@pytest.mark.parametrize(("rose_at", "expected"), [(90, "R14"), (300, "R13")])
+def test_nothing_comes_in_once_a_run_that_diverged_is_dead(rose_at: int, expected: str) -> None:
+    diagnosis = Diagnosis()
+    diagnosis.restore(
+        [
+            Finding("R14", "critical", "loss", rose_at, 50.0, 1.3, "", ""),
+            Finding("R04", "critical", "w", 140, 1.0, 0.5, "", ""),
+            Finding("R13", "critical", "loss", 200, 9.0, 1.0, "", f"{ZEROS}: nothing but zeros comes to w."),
+        ]
+    )
+    assert {finding.rule: finding.caused_by for finding in diagnosis.findings}["R04"] == expected

@@ -14,6 +14,7 @@ from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output,
 from bnlm.doctor.facts import ParameterFacts, facts_of
 from bnlm.doctor.loss_rules import SIGN
 from bnlm.doctor.refusal import refusal
+from bnlm.doctor.training_rules import BATCHES
 from bnlm.doctor.weight_decay import LOWER_DECAY
 
 CHANCE = math.log(10)
@@ -375,3 +376,24 @@ def test_losses_of_nothing_divide_nothing() -> None:
 
 def test_small_weights_are_not_judged_by_how_they_were_drawn() -> None:
     assert facts_of(nn.Linear(8, 2).requires_grad_(False)).fresh == []
+
+
+@pytest.mark.parametrize(("then", "single"), [(0.3, True), (40.0, False)])
+def test_spikes_about_a_level_that_has_leaped_are_not_of_single_batches(then: float, single: bool) -> None:
+    losses = [0.3] * 100 + [then * (150 if step % 25 == 0 else 1) for step in range(1, 200)]
+    finding = found(run([CHANCE, CHANCE, *losses], output=classes()))["R07"]
+    assert finding.suggestion.startswith(BATCHES) == single
+
+
+@pytest.mark.parametrize(("end", "expected"), [(0.05, True), (0.25, False)])
+def test_a_validation_loss_that_rises_with_the_training_loss(end: float, expected: bool) -> None:
+    losses = [*falling(CHANCE, 0.1, 200), *[0.1] * 50, *[end] * 150]
+    findings = found(run(losses, output=classes(), validations=(1.0, 0.9, 0.8, 0.5, 0.3, 0.12, 0.5, 0.5, 0.5, 0.5)))
+    assert ("R15" in findings) == expected
+
+
+@pytest.mark.parametrize(("best", "rise", "expected"), [(2.0, 0.5, True), (0.2, 0.25, False)])
+def test_updates_beside_a_loss_that_moves_a_little(best: float, rise: float, expected: bool) -> None:
+    """Half a rise counts against the size of the steps while most is to be learned, not afterwards."""
+    losses = [*falling(CHANCE + 0.5, best, 150), *[best] * 60, *[best + rise] * 30]
+    assert ("R09" in found(run(losses, output=classes(), update=-1.6))) == expected
