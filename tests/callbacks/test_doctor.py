@@ -256,7 +256,7 @@ def losses_of(make_trainer: MakeTrainer, model: LightningModule, **options: Any)
     doctor = Doctor(every_n_steps=10, table=False)
     make_trainer(callbacks=[doctor], max_steps=12, **options).fit(model, data())
     assert doctor._history is not None
-    return list(doctor._history.losses)
+    return list(doctor._history.losses.last)
 
 
 def test_the_losses_of_manual_optimization(make_trainer: MakeTrainer) -> None:

@@ -220,7 +220,7 @@ def test_no_loss_is_lost_on_batches_of_which_the_least_is_heard(
     loader = DataLoader(TensorDataset(torch.randn(4 * batches_an_epoch, 4)), batch_size=4)
     trainer_of([doctor, loss], tmp_path, max_steps=24).fit(network(), loader)
     assert doctor._history is not None
-    assert list(doctor._history.losses) == loss.losses
+    assert list(doctor._history.losses.last) == loss.losses
     assert [o.step for o in doctor._history.recent] == [0, 10, 20]
 
 
@@ -231,7 +231,7 @@ def test_no_loss_is_lost_in_other_precisions(tmp_path: Path, precision: str) -> 
     loader = DataLoader(TensorDataset(torch.randn(80, 4).to(torch.float64 if "64" in precision else torch.float32)))
     trainer_of([doctor, loss], tmp_path, precision=precision).fit(Small(), loader)
     assert doctor._history is not None
-    assert list(doctor._history.losses) == pytest.approx(loss.losses, rel=1e-6)
+    assert list(doctor._history.losses.last) == pytest.approx(loss.losses, rel=1e-6)
     assert len(loss.losses) == 20
 
 
@@ -252,7 +252,7 @@ def test_the_optimizer_may_be_replaced_between_epochs(tmp_path: Path) -> None:
     # Of the steps 0, 9, 10; of 15 to 20, until the new one is listened to; and of 29 and 30.
     assert of_batches(calls)["Doctor.on_train_batch_end"] == 11
     assert doctor._history is not None
-    assert list(doctor._history.losses) == loss.losses
+    assert list(doctor._history.losses.last) == loss.losses
     assert [o.step for o in doctor._history.recent] == [0, 10, 20, 30]
 
 
@@ -268,7 +268,7 @@ def test_where_the_closure_does_not_tell_the_loss_each_batch_is_heard(
         trainer_of([doctor, loss], tmp_path, profiler=calls).fit(Small(), batches())
     assert of_batches(calls)["Doctor.on_train_batch_end"] == 20
     assert doctor._history is not None
-    assert list(doctor._history.losses) == loss.losses
+    assert list(doctor._history.losses.last) == loss.losses
 
 
 class Elsewhere:
@@ -304,7 +304,9 @@ def test_accumulation_may_begin_in_the_middle(tmp_path: Path) -> None:
     pairs = zip(loss.losses[15:-1:2], loss.losses[16:-1:2], strict=True)
     last = loss.losses[-1] * 2  # of an odd number of batches one is left: it is a step, of half its loss
     expected = [*loss.losses[:15], *(a + b for a, b in pairs), last]
-    torch.testing.assert_close(torch.tensor(list(doctor._history.losses)), torch.tensor(expected), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        torch.tensor(list(doctor._history.losses.last)), torch.tensor(expected), rtol=1e-6, atol=0
+    )
     assert [o.step for o in doctor._history.recent] == [0, 10, 20]
 
 

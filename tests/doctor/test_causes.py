@@ -140,7 +140,7 @@ def test_what_becomes_of_a_note_begins_then() -> None:
 def test_a_standstill_that_is_over(end: float, limit: float, severity: str) -> None:
     diagnosis, h = Diagnosis(), History(Facts(), 2000)
     h.add(Observation(0, {}, {}, Output("cross_entropy", math.log(10), 2.3, 0.01, 0.1)))
-    h.add_losses([2.3] * 10 + [end] * 400)
+    h.losses.add([2.3] * 10 + [end] * 400)
     diagnosis.restore(
         [
             Finding("R06", "critical", "w", 0, 1e-4, 0.1, "faded at the start.", ""),
@@ -161,7 +161,7 @@ def test_a_gradient_that_vanished_at_the_start_and_sufficed(ratio: float, end: f
     """torch's default init of convolutions with average pooling: a thousandth comes back, and they learn."""
     diagnosis, h = Diagnosis(), History(Facts(), 2000)
     h.add(Observation(0, {}, {}, Output("cross_entropy", math.log(10), 2.3, 0.01, 0.1)))
-    h.add_losses([2.3] * 10 + [end] * 400)
+    h.losses.add([2.3] * 10 + [end] * 400)
     diagnosis.restore([Finding("R06", "critical", "w", 0, ratio, 0.01, "faded at the start.", "")])
     diagnosis.update(h)
     assert [finding.severity for finding in diagnosis.findings] == [severity]
@@ -220,7 +220,7 @@ def test_single_batches_and_the_steps_after_them(suggestion: str, expected: dict
 def test_spikes_of_single_batches(steps: tuple[int, ...], height: float, single: bool) -> None:
     h = History(Facts(), 1000)
     for step in range(0, 150, 10):
-        h.add_losses([height if step + i in steps else 1.0 + 0.01 * i for i in range(10)])
+        h.losses.add([height if step + i in steps else 1.0 + 0.01 * i for i in range(10)])
         h.add(Observation(step, {}, {}, Output("cross_entropy", 2.0, 1.0, 0.01, 0.1)))
     diagnosis = Diagnosis()
     diagnosis.update(h)

@@ -161,7 +161,7 @@ def test_a_gradient_that_fades_over_time_is_a_note_at_the_start(steps: int) -> N
 def test_a_small_part_without_gradient_explains_nothing(size: int, severity: str, cause: str | None) -> None:
     h = History(facts_of(nn.Sequential(nn.Linear(80, 20), nn.Linear(size, 8))), 1000)
     for step in range(0, 130, 10):
-        h.add_losses([2.3] * 50)
+        h.losses.add([2.3] * 50)
         h.add(Observation(step, {"gradient_std": {"0.weight": 1.0, "0.bias": 1.0}}, {}))
     finding = found(h)["R12"]
     assert (finding.severity, finding.where) == (severity, "1.weight and 1.bias")
@@ -174,7 +174,7 @@ def test_what_has_no_gradient_is_no_slow_layer() -> None:
         h = History(facts_of(nn.Sequential(nn.Linear(80, 80), nn.Linear(80, 80), nn.Linear(80, 8))), 1000)
         updates = {"0.weight": -2.5, "1.weight": -math.inf}
         for step in range(0, 150, 10):
-            h.add_losses([2.3] * 10)
+            h.losses.add([2.3] * 10)
             graded = dict.fromkeys(graded_at[step // 10 % len(graded_at)], 1.0)
             h.add(Observation(step, {"gradient_std": graded, "update_to_data": updates}, {}))
         assert ("R11" in found(h)) == expected

@@ -18,7 +18,7 @@ def found(
     h, diagnosis = History(Facts(frozen=frozen), 1000), Diagnosis()
     output = Output(kind, reference, losses[0], error, spread)
     for step in range(0, 60, 10):
-        h.add_losses(losses if step == 0 else [losses[-1]] * 10)
+        h.losses.add(losses if step == 0 else [losses[-1]] * 10)
         h.add(Observation(step, {}, {}, output if step == 0 else None))
         diagnosis.update(h)
     return {finding.rule: finding for finding in diagnosis.findings}
@@ -55,7 +55,7 @@ def test_logits_that_do_not_seem_large(loss: float, severity: str) -> None:
 
 def test_an_infinite_loss_is_no_matter_of_the_output_layer() -> None:
     h = History(Facts(), 1000)
-    h.add_losses([math.inf])
+    h.losses.add([math.inf])
     h.add(Observation(0, {}, {}, Output("regression", 1.0, math.inf, math.nan, math.nan, 1.0)))
     diagnosis = Diagnosis()
     diagnosis.update(h)
@@ -66,7 +66,7 @@ def test_an_infinite_loss_is_no_matter_of_the_output_layer() -> None:
 def test_targets_that_are_far_from_zero(mean: float, expected: list[str]) -> None:
     h = History(Facts(), 1000)
     reference = 1 + mean**2
-    h.add_losses([reference])
+    h.losses.add([reference])
     h.add(Observation(0, {}, {}, Output("regression", reference, reference, 0.5, math.nan, 1.0)))
     diagnosis = Diagnosis()
     diagnosis.update(h)

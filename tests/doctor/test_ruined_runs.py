@@ -15,7 +15,7 @@ def run(losses: list[float], updates: list[float], dead: float = 0.0, std: float
     h = History(Facts({"w": ParameterFacts("w", (9, 8), "hidden", std=std)}), 1000)
     diagnosis = Diagnosis()
     for index, update in enumerate(updates):
-        h.add_losses([losses[:1], losses[1:]][index] if index < 2 else [losses[-1]] * 10)
+        h.losses.add([losses[:1], losses[1:]][index] if index < 2 else [losses[-1]] * 10)
         share = 0.0 if index == 0 else dead
         statistics = {"update_to_data": {"w": update}, "dead_units": {"a": share}, "gradient_std": {"w": 1.0}}
         h.add(Observation(10 * index, statistics, {"a": "relu"}))
@@ -67,7 +67,7 @@ def test_what_starts_at_zero_moves_far_rightly() -> None:
 def test_first_steps_that_have_spoiled_the_start(first: float, worst: float, left: float, expected: bool) -> None:
     h = History(Facts({"w": ParameterFacts("w", (9, 8), "hidden", std=0.3, feeds_norm=True)}), 1000)
     for step in range(0, 300, 10):
-        h.add_losses([1.8, worst, *[1.8] * 8] if step == 0 else [left] * 10)
+        h.losses.add([1.8, worst, *[1.8] * 8] if step == 0 else [left] * 10)
         statistics = {"update_to_data": {"w": first if step == 0 else -2.3}, "gradient_std": {"w": 1.0}}
         h.add(Observation(step, statistics, {}, Output("cross_entropy", 1.8, 1.8, 0.01, 0.1)))
     diagnosis = Diagnosis()
@@ -89,7 +89,7 @@ def test_first_steps_that_have_spoiled_the_start(first: float, worst: float, lef
 def test_a_first_step_that_did_no_harm(first: float, second: float, left: float, later: float, severity: str) -> None:
     h, diagnosis = History(Facts({"w": ParameterFacts("w", (9, 8), "hidden", std=0.3)}), 1000), Diagnosis()
     for step in range(0, 300, 10):
-        h.add_losses([1.8, *[second] * 9] if step == 0 else [left] * 10)
+        h.losses.add([1.8, *[second] * 9] if step == 0 else [left] * 10)
         statistics = {"update_to_data": {"w": later if step else first}, "gradient_std": {"w": 1.0}}
         h.add(Observation(step, statistics, {}, Output("cross_entropy", 1.8, 1.8, 0.01, 0.1)))
         diagnosis.update(h)
@@ -101,7 +101,7 @@ def test_a_first_step_that_did_no_harm(first: float, second: float, left: float,
 def test_what_is_nan_does_not_stand_still() -> None:
     h = History(Facts(), 1000)
     for step in range(0, 500, 10):
-        h.add_losses([2.3 if step < 450 else math.nan] * 10)
+        h.losses.add([2.3 if step < 450 else math.nan] * 10)
         h.add(Observation(step, {}, {}, Output("cross_entropy", 2.3, 2.3, 0.01, 0.1)))
     diagnosis = Diagnosis()
     diagnosis.update(h)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-import statistics
 
 import pytest
 import torch
@@ -118,7 +117,7 @@ def test_overflows_of_a_scaler(allowed: int, overflows: int, critical: bool) -> 
 def test_updates(change: float, feeds_norm: bool, suffers: bool, severity: str | None) -> None:
     h = history(**{"w": ParameterFacts("w", (9, 8), "hidden", feeds_norm, std=0.3)})
     for step in range(0, 260, 10):
-        h.add_losses([3.0 if suffers else 3.0 - 0.01 * step] * 10)
+        h.losses.add([3.0 if suffers else 3.0 - 0.01 * step] * 10)
         h.add(observation(step, update_to_data__w=change, gradient_std__w=1.0))
     finding = found(h).get("R09")
     assert (finding and finding.severity) == severity
@@ -134,7 +133,7 @@ def test_what_starts_at_zero_may_move_far() -> None:
 @pytest.mark.parametrize(("losses", "rules"), [([2.3] * 450, {"R13"}), ([2.3 - 0.003 * i for i in range(450)], set())])
 def test_stuck(losses: list[float], rules: set[str]) -> None:
     h = history()
-    h.add_losses(losses)
+    h.losses.add(losses)
     h.add(Observation(0, {}, {}, Output("cross_entropy", 2.3, 2.3, 0.1, 0.1)))
     h.add(observation(250))
     assert set(found(h)) == rules
@@ -144,7 +143,7 @@ def test_stuck(losses: list[float], rules: set[str]) -> None:
 def test_chance_after_a_worse_start_is_chance(kind: str, expected: bool) -> None:
     """As a linear model on parity: the loss comes down to that of knowing nothing, and stays."""
     h = history()
-    h.add_losses([0.78, 0.78, 0.77, 0.76, *noisy(0.693, 446, 0.002)])
+    h.losses.add([0.78, 0.78, 0.77, 0.76, *noisy(0.693, 446, 0.002)])
     h.add(Observation(0, {}, {}, Output(kind, 0.693, 0.78, 0.01, 0.1)))
     h.add(observation(250))
     assert ("R13" in found(h)) == expected
@@ -153,10 +152,10 @@ def test_chance_after_a_worse_start_is_chance(kind: str, expected: bool) -> None
 def test_a_loss_that_crosses_zero_rises_by_what_it_has_come() -> None:
     """The reference of a likelihood is not known, and its first loss may be close to zero."""
     h = history()
-    h.add_losses([0.1, 0.1, 0.1, 0.1, *(0.1 - 0.01 * i for i in range(150)), *noisy(-1.33, 200, 0.05)])
+    h.losses.add([0.1, 0.1, 0.1, 0.1, *(0.1 - 0.01 * i for i in range(150)), *noisy(-1.33, 200, 0.05)])
     h.add(observation(350))
     assert "R14" not in found(h)
-    h.add_losses([-0.5] * 60)
+    h.losses.add([-0.5] * 60)
     assert "R14" in found(h)
 
 
@@ -164,18 +163,18 @@ def test_small_last_batches_are_no_bad_ones() -> None:
     """A loss of chance in a run whose loss is far below it: large beside the others, not beside what is possible."""
     h = history()
     h.add(Observation(0, {}, {}, Output("cross_entropy", 1.1, 0.2, 0.1, 0.1)))
-    h.add_losses([1.1 if i % 110 == 100 else 0.15 for i in range(400)])
+    h.losses.add([1.1 if i % 110 == 100 else 0.15 for i in range(400)])
     h.add(observation(300))
     assert "R07" not in found(h)
 
 
 def test_diverging_and_noise() -> None:
     rises = history()
-    rises.add_losses([1.0] * 100 + [1 + 0.05 * i for i in range(100)])
+    rises.losses.add([1.0] * 100 + [1 + 0.05 * i for i in range(100)])
     rises.add(observation(200))
     assert "R14" in found(rises)
     small = history()
-    small.add_losses([2.0 * 0.95**i for i in range(100)] + [0.02, 0.03] * 60)
+    small.losses.add([2.0 * 0.95**i for i in range(100)] + [0.02, 0.03] * 60)
     small.add(observation(200))
     assert "R14" not in found(small)
 
@@ -184,7 +183,7 @@ def test_three_bad_batches() -> None:
     for bad, expected in ((2, False), (3, True)):
         h = history()
         for i in range(300):
-            h.add_losses([20.0 if i % 90 == 50 and i // 90 < bad else 1.0])
+            h.losses.add([20.0 if i % 90 == 50 and i // 90 < bad else 1.0])
         h.add(observation(300))
         assert ("R07" in found(h)) == expected
 
@@ -193,7 +192,7 @@ def test_three_bad_batches() -> None:
 def test_single_examples_may_stand_out_in_batches_of_few(error: float, expected: bool) -> None:
     h = history()
     h.add(Observation(0, {}, {}, Output("cross_entropy", 1.4, 1.4, error, 0.5)))
-    h.add_losses([5.0 if i % 60 == 50 else 0.4 for i in range(300)])
+    h.losses.add([5.0 if i % 60 == 50 else 0.4 for i in range(300)])
     h.add(observation(300))
     assert ("R07" in found(h)) == expected
 
@@ -216,93 +215,6 @@ def noisy(mean: float, n: int, std: float = 1.0, seed: int = 0) -> list[float]:
     return [draw.gauss(mean, std) for _ in range(n)]
 
 
-def test_noise_is_no_improvement() -> None:
-    flat = history()
-    flat.add_losses([5.0, 5.0, 5.0, 5.0, *noisy(4.0, 300)])  # four bad batches at the start
-    assert not flat.improves()
-    falls = history()
-    falls.add_losses([*noisy(5.0, 30), *noisy(3.0, 300)])
-    assert falls.improves()
-    assert history().improves()  # no loss is known
-
-
-def test_a_slow_fall_is_no_standstill() -> None:
-    slow, flat = history(), history()
-    slow.add_losses([2.3 + 0.05 * noise - 2e-3 * i for i, noise in enumerate(noisy(0, 100))])
-    flat.add_losses([2.3 + 0.05 * noise for noise in noisy(0, 100)])
-    assert slow.falls(100)
-    assert not flat.falls(100)
-
-
-def test_the_reference_of_targets_is_pooled() -> None:
-    h = history()
-    for step, square in enumerate((0.5, 1.5, 1.0)):
-        h.add(Observation(step, {}, {}, Output("regression", square, 1.0, 0.1, math.nan)))
-    assert h.reference == pytest.approx(1.0)
-
-
-def test_a_loss_below_zero_has_no_spikes() -> None:
-    h = history()
-    h.add_losses([1.4, *noisy(-1.3, 300, 0.2)])  # a likelihood's
-    assert not h.spikes
-    h.add_losses([5.0])
-    assert list(h.spikes) == [302]
-
-
-@pytest.mark.parametrize("together", [1, 7, 100])
-@pytest.mark.parametrize("level", [-2.0, 0.02, 3.0])
-def test_spikes_are_the_same_however_losses_come(level: float, together: int) -> None:
-    """Against a plain count: three times the median of the ten before, the reference and six standard errors more."""
-    h = history()
-    noise = random.Random(0)
-    losses = [level + noise.gauss(0, 0.1) for _ in range(400)]
-    h.add(Observation(0, {}, {}, Output("cross_entropy", 1.0, losses[0], 0.1, 1.0)))
-    border = level + 2 * abs(level) + 1.6
-    losses[150:154] = [border - 0.5, border + 0.5, border - 0.5, border + 0.5]
-    losses[230], losses[300], losses[301], losses[399] = math.nan, 50.0, 40.0, border + 0.5
-    finite: list[float] = []
-    expected = []
-    for count, loss in enumerate(losses, start=1):
-        if math.isfinite(loss):
-            if len(finite) >= 10:
-                median = statistics.median(finite[-10:])
-                if loss > median + 2 * abs(median) + 1.6:
-                    expected.append(count)
-            finite.append(loss)
-    for start in range(0, 400, together):
-        h.add_losses(losses[start : start + together])
-    assert expected == [152, 154, 301, 302, 400]
-    assert list(h.spikes) == expected
-    assert list(h.losses) == finite
-    assert h.non_finite_losses == 1
-
-
-@pytest.mark.parametrize("together", [1, 7, 100])
-def test_a_loss_that_rises_is_followed_however_losses_come(together: int) -> None:
-    """Against a plain running mean: it falls, rises for good at step 200, and comes back at 320."""
-    h = history()
-    h.add(Observation(0, {}, {}, Output("cross_entropy", 3.0, 3.0, 0.1, 1.0)))
-    noise = random.Random(0)
-    levels = [3.0] * 100 + [1.0] * 100 + [2.0] * 120 + [1.0] * 80
-    losses = [level + noise.gauss(0, 0.1) for level in levels]
-    smooth, best, above = 0.0, math.inf, 0
-    for start in range(0, 400, together):
-        h.add_losses(losses[start : start + together])
-        for count in range(start, min(400, start + together)):
-            weight = max(0.05, 1 / (count + 1))
-            smooth = (1 - weight) * smooth + weight * losses[count]
-            if count >= 9:
-                best = min(best, smooth)
-                above = above + 1 if smooth - best > max(0.3 * best, 0.15 * 3.0) else 0
-        assert h.smooth == pytest.approx(smooth, rel=1e-12)
-        assert h.best == pytest.approx(best, rel=1e-12)
-        assert h.steps_above == above
-        assert h.worst_rise == (pytest.approx(smooth / best, rel=1e-12) if above else 0.0)
-        assert h.steps_with_loss == len(h.losses) == min(400, start + together)
-    assert not h.spikes
-    assert h.steps_with_loss == 400
-
-
 @pytest.mark.parametrize(
     ("norms", "expected"),
     [
@@ -317,7 +229,7 @@ def test_gradient_spikes(norms: list[float], expected: bool) -> None:
         h.add(observation(10 * step, gradient_norm__total=norm))
     severities = [f.severity for rule, f in found(h).items() if rule == "R07"]
     assert severities == (["note"] if expected else [])
-    h.add_losses([2.0 + 0.001 * (i % 2) for i in range(120)])  # now it shows that the network learns nothing
+    h.losses.add([2.0 + 0.001 * (i % 2) for i in range(120)])  # now it shows that the network learns nothing
     severities = [f.severity for rule, f in found(h).items() if rule == "R07"]
     assert severities == (["warning"] if expected else [])
 
@@ -366,7 +278,7 @@ def test_large_updates_wait_for_the_loss() -> None:
     for steps, expected in ((150, False), (260, True)):
         h = history(**{"w": ParameterFacts("w", (9, 8), "hidden", std=0.3)})
         for step in range(0, steps, 10):
-            h.add_losses([3.0] * 10)
+            h.losses.add([3.0] * 10)
             h.add(observation(step, update_to_data__w=-1.7, gradient_std__w=1.0))
         assert ("R09" in found(h)) == expected
 
@@ -376,7 +288,7 @@ def test_one_of_many_weights_a_little_above_the_limit(update: float, of: int, ex
     parameters = {f"w{i}": ParameterFacts(f"w{i}", (9, 8), "hidden", std=0.3) for i in range(of)}
     h = history(**parameters)
     for step in range(0, 300, 10):
-        h.add_losses([3.0] * 10)
+        h.losses.add([3.0] * 10)
         updates = dict.fromkeys(parameters, -2.5) | {"w0": update}
         h.add(Observation(step, {"update_to_data": updates, "gradient_std": dict.fromkeys(parameters, 1.0)}, {}))
     assert ("R09" in found(h)) == expected
@@ -465,7 +377,7 @@ def test_what_a_high_rate_froze() -> None:
 )
 def test_dead_units_of_a_network_that_learns(share: float, end: float, severity: str) -> None:
     h = history()
-    h.add_losses([2.3] * 10 + [end] * 100)
+    h.losses.add([2.3] * 10 + [end] * 100)
     for step in range(0, 110, 10):
         h.add(observation(step, dead_units__b=0.0 if step == 0 else share))
     assert found(h)["R04"].severity == severity
@@ -475,7 +387,7 @@ def test_dead_units_of_a_network_that_learns(share: float, end: float, severity:
 def test_a_loss_below_zero_that_strays(noise: float, expected: bool) -> None:
     """As the estimate that a policy's gradient is taken of: it ends at zero where nothing is left to gain."""
     h = history()
-    h.add_losses([-0.03] * 4 + noisy(-0.14, 100, noise) + noisy(-0.06, 100, noise))
+    h.losses.add([-0.03] * 4 + noisy(-0.14, 100, noise) + noisy(-0.06, 100, noise))
     h.add(observation(200))
     assert ("R14" in found(h)) == expected
 
@@ -484,7 +396,7 @@ def test_a_loss_below_zero_that_strays(noise: float, expected: bool) -> None:
 def test_what_was_never_seen_twice_is_not_overfitted(repeats: bool, expected: bool) -> None:
     h = history()
     h.repeats = repeats
-    h.add_losses([0.5] * 50)
+    h.losses.add([0.5] * 50)
     h.add(observation(50))
     h.validations += [(0.6, 0.55), (0.7, 0.52), (0.75, 0.5), (0.8, 0.5)]
     assert ("R15" in found(h)) == expected
@@ -504,7 +416,7 @@ def test_what_was_never_seen_twice_is_not_overfitted(repeats: bool, expected: bo
 def test_a_schedule_that_ends_early(shares: list[float], left: float, expected: bool) -> None:
     h = history(w=ParameterFacts("w", (9, 8), "hidden", std=0.3))
     for index, share in enumerate(shares):
-        h.add_losses([2.3 if index == 0 else left] * 10)
+        h.losses.add([2.3 if index == 0 else left] * 10)
         update = {"update_to_data": {"w": -3.0 + math.log10(share)}, "gradient_std": {"w": 1.0}}
         h.add(Observation(10 * index, update, {}, Output("cross_entropy", 2.3, 2.3, 0.01, 0.1), share))
     finding = found(h).get("R10")
@@ -523,7 +435,7 @@ def test_targets_far_from_zero_beside_their_spread(ratio: float, severity: str |
 def test_small_steps_that_are_a_consequence_ask_for_no_higher_rate() -> None:
     h = history(w=ParameterFacts("w", (9, 8), "hidden", std=0.3))
     for step in range(0, 300, 10):
-        h.add_losses([2.3] * 10)
+        h.losses.add([2.3] * 10)
         h.add(observation(step, update_to_data__w=-6.0, gradient_std__w=1.0, saturation__a=0.99 if step else 0.95))
     finding = found(h)["R10"]
     assert finding.caused_by == "R03"
@@ -533,7 +445,7 @@ def test_small_steps_that_are_a_consequence_ask_for_no_higher_rate() -> None:
 def test_a_certain_cause_of_a_standstill_comes_first() -> None:
     h = history()
     for step in range(0, 450, 10):
-        h.add_losses([1.0] * 10)
+        h.losses.add([1.0] * 10)
         gradients = {"activation_gradient_std": {"a": 1e-4, "b": 1e-2, "c": 1.0}} if step else {}
         output = Output("regression", 1.0, 1.0, 0.01, math.nan, 1.0, broadcast=True)
         h.add(Observation(step, gradients, dict.fromkeys("abc", "relu"), output))

@@ -53,7 +53,7 @@ def test_a_weight_whose_bias_learns_is_not_frozen(bias: float, expected: bool) -
     h = History(Facts(parameters), 1000)
     for step in range(0, 130, 10):
         statistics = {"gradient_std": {"a.weight": 0.0, "a.bias": bias}, "update_to_data": {"a.weight": -math.inf}}
-        h.add_losses([2.3] * 10)
+        h.losses.add([2.3] * 10)
         h.add(Observation(step, statistics, {}, Output("cross_entropy", 2.3, 2.3, 0.01, 0.1)))
     assert ("R12" in found(h)) == expected
     assert ("R10" in found(h)) == expected
@@ -114,7 +114,7 @@ def test_flat_units_of_a_network_that_learns(share: float, last: float, severity
     diagnosis, h = Diagnosis(), History(Facts(), 1000)
     for step in range(0, 600, 10):
         learned = last if step >= 300 else 2.3
-        h.add_losses([learned] * 10)
+        h.losses.add([learned] * 10)
         flat = share if step >= 100 else 0.1
         h.add(Observation(step, {"saturation": {"a": flat}}, {"a": "tanh"}, Output("cross_entropy", 2.3, 2.3, 0.01, 0)))
         diagnosis.update(h)
@@ -190,7 +190,7 @@ def test_a_bias_that_cancels(weight: float, expected: str) -> None:
 def test_gradients_that_fade_no_faster_than_by_a_usual_init(kind: str, ratio: float, severity: str | None) -> None:
     h, layers = History(Facts(), 1000), list("abcde")
     for step in range(0, 400, 10):
-        h.add_losses([2.3] * 10)
+        h.losses.add([2.3] * 10)
         stds = dict(zip(layers, (ratio, 0.1, 0.3, 0.5, 1.0), strict=True)) if step else dict.fromkeys(layers, 1.0)
         h.add(Observation(step, {"activation_gradient_std": stds}, dict.fromkeys(layers, kind)))
     finding = found(h).get("R06")

@@ -61,7 +61,7 @@ def test_groups_are_counted_through_all_optimizers() -> None:
 def test_what_decay_alone_moves_is_not_learned(update: float, decay: float, severity: str | None) -> None:
     h, diagnosis = History(Facts({"w": ParameterFacts("w", (9, 8), "hidden", std=0.3, group=1)}), 1000), Diagnosis()
     for step in range(0, 200, 10):
-        h.add_losses([2.3] * 10)
+        h.losses.add([2.3] * 10)
         output = Output("cross_entropy", 2.3, 2.3, 0.1, 0.1)
         decays = [0.0] if step == 10 else [0.0, decay]  # a group may be added later
         h.add(Observation(step, {"update_to_data": {"w": update}}, {}, output, decays=decays))
@@ -75,7 +75,7 @@ def test_what_decay_alone_moves_is_not_learned(update: float, decay: float, seve
 def test_large_updates_that_are_decay(decay: float, named: bool, later: float) -> None:
     h, diagnosis = History(Facts({"w": ParameterFacts("w", (9, 8), "hidden", std=0.3, group=0)}), 1000), Diagnosis()
     for step in range(0, 300, 10):
-        h.add_losses([2.3] * 10)
+        h.losses.add([2.3] * 10)
         statistics = {"update_to_data": {"w": later if step else -0.7 if later == -0.7 else -0.2}}
         h.add(Observation(step, statistics, {}, Output("cross_entropy", 2.3, 2.3, 0.1, 0.1), decays=[decay]))
         diagnosis.update(h)
@@ -100,7 +100,7 @@ def test_a_heavy_decay_is_named_where_the_loss_stands_still(kind: Any, decay: fl
     optimizer = kind(model.parameters(), lr=0.03, weight_decay=decay)
     h, diagnosis = History(facts_of(model, [optimizer]), 500), Diagnosis()
     for step in range(0, 500, 10):
-        h.add_losses([2.3] * 10)
+        h.losses.add([2.3] * 10)
         output = Output("cross_entropy", 2.3, 2.3, 0.1, 0.1)
         h.add(Observation(step, {}, {}, output, decays=decays_of([optimizer])))
         diagnosis.update(h)

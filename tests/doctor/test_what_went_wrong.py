@@ -40,12 +40,12 @@ def run(
     statistics = {"update_to_data": {"w": update}, "gradient_std": dict.fromkeys(facts.parameters, 1.0)}
     h = History(facts, len(losses))
     for step, loss in enumerate(losses):
-        h.add_losses([loss])
+        h.losses.add([loss])
         if step % 10 == 0:
             of_rate = share if step > 20 else 1.0
             h.add(Observation(step, statistics, {}, output, of_rate, decays=decays or []))
         if validations and (step + 1) % (len(losses) // len(validations)) == 0:
-            h.validations.append((validations[len(h.validations)], h.recent_loss(50)))
+            h.validations.append((validations[len(h.validations)], h.losses.recent(50)))
     return h
 
 
@@ -63,7 +63,7 @@ def test_a_loss_that_goes_the_wrong_way_is_no_matter_of_the_rate(first: float, l
     facts = Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1)})
     h = History(facts, 300)
     for step in range(200):
-        h.add_losses([CHANCE + 0.05 * step])
+        h.losses.add([CHANCE + 0.05 * step])
         if step % 10 == 0:
             update = first if step == 0 else -1.3
             h.add(Observation(step, {"update_to_data": {"w": update}, "gradient_std": {"w": 1.0}}, {}, classes()))
@@ -75,7 +75,7 @@ def test_a_loss_that_goes_the_wrong_way_is_no_matter_of_the_rate(first: float, l
 @pytest.mark.parametrize(("start", "known"), [(1.5, 1.2), (9.0, 10.0)])
 def test_a_regression_that_starts_at_the_mean_of_its_targets_is_held_against_that(start: float, known: float) -> None:
     h = run([start] * 50, output=Output("regression", 10.0, start, 0.1, math.nan, 1.2))
-    assert h.reference == pytest.approx(known)
+    assert h.reference.loss == pytest.approx(known)
 
 
 def test_a_start_at_the_mean_that_nothing_comes_of() -> None:
@@ -190,7 +190,7 @@ def test_both_matrices_of_a_residual_branch_are_zero(zero: tuple[int, ...], expe
         loss.backward()
         stds = {name: float(p.grad.std()) for name, p in parts.named_parameters() if p.grad is not None}
         optimizer.step()
-        h.add_losses([float(loss.detach())])
+        h.losses.add([float(loss.detach())])
         if step % 10 == 0:
             h.add(Observation(step, {"gradient_std": stds}, {}, None))
     assert ("R20" in found(h)) == expected
@@ -227,9 +227,9 @@ def test_a_loss_with_other_terms_is_held_against_chance_by_its_part(part: float,
     h = History(Facts(), 500)
     for step in range(500):
         of_classes = part if step > 100 else CHANCE
-        h.add_losses([of_classes + 2])
+        h.losses.add([of_classes + 2])
         if step % 10 == 0:
-            h.add(Observation(step, {}, {}, classes(of_classes) if h.wants_references else None))
+            h.add(Observation(step, {}, {}, classes(of_classes) if h.reference.wants_more else None))
     assert ("R13" in found(h)) == expected
 
 
@@ -258,7 +258,7 @@ def test_the_reference_of_a_sum_over_many_places_is_a_sum_too() -> None:
     """Pictures of 24 points of 0 or 1: what their frequencies cost is for all of them."""
     output = Output("binary_cross_entropy", math.log(2), math.log(2), 0.01, math.nan, counts=[*[250.0] * 24, 500.0])
     h = run(falling(24 * math.log(2), 8.0), output=output)
-    assert h.loss_of_frequencies == pytest.approx(24 * math.log(2), rel=0.01)
+    assert h.reference.of_frequencies == pytest.approx(24 * math.log(2), rel=0.01)
     assert "R13" not in found(h)
 
 
@@ -268,7 +268,7 @@ def test_a_loss_of_zero_has_no_gradient(start: float, end: float, frozen: bool) 
     h = History(Facts({"w": ParameterFacts("w", (9, 9), "hidden", std=0.1)}), 400)
     for step in range(300):
         loss = start if step < 20 else end
-        h.add_losses([loss])
+        h.losses.add([loss])
         if step % 10 == 0:
             h.add(Observation(step, {"gradient_std": {"w": 1.0 if step < 60 else 0.0}}, {}, None))
     assert ("R12" in found(h)) == frozen
@@ -358,7 +358,7 @@ def test_recurrent_weights_that_start_far_too_large(factor: float, expected: boo
 def test_targets_that_are_far_larger_than_what_a_network_begins_with(scale: float, end: float, expected: bool) -> None:
     h = History(Facts(), 300)
     for step, loss in enumerate(falling(scale, end * scale, 300)):
-        h.add_losses([loss])
+        h.losses.add([loss])
         if step % 10 == 0:
             h.add(Observation(step, {}, {}, Output("regression", scale, loss, 0.1, math.nan, scale)))
     assert ("R13" in found(h)) == expected

@@ -102,7 +102,7 @@ class Doctor(Monitor):
 
     def wanted(self, histograms: bool, figures: bool) -> Wanted:
         # What goes into the loss function tells what knowing nothing costs: a few batches are enough for that.
-        losses = self._history is None or self._history.wants_references
+        losses = self._history is None or self._history.reference.wants_more
         return Wanted(activations=True, gradients=True, updates=True, losses=losses)
 
     @property
@@ -118,7 +118,7 @@ class Doctor(Monitor):
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         assert self._history is not None
         self._history.steps_with_left_gradients = self._left_gradients.steps
-        self._history.add_losses(self._losses.take())
+        self._history.losses.add(self._losses.take())
         share, decays = self._rates.pop(seen.step)
         outputs = [Output.of(loss) for loss in seen.losses]
         statistics, channels = self.measure(seen), seen.values_per_channel
@@ -206,9 +206,9 @@ class Doctor(Monitor):
             gaps.clear()
         # A stream without an end may repeat itself or not.
         history.repeats = trainer.current_epoch > 0 or not math.isfinite(trainer.num_training_batches)
-        history.add_losses(self._losses.take())  # those since the last observed step too
-        train = history.recent_loss(50)
-        validation = watched[0] if len(watched) == 1 else None if heard is None else heard * history.loss_weight
+        history.losses.add(self._losses.take())  # those since the last observed step too
+        train = history.losses.recent(50)
+        validation = watched[0] if len(watched) == 1 else None if heard is None else heard * history.reference.weight
         if validation is not None and math.isfinite(train):
             history.validations.append((validation, train))
         if history.recent:
@@ -219,7 +219,7 @@ class Doctor(Monitor):
         if self._history is None:
             return
         if self._history.recent:
-            self._history.add_losses(self._losses.take())
+            self._history.losses.add(self._losses.take())
             self._judge(self._diagnosis.update(self._history), trainer)
         elif trainer.global_step == 0:
             self._judge(self._diagnosis.without_steps(trainer.fit_loop.total_batch_idx + 1), trainer)
@@ -233,7 +233,7 @@ class Doctor(Monitor):
         super().on_exception(trainer, pl_module, exception)
         self.on_validation_batch_end()
         if self._history is not None and self._history.recent:
-            self._history.add_losses(self._losses.take())
+            self._history.losses.add(self._losses.take())
             _tell(self._diagnosis.update(self._history))
         _tell(self._diagnosis.refused(exception, trainer.global_step))
         self._write(trainer)

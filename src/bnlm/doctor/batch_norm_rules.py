@@ -99,7 +99,8 @@ def _mismatch(history: History) -> Iterator[Finding]:
     foreign = residue <= RESIDUE and _beyond(gap, FOREIGN_ALLOWANCE) and 2 * gap.step >= history.total_steps
     if (apart and (lingers or faded)) or foreign:
         validation, train = history.validations[-1] if history.validations else (0.0, 0.0)
-        costs = validation > (1 + LOSS_GAP) * train and validation - train > LOSS_GAP_OF_REFERENCE * history.scale
+        least = LOSS_GAP_OF_REFERENCE * history.losses.scale
+        costs = validation > (1 + LOSS_GAP) * train and validation - train > least
         yield Finding(
             "R17", "critical" if costs else "warning", gap.layer, gap.step,
             max(gap.log_variance / LOG_VARIANCE, gap.mean / MEAN_GAP), FOREIGN_ALLOWANCE if foreign else allowance,

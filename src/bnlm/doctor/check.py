@@ -64,7 +64,7 @@ def check(
         for name, module in model.named_modules():
             module.training = modes[name]
     history = History(facts)
-    history.add_losses([float(loss.detach())])
+    history.losses.add([float(loss.detach())])
     outputs = [Output.of(each) for each in record.losses]
     output, channels = next(iter(outputs), None), record.values_per_channel
     history.add(Observation(0, statistics, record.kinds, output, values_per_channel=channels, others=outputs[1:]))

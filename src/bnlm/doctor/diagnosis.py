@@ -80,7 +80,7 @@ class Diagnosis:
         A first step that was too large has done no great harm then: a warning is left of it, or less where it moved no
         weight by more than its size, and the loss did not rise.
         """
-        start, recent = min(history.first_loss, abs(history.reference)), history.recent_loss(50)
+        start, recent = min(history.losses.first, abs(history.reference.loss)), history.losses.recent(50)
 
         def has_fallen(known: Finding) -> bool:
             if known.rule == "R13":

@@ -35,11 +35,11 @@ def _non_finite(history: History) -> Iterator[Finding]:
     norms = [0.0 if o.gradient_norm is None else o.gradient_norm for o in history.recent]
     last = norms[-history.overflows_allowed - 1 :]
     overflows = len(last) > history.overflows_allowed and not any(map(math.isfinite, last))
-    if history.non_finite_losses or overflows:
-        what = "the loss" if history.non_finite_losses else "the gradient"
+    if history.losses.non_finite or overflows:
+        what = "the loss" if history.losses.non_finite else "the gradient"
         yield Finding(
-            "R08", "critical", "loss" if history.non_finite_losses else "gradients", history.step,
-            float(history.non_finite_losses), 0, f"{what} is nan or infinite: no step after it can be trusted.",
+            "R08", "critical", "loss" if history.losses.non_finite else "gradients", history.step,
+            float(history.losses.non_finite), 0, f"{what} is nan or infinite: no step after it can be trusted.",
             "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), use bf16 instead of fp16, and "
             "look for a logarithm, root or division outside its domain.",
         )  # fmt: skip
@@ -48,33 +48,34 @@ def _non_finite(history: History) -> Iterator[Finding]:
 def _negated(history: History) -> Iterator[Finding]:
     """Yield R14 of a loss that is minus what the loss function returns, or minus the validation loss."""
     output = history.first.output if history.first is not None else None
-    first, last = history.first_losses[:1], history.validations[-2:]
+    first, last = history.reference.first_losses[:1], history.validations[-2:]
     if output is not None and output.loss > 0 and first:
         if not math.isclose(first[0], -output.loss, rel_tol=SAME_SIZE):
             return
         than = f"what the loss function returns is {output.loss:.3g}"
     elif first and first[0] < 0 and len(last) == 2 and all(MIRRORED * v < -train < v / MIRRORED for v, train in last):
         (before, _), (after, _) = last
-        if not after > max(RISE_WARNING * before, GROWN * abs(history.first_loss)):
+        if not after > max(RISE_WARNING * before, GROWN * abs(history.losses.first)):
             return
         than = f"the validation loss is {after:.3g}, and rises as the other falls"
     else:
         return
     yield Finding(
-        "R14", "critical", "loss", history.step, history.recent_loss(50), 0.0,
-        f"the loss of a step has the wrong sign: it began at {history.first_loss:.3g}; {than}.",
+        "R14", "critical", "loss", history.step, history.losses.recent(50), 0.0,
+        f"the loss of a step has the wrong sign: it began at {history.losses.first:.3g}; {than}.",
         f"{SIGN}: what is minimised is minus what is to become small.",
     )  # fmt: skip
 
 
 def _diverging(history: History) -> Iterator[Finding]:
-    last = history.last_losses(50)
+    losses = history.losses
     # What was below zero may be no cost but an estimate, such as that of a policy's gradient, which ends at zero.
-    strays = history.best < 0 and history.smooth - history.best < RISE_OF_NOISE * statistics.pstdev(last or [0.0])
-    if history.steps_above >= RISE_STEPS and not strays:
-        rise = history.worst_rise
+    noise = statistics.pstdev(losses.tail(50) or [0.0])
+    strays = losses.best < 0 and losses.smooth - losses.best < RISE_OF_NOISE * noise
+    if losses.steps_above >= RISE_STEPS and not strays:
+        rise = losses.worst_rise
         change = "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up."
-        if history.best > NEVER_FELL * history.first_loss > 0:
+        if losses.best > NEVER_FELL * losses.first > 0:
             look = f"{SIGN} (a minus, maximize=True)"
             if _steps_are_usual(history) and not history.steps_with_left_gradients:
                 change = f"{look}: it never fell, though the first steps were not large. If it is right: {change}"
@@ -82,7 +83,7 @@ def _diverging(history: History) -> Iterator[Finding]:
                 change += f" It never fell: {look[0].lower()}{look[1:]}, too."
         yield Finding(
             "R14", "critical" if rise > RISE_CRITICAL else "warning", "loss", history.step, rise, RISE_WARNING,
-            f"the loss rises: {history.smooth:.3g} on average where it had been {history.best:.3g}.",
+            f"the loss rises: {losses.smooth:.3g} on average where it had been {losses.best:.3g}.",
             change,
         )  # fmt: skip
 

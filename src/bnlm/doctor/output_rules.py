@@ -56,10 +56,10 @@ def output_findings(history: History) -> Iterator[Finding]:
     if output is None or not math.isfinite(output.loss):  # what is infinite is R08's
         return
     loss, error = output.loss, output.loss_error
-    if history.observed > 1 and history.first_losses and not history.facts.frozen:
+    if history.observed > 1 and history.reference.first_losses and not history.facts.frozen:
         # The batches after the first tell more of the start, as long as the steps between have not made it worse.
-        loss = min(loss, loss * history.first_loss / history.first_losses[0])
-        error /= math.sqrt(len(history.first_losses))
+        loss = min(loss, loss * history.losses.first / history.reference.first_losses[0])
+        error /= math.sqrt(len(history.reference.first_losses))
     elif output.kind != "regression" and loss < LOSS_NOTE * output.reference:
         yield Finding(
             "R01", "note", "output", 0, loss, LOSS_NOTE * output.reference,
@@ -82,12 +82,12 @@ def output_findings(history: History) -> Iterator[Finding]:
 
 def _hockey_stick(history: History) -> Iterator[Finding]:
     """Yield R01 of a loss that nothing is known of, where it falls at once, and weights or inputs start too large."""
-    if history.references or history.first is None or history.first.step > 0 or not history.first_losses:
+    if history.reference.is_known or history.first is None or history.first.step > 0 or not history.losses.early:
         return
-    soon = list(history.losses)[STICK[0] : STICK[1]]
-    if len(soon) < STICK[1] - STICK[0] or history.steps_with_loss > LONGEST_STICK:
+    soon = list(history.losses.last)[STICK[0] : STICK[1]]
+    if len(soon) < STICK[1] - STICK[0] or history.losses.steps > LONGEST_STICK:
         return
-    first, level = history.early_losses[0], statistics.median(soon)
+    first, level = history.losses.early[0], statistics.median(soon)
     if not first > STICK_WARNING * level > 0:
         return
     roles = ("hidden", "output") if _large_network(history) else ("output",)  # one alone may be no weight of a layer

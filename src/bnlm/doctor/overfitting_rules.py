@@ -26,12 +26,12 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
         return
     losses = [loss for loss, _ in history.validations]
     best, (loss, train) = min(losses), history.validations[-1]
-    if train > history.first_loss:
+    if train > history.losses.first:
         return  # nothing has been learned, by heart or otherwise
     # Few examples to validate on, or a high rate, make it jump: held against it is what lasts, and exceeds its jumps.
     jumps = statistics.median(abs(after - before) for before, after in pairwise(losses))
     last = min(losses[-min(3, len(losses) - 1) :])
-    risen = last - best > max(RISEN * abs(best), RISEN_OF_REFERENCE * abs(history.reference), jumps)
+    risen = last - best > max(RISEN * abs(best), RISEN_OF_REFERENCE * abs(history.reference.loss), jumps)
     then = history.validations[losses.index(best)][1]
     rises_alone = train < then + GAP * abs(then)
     if risen and rises_alone and loss - train > GAP * abs(train) > 0:
@@ -42,8 +42,9 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
             "examples have been learned by heart."
         )
     elif _of_no_use(history, losses, train):
+        chance = history.reference.of_a_constant
         how = (
-            f"the validation loss is {loss:.3g}, no better than knowing nothing ({history.loss_of_a_constant:.3g}), "
+            f"the validation loss is {loss:.3g}, no better than knowing nothing ({chance:.3g}), "
             f"while the training loss is {train:.3g}: what is learned holds for the training examples alone."
         )
     else:
@@ -52,7 +53,8 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
         "Stop at the best validation loss (checkpoints/best.ckpt), add data, dropout or weight decay, or use a smaller "
         "network."
     )
-    if history.references and not history.has_other_terms and best > STUCK * history.loss_of_a_constant:
+    known = history.reference
+    if known.is_known and not known.has_other_terms and best > STUCK * known.of_a_constant:
         change = f"Look at the labels, and whether both sets are prepared alike: it never was below chance. {change}"
     yield Finding(
         "R15", "warning", "validation loss", history.step, (loss - train) / abs(train), GAP, how,
@@ -64,7 +66,7 @@ def _by_heart(history: History, losses: list[float], train: float) -> bool:
     """Return whether the validation loss has come to rest far above the training loss, and has some way to go."""
     if len(losses) < 5 or not min(losses[-3:]) > AT_REST * min(losses[:-3]):
         return False
-    loss, reference = losses[-1], abs(history.reference)
+    loss, reference = losses[-1], abs(history.reference.loss)
     return train > 0 and any(
         train < share * loss and loss - train > apart * reference
         for share, apart in zip(BY_HEART, FAR_APART, strict=True)
@@ -73,8 +75,8 @@ def _by_heart(history: History, losses: list[float], train: float) -> bool:
 
 def _of_no_use(history: History, losses: list[float], train: float) -> bool:
     """Return whether the validation loss is never better than knowing nothing while the training loss falls."""
-    if not history.references or history.has_other_terms:
+    if not history.reference.is_known or history.reference.has_other_terms:
         return False
-    chance = history.loss_of_a_constant
+    chance = history.reference.of_a_constant
     never_better = min(losses) > STUCK * chance and losses[-1] > (STUCK if history.is_late else WORSE) * chance
     return never_better and 0 < train < min(chance, OF_NO_USE * min(losses[-3:]))

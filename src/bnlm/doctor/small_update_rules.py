@@ -53,18 +53,18 @@ def small_update_findings(history: History) -> Iterator[Finding]:
 
 def _small_updates(history: History) -> Iterator[Finding]:
     hidden = _without_decay(history, hidden_updates(history))
-    if not hidden or (history.steps_with_loss or history.step) < PATIENCE or history.warms_up:
+    if not hidden or (history.losses.steps or history.step) < PATIENCE or history.warms_up:
         return
     typical = statistics.median(hidden.values())
     share = history.recent[-1].lr_share
     usual = statistics.median(observation.lr_share for observation in history.recent)  # as the typical update is
     # Far below chance there is nothing left to learn; far above the start nothing is to be reached by larger steps.
-    chance = abs(history.reference)
-    far = history.first_loss <= 0.5 * chance or history.recent_loss(50) > 1.5 * max(history.first_loss, chance)
+    chance = abs(history.reference.loss)
+    far = history.losses.first <= 0.5 * chance or history.losses.recent(50) > 1.5 * max(history.losses.first, chance)
     # What was trained before may have come to its end.
-    later = history.steps_with_loss >= LATER and history.first_loss > FRESH * chance
+    later = history.losses.steps >= LATER and history.losses.first > FRESH * chance
     limit = SMALL_LATER if later else SMALL_WARNING
-    if typical < limit and not history.improves() and not far:
+    if typical < limit and not history.losses.improves() and not far:
         change = (
             "Multiply optimizer.lr by 3 to 10; look for frozen layers, a large weight decay, and gradients clipped to "
             "next to nothing."
@@ -90,15 +90,15 @@ def _small_updates(history: History) -> Iterator[Finding]:
         yield Finding(
             "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
             typical, limit,
-            f"{how}, and after {history.steps_with_loss} steps the loss has hardly fallen.",
+            f"{how}, and after {history.losses.steps} steps the loss has hardly fallen.",
             change,
         )  # fmt: skip
     elif usual >= 0.1 and _far_from_done(history, typical - math.log10(usual)):
         yield Finding(
             "R10", "warning", in_words(list(hidden)), history.step, typical, SLOW,
             f"each step changes the hidden weights by only {power_of_ten(typical)} of their size: after "
-            f"{history.steps_with_loss} steps the loss has come from {history.first_loss:.3g} to "
-            f"{history.recent_loss(50):.3g}, and most is still to be learned; {HEALTHY}.",
+            f"{history.losses.steps} steps the loss has come from {history.losses.first:.3g} to "
+            f"{history.losses.recent(50):.3g}, and most is still to be learned; {HEALTHY}.",
             _lower_eps(history) if history.facts.eps > LARGE_EPS else "Multiply optimizer.lr by 3 to 10.",
         )  # fmt: skip
 
@@ -108,13 +108,13 @@ def _large_eps(history: History) -> Iterator[Finding]:
     if history.facts.eps <= LARGE_EPS or not history.is_late:
         return
     typical = statistics.median(hidden_updates(history).values() or [math.inf])
-    left = history.recent_loss(50) / history.scale if history.scale > 0 else 0.0
+    left = history.losses.recent(50) / history.losses.scale if history.losses.scale > 0 else 0.0
     if typical < SMALL_BY_EPS and left > SLOW_LEFT:
         yield Finding(
             "R10", "warning", "optimizer", history.step, typical, SMALL_BY_EPS,
             f"each step changes the hidden weights by only {power_of_ten(typical)} of their size, for an eps of "
-            f"{history.facts.eps:g} is added to what Adam divides gradients by; after {history.steps_with_loss} steps "
-            f"the loss is {history.recent_loss(50):.3g}.",
+            f"{history.facts.eps:g} is added to what Adam divides gradients by; after {history.losses.steps} steps "
+            f"the loss is {history.losses.recent(50):.3g}.",
             _lower_eps(history),
         )  # fmt: skip
 
@@ -135,12 +135,12 @@ def _far_from_done(history: History, typical: float) -> bool:
     """Return whether steps are small, and the loss falls and has most of its way to go after most of the run."""
     if not (typical < SLOW and history.is_late):
         return False
-    if not history.references:
+    if not history.reference.is_known:
         return typical < SLOWER and _still_learns(history, STILL_UNKNOWN)
-    recent, reference = history.recent_loss(50), abs(history.reference)
-    if typical < SMALL_CRITICAL and history.first_loss > HALF * reference and not history.facts.frozen:
+    recent, reference = history.losses.recent(50), abs(history.reference.loss)
+    if typical < SMALL_CRITICAL and history.losses.first > HALF * reference and not history.facts.frozen:
         return recent > SLOW_LEFT * reference  # what has been learned was learned by the output layer alone
-    if not history.falls(history.steps_with_loss // 2):
+    if not history.losses.falls(history.losses.steps // 2):
         return False
     if typical < SLOWER or recent > MOST_LEFT * reference:
         return recent > SLOW_LEFT * reference
@@ -149,8 +149,8 @@ def _far_from_done(history: History, typical: float) -> bool:
 
 def _still_learns(history: History, share: float) -> bool:
     """Return whether the last third of the steps has brought more than this share of all that was learned."""
-    before, recent = history.last_losses(len(history.losses) // 3 + 25)[:50], history.recent_loss(50)
-    return statistics.fmean(before) - recent > share * (history.first_loss - recent) > 0
+    before, recent = history.losses.tail(len(history.losses.last) // 3 + 25)[:50], history.losses.recent(50)
+    return statistics.fmean(before) - recent > share * (history.losses.first - recent) > 0
 
 
 def _without_decay(history: History, updates: dict[str, float]) -> dict[str, float]:
@@ -172,19 +172,19 @@ def _without_decay(history: History, updates: dict[str, float]) -> dict[str, flo
 def _ended_schedule(history: History) -> Iterator[Finding]:
     """Yield R10 where the rate has fallen to next to nothing early in the run, and most is still to be learned."""
     low = list(takewhile(lambda observation: observation.lr_share <= ENDED, reversed(history.recent)))
-    if len(low) < ENDED_OBSERVED or history.warms_up or not history.losses:
+    if len(low) < ENDED_OBSERVED or history.warms_up or not history.losses.last:
         return
     since, total = low[-1].step, history.total_steps
-    left = history.recent_loss(50) / (abs(history.reference) or math.inf)
+    left = history.losses.recent(50) / (abs(history.reference.loss) or math.inf)
     if all(observation.lr_share < NOTHING for observation in low):
         left = max(left, 1.0)  # whatever has been learned, nothing more is
-    elif not history.references and left < ENDED_UNKNOWN:
+    elif not history.reference.is_known and left < ENDED_UNKNOWN:
         return
     if since < ENDED_BEFORE * total and history.step - since > ENDED_FOR * total and left > ENDED_LEFT:
         yield Finding(
             "R10", "warning", "optimizer", history.step, history.recent[-1].lr_share, ENDED,
             f"the schedule had the learning rate below {ENDED:.0%} of its highest by step {since} of {total:.0f}: "
-            f"little is learned since, and the loss is {history.recent_loss(50):.3g}.",
+            f"little is learned since, and the loss is {history.losses.recent(50):.3g}.",
             "Stretch the schedule over the run. A decay meant for epochs is not stepped with interval=step.",
         )  # fmt: skip
 

@@ -50,13 +50,13 @@ def standstill_findings(history: History) -> Iterator[Finding]:
 
 def _not_decreasing(history: History) -> Iterator[Finding]:
     enough = min(PATIENCE, max(100, PATIENCE_SHARE * history.total_steps))
-    if history.steps_with_loss < enough or history.warms_up or history.non_finite_losses:
+    if history.losses.steps < enough or history.warms_up or history.losses.non_finite:
         return
     learns_nothing = _validates_at_chance(history)
-    if history.falls(100) and not learns_nothing:
+    if history.losses.falls(100) and not learns_nothing:
         return
-    recent, chance = history.recent_loss(100), history.reference
-    if not chance > 0 or history.first_loss < 0.7 * chance:
+    recent, chance = history.losses.recent(100), history.reference.loss
+    if not chance > 0 or history.losses.first < 0.7 * chance:
         return
     output = history.first.output if history.first is not None else None
     knowing = "knowing nothing gives"
@@ -66,16 +66,16 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         knowing = "the best constant has"
         limit = STUCK_REGRESSION * chance
     else:  # of classes chance is chance, however much worse the start was
-        frequencies = history.loss_of_frequencies
+        frequencies = history.reference.of_frequencies
         if frequencies < chance:
             chance, knowing = frequencies, "knowing how frequent each class is, and nothing else, gives"
         limit = (STUCK_BOTH if learns_nothing else STUCK) * chance
-        if history.has_other_terms:
+        if history.reference.has_other_terms:
             what, shown = "what comes of the loss function", _of_loss_function(history)
         at_chance = shown >= limit
-    if not at_chance and recent < STUCK * history.first_loss:
+    if not at_chance and recent < STUCK * history.losses.first:
         return
-    rose = recent > FAR_ABOVE * history.first_loss
+    rose = recent > FAR_ABOVE * history.losses.first
     suggestion = (
         "Mend what made the loss rise first."
         if rose
@@ -102,7 +102,7 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         )
     yield Finding(
         "R13", "warning" if output is None else "critical", "loss", history.step, shown, limit,
-        f"after {history.steps_with_loss} steps {what} is {shown:.3g}; {knowing} {chance:.3g}"
+        f"after {history.losses.steps} steps {what} is {shown:.3g}; {knowing} {chance:.3g}"
         f"{', hardly more' * (HARDLY * chance < shown < chance)}.",
         suggestion,
     )  # fmt: skip
@@ -113,7 +113,7 @@ def _far_from_targets(history: History) -> Iterator[Finding]:
 
     Large targets are far from a network's first outputs, and each step brings those only a little nearer.
     """
-    if not history.is_late or history.warms_up or history.recent_loss(100) > history.first_loss:
+    if not history.is_late or history.warms_up or history.losses.recent(100) > history.losses.first:
         return
     last = [o.output for o in history.recent if o.output is not None and o.output.kind == "regression"][-SAME_BATCHES:]
     if len(last) < SAME_BATCHES:
@@ -121,9 +121,10 @@ def _far_from_targets(history: History) -> Iterator[Finding]:
     loss, constant = statistics.fmean(o.loss for o in last), statistics.fmean(o.constant for o in last)
     large = all(o.constant > LARGE_TARGETS for o in last) and loss > HARDLY_LEARNED * constant
     if large or all(o.loss > STILL_ABOVE * o.constant for o in last):
+        weight = history.reference.weight
         yield Finding(
-            "R13", "warning", "loss", history.step, loss * history.loss_weight, constant * history.loss_weight,
-            f"after {history.steps_with_loss} steps the loss is {loss:.3g}; the best constant has {constant:.3g}.",
+            "R13", "warning", "loss", history.step, loss * weight, constant * weight,
+            f"after {history.losses.steps} steps the loss is {loss:.3g}; the best constant has {constant:.3g}.",
             SCALE_TARGETS,
         )  # fmt: skip
 
@@ -131,31 +132,32 @@ def _far_from_targets(history: History) -> Iterator[Finding]:
 def _heavy_dropout(history: History) -> Iterator[Finding]:
     """Yield R13 where hardly any unit is left in a step, and little has been learned late in the run."""
     dropouts = history.facts.heavy_dropouts
-    if not dropouts or not history.is_late or not abs(history.reference) > 0:
+    recent, chance = history.losses.recent(100), abs(history.reference.loss)
+    if not dropouts or not history.is_late or not chance > 0:
         return
-    left = history.recent_loss(100) / abs(history.reference)
+    left = recent / chance
     if left > LEFT_BY_DROPOUT:
         worst = max(dropouts, key=lambda path: dropouts[path])
-        than = "what knowing nothing costs" if history.references else "the first loss"
+        than = "what knowing nothing costs" if history.reference.is_known else "the first loss"
         yield Finding(
-            "R13", "warning", worst, history.step, history.recent_loss(100), LEFT_BY_DROPOUT * abs(history.reference),
+            "R13", "warning", worst, history.step, recent, LEFT_BY_DROPOUT * chance,
             f"{worst} leaves {1 - dropouts[worst]:.0%} of its inputs in a step (p={dropouts[worst]:g}); after "
-            f"{history.steps_with_loss} steps {left:.0%} of {than} is left.",
+            f"{history.losses.steps} steps {left:.0%} of {than} is left.",
             LESS_DROPOUT,
         )  # fmt: skip
 
 
 def _of_loss_function(history: History) -> float:
     """Return the mean of what the loss function returned for the last observed batches; nan without any."""
-    last = [history.loss_weight * o.output.loss for o in history.recent if o.output is not None][-SAME_BATCHES:]
+    last = [history.reference.weight * o.output.loss for o in history.recent if o.output is not None][-SAME_BATCHES:]
     return statistics.fmean(last) if last else math.nan
 
 
 def _validates_at_chance(history: History) -> bool:
     """Return whether late in the run the last validations are no better than knowing nothing."""
     last = [loss for loss, _ in history.validations[-3:]]
-    alone = history.is_late and not history.has_other_terms
-    return alone and len(last) == 3 and min(last) > STUCK * history.loss_of_a_constant
+    alone = history.is_late and not history.reference.has_other_terms
+    return alone and len(last) == 3 and min(last) > STUCK * history.reference.of_a_constant
 
 
 def _at_a_constant(history: History, recent: float) -> tuple[bool, float]:
@@ -165,10 +167,10 @@ def _at_a_constant(history: History, recent: float) -> tuple[bool, float]:
     """
     outputs = [o.output for o in history.recent if o.output is not None and o.output.kind == "regression"]
     if not outputs:
-        return False, history.reference
-    chance = statistics.fmean(o.constant for o in outputs) * history.loss_weight
+        return False, history.reference.loss
+    chance = statistics.fmean(o.constant for o in outputs) * history.reference.weight
     last = outputs[-SAME_BATCHES:]
     loss, constant = statistics.fmean(o.loss for o in last), statistics.fmean(o.constant for o in last)
     near = STUCK_REGRESSION * constant <= loss <= FAR_ABOVE * constant
-    worse = loss > constant and recent >= FLAT * history.first_loss
+    worse = loss > constant and recent >= FLAT * history.losses.first
     return (near or worse) and recent >= FALLEN * chance, chance

@@ -44,7 +44,7 @@ def _kinds(history: History) -> dict[str, str]:
 
 def has_learned(history: History) -> bool:
     """Return whether the loss has fallen to half of its start."""
-    return history.improves() and history.recent_loss(50) < LEARNED * history.first_loss
+    return history.losses.improves() and history.losses.recent(50) < LEARNED * history.losses.first
 
 
 def saturated(history: History) -> Iterator[Finding]:
@@ -99,7 +99,7 @@ def _silent(history: History) -> list[str]:
 
 
 def _gradient(history: History) -> Iterator[Finding]:
-    if history.improves() or history.steps_with_loss < PATIENCE:
+    if history.losses.improves() or history.losses.steps < PATIENCE:
         return
     kinds, stds = _kinds(history), history.median("activation_gradient_std")
     elements = history.recent[-1].of("activation_elements")
@@ -119,13 +119,13 @@ def _gradient(history: History) -> Iterator[Finding]:
             0.1 if ratio < 1 else 10,
             f"the loss gradient {'vanishes' if ratio < 1 else 'explodes'} on its way back (std {stds[chain[-1]]:.2g} "
             f"at {chain[-1]}, {stds[chain[0]]:.2g} at {chain[0]}), and the loss has not fallen after "
-            f"{history.steps_with_loss} steps.",
+            f"{history.losses.steps} steps.",
             KEEP_GRADIENTS,
         )  # fmt: skip
 
 
 def _spikes(history: History) -> Iterator[Finding]:
-    recent = [step for step in history.spikes if step > history.steps_with_loss - 500]
+    recent = [step for step in history.losses.spikes if step > history.losses.steps - 500]
     norms = [norm for o in history.recent if (norm := o.gradient_norm) is not None]
     # A gradient that vanishes with the loss makes every other one look large.
     start = statistics.median(history.early_norms) if history.early_norms else 0.0
@@ -137,18 +137,18 @@ def _spikes(history: History) -> Iterator[Finding]:
     if len(recent) >= 3 or len(high) >= 3:
         count = max(len(recent), len(high))
         # Norms alone rise for a while wherever a network leaves a plateau.
-        severity = "note" if len(recent) < 3 and history.improves() else "warning"
+        severity = "note" if len(recent) < 3 and history.losses.improves() else "warning"
         how = ""
         change = (
             "Clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up, and look at the batches of "
             "these steps."
         )
-        last = history.last_losses(100)
+        last = history.losses.tail(100)
         usual, mean = statistics.median(last or [0.0]), statistics.fmean(last or [0.0])
         # What grows has such a mean too, and so has what leaped and stayed there.
-        stays = usual - history.best > max(history.best, 0.15 * history.scale)
+        stays = usual - history.losses.best > max(history.losses.best, 0.15 * history.losses.scale)
         returns = bool(last) and statistics.median(last[-10:]) < DOMINATED * usual and not stays
-        if len(recent) >= 3 and _isolated(recent, history.steps_with_loss) and returns and mean > DOMINATED * usual > 0:
+        if len(recent) >= 3 and _isolated(recent, history.losses.steps) and returns and mean > DOMINATED * usual > 0:
             how = (
                 f" They are single ones: of the last {len(last)} losses the median is {usual:.3g}, the mean {mean:.3g}."
             )

@@ -30,7 +30,7 @@ def _of_probabilities(history: History) -> Iterator[Finding]:
         return
     if all(output.floor == -math.inf for output in outputs):
         yield Finding(
-            "R13", "critical", "loss", history.first.step, history.recent_loss(100), -math.inf,
+            "R13", "critical", "loss", history.first.step, history.losses.recent(100), -math.inf,
             "the loss can fall for ever without anything being learned: what comes to nll_loss is no log-probabilities "
             "(their exponentials do not sum to 1).",
             "Give it the output of log_softmax, or use cross_entropy, which takes logits.",
@@ -51,7 +51,7 @@ def _of_probabilities(history: History) -> Iterator[Finding]:
         )
         change = "Give it logits: remove the sigmoid before the loss (binary_cross_entropy wants probabilities)."
     yield Finding(
-        "R13", "critical", "loss", history.first.step, history.recent_loss(100), outputs[0].floor,
+        "R13", "critical", "loss", history.first.step, history.losses.recent(100), outputs[0].floor,
         f"the loss cannot fall below {outputs[0].floor:.3g}: {what}",
         change,
     )  # fmt: skip

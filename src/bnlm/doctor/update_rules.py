@@ -96,13 +96,13 @@ def _large_updates(history: History) -> Iterator[Finding]:
     large = [name for name, u in judged.items() if u > LARGE_WARNING + allowed[name]]
     # Small networks that train well reach -1.3: below the critical limit, something has to suffer.
     # AdamW's first steps are large everywhere, and recurrent networks that train well may stay at chance for 200.
-    waits = history.steps_with_loss < min(LARGE_PATIENCE, 0.8 * history.total_steps)
+    waits = history.losses.steps < min(LARGE_PATIENCE, 0.8 * history.total_steps)
     # Where most has been learned, a loss moves up and down a little; before, it does not.
-    half = history.has_risen and not history.spikes and not has_learned(history)
-    rises = history.steps_above > 0 or half
+    half = history.losses.has_risen and not history.losses.spikes and not has_learned(history)
+    rises = history.losses.steps_above > 0 or half
     # Of many weights a few may be a little above; a loss that stands still has other reasons then.
     clearly = 4 * len(large) >= len(judged) or any(judged[n] > LARGE_WARNING + allowed[n] + CLEARLY for n in large)
-    suffers = (clearly and not (history.improves() or waits)) or rises
+    suffers = (clearly and not (history.losses.improves() or waits)) or rises
     suffers = suffers or any(f.severity != "note" for f in [*saturated(history), *dead(history)])
     parameters = history.facts.parameters
     extreme = [n for n in large if parameters[n].role == "hidden" and judged[n] > LARGE_CRITICAL + allowed[n]]
@@ -128,24 +128,24 @@ def _heavy_decay(history: History) -> Iterator[Finding]:
         )  # fmt: skip
     elif groups and history.is_late and (decay := rescaled_decay(history)):
         moved = statistics.median(hidden_updates(history).values() or [-math.inf])
-        if moved > MOVED_BY_DECAY and history.recent_loss(100) > LEFT_BY_DECAY * history.scale:
+        if moved > MOVED_BY_DECAY and history.losses.recent(100) > LEFT_BY_DECAY * history.losses.scale:
             yield Finding(
                 "R09", "warning", in_words(list(groups)), history.step, moved, MOVED_BY_DECAY,
                 f"{in_words(list(groups))}: a weight decay of {decay:g} is added to the gradient before the optimizer "
-                f"brings that to the size of 1, and outweighs it: after {history.steps_with_loss} steps the loss is "
-                f"{history.recent_loss(100):.3g}.",
+                f"brings that to the size of 1, and outweighs it: after {history.losses.steps} steps the loss is "
+                f"{history.losses.recent(100):.3g}.",
                 f"{LOWER_DECAY} ({decay:g}) by 10 or more, or take AdamW.",
             )  # fmt: skip
 
 
 def large_updates_ended(history: History) -> bool:
     """Return whether the updates are of a usual size by now, and the loss has fallen."""
-    return history.improves() and not [*_large_updates(history), *_ruinous_updates(history)]
+    return history.losses.improves() and not [*_large_updates(history), *_ruinous_updates(history)]
 
 
 def rises_at_start(history: History) -> bool:
     """Return whether the first steps made the loss rise, beyond what batches differ by."""
-    early = history.early_losses
+    early = history.losses.early
     return len(early) >= 6 and (_rises(early[1:6], early[0], 0.1) or max(early) > early[0] + 0.5 * abs(early[0]))
 
 
@@ -169,13 +169,13 @@ def _ruinous_updates(history: History) -> Iterator[Finding]:
     Also of one whose first steps made the loss rise, and which has hardly learned since: before a normalization weights
     grow by such steps until the rate is no longer too high for them.
     """
-    early = history.early_losses
+    early = history.losses.early
     rose = bool(early) and max(early) > early[0] + 0.5 * abs(early[0])
     leaped = len(early) >= 4 and _rises(early[1:4], early[0], LEAPS) and _leaps(history)
-    blown_up = history.non_finite_losses > 0 and rose  # a logarithm of zero does not announce itself
+    blown_up = history.losses.non_finite > 0 and rose  # a logarithm of zero does not announce itself
     ruined = blown_up or any(finding.severity == "critical" for finding in dead(history))
-    late = history.steps_with_loss >= LARGE_PATIENCE and bool(history.references)
-    spoiled = (rose or leaped) and late and history.recent_loss(50) > SPOILED * abs(history.reference)
+    late = history.losses.steps >= LARGE_PATIENCE and bool(history.reference.is_known)
+    spoiled = (rose or leaped) and late and history.losses.recent(50) > SPOILED * abs(history.reference.loss)
     if history.first is None or not (ruined or spoiled):
         return
     # From bad to worse several times in a row: by steps of whatever size.

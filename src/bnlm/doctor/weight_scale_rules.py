@@ -71,7 +71,7 @@ def small_weights(history: History) -> Iterator[Finding]:
     """Yield R05 where weights that were far too small from the start let little pass, and the loss stands still."""
     if history.first is None or history.first.step > 0:
         return
-    if history.improves() or history.steps_with_loss < SMALL_PATIENCE:
+    if history.losses.improves() or history.losses.steps < SMALL_PATIENCE:
         return
     hidden = {p.name: p for p in history.facts.parameters.values() if p.role == "hidden" and p.std > 0}
     scales = {name: p.std * math.sqrt(p.fan_in) for name, p in hidden.items() if not p.feeds_norm}
@@ -87,6 +87,6 @@ def small_weights(history: History) -> Iterator[Finding]:
         "R05", "warning", in_words(list(scales)), history.step, scales[smallest], SMALL_WEIGHTS,
         f"{in_words(list(scales))}: the weights started small, with std {hidden[smallest].std:.2g} at {smallest} where "
         f"one over the root of its inputs is {usual:.2g}, so that activations had std {stds[layer]:.2g} at {layer}; "
-        f"after {history.steps_with_loss} steps the loss has hardly fallen.",
+        f"after {history.losses.steps} steps the loss has hardly fallen.",
         DRAW,
     )  # fmt: skip

@@ -1,0 +1,141 @@
+"""What a network that knows nothing loses: what a loss is compared with."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+
+import numpy as np
+
+from bnlm.doctor.class_frequencies import loss_of_frequencies
+from bnlm.doctor.observation import Output
+
+#: Batches whose references are kept.
+WINDOW = 20
+#: Share of the loss of an output of zero, of a regression that does not start at zero.
+KNOWS_THE_MEAN = 0.5
+#: How much the first loss may differ from that of the first call of a loss function, to be that and nothing else.
+SAME_LOSS = 0.05
+#: How near the loss of a step is to a multiple of what goes into it, to be that multiple; of one that is written out.
+SAME_MULTIPLE, SAME_WRITTEN = 1e-3, 1e-2
+#: Share of ln(classes) below which almost all targets are of one class: what is rare is learned late.
+RARE = 0.5
+
+
+class ReferenceLoss:
+    """What knowing nothing costs in a run, from what goes into its loss function and from its first losses.
+
+    Attributes:
+        first_losses: Of the first steps, no more than four.
+        output: Of the first observed step, None where it has none.
+    """
+
+    def __init__(self) -> None:
+        self.first_losses: list[float] = []
+        self.output: Output | None = None
+        self._last: deque[float] = deque(maxlen=WINDOW)  # targets may move as a network learns
+        self._constants: deque[float] = deque(maxlen=WINDOW)  # beside each: of a regression the best constant
+        self._errors: deque[float] = deque(maxlen=WINDOW)  # standard errors of a batch's loss
+        self._counts = np.zeros(0)  # of the targets of each class
+        self._kind = ""
+        self._believes_written: bool | None = None
+
+    def add(self, output: Output) -> None:
+        """Take in what went into the loss function of an observed step."""
+        self._kind = output.kind
+        if not math.isfinite(output.reference):
+            return
+        # The targets' mean square in one batch strays far from the true one; of classes it is the same each time.
+        self._last.append(output.reference)
+        constant = output.constant if math.isfinite(output.constant) else output.reference
+        self._constants.append(min(constant, output.reference))
+        most = abs(output.reference)  # also of one example, which has no standard error
+        self._errors.append(min(output.loss_error, most) if math.isfinite(output.loss_error) else most)
+        if len(self._counts) != len(output.counts):
+            self._counts = np.zeros(len(output.counts))
+        self._counts += output.counts
+
+    def is_of_the_loss(self, output: Output, loss: float | None) -> bool:
+        """Return whether what went into the loss is the loss, which of one that is written out the first shows.
+
+        Args:
+            output: Of the loss function.
+            loss: Of the same step; None where it is not known.
+        """
+        if output.scales and self._believes_written is None and loss is not None:
+            multiples = (scale * output.loss for scale in output.scales)
+            self._believes_written = any(math.isclose(loss, m, rel_tol=SAME_WRITTEN) for m in multiples)
+        return not output.scales or bool(self._believes_written)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is more than the first losses."""
+        return bool(self._last)
+
+    @property
+    def loss(self) -> float:
+        """The loss of a network that knows nothing, or the first losses where that is not known; nan without any.
+
+        Of a regression that starts near the mean of its targets, the loss of that mean.
+        """
+        if not self._last:
+            return self.first_loss
+        loss = statistics.fmean(self._last) * self.weight
+        return self.of_a_constant if self.first_loss < KNOWS_THE_MEAN * loss else loss
+
+    @property
+    def of_a_constant(self) -> float:
+        """The loss of the best constant output, of classes that of chance; nan where that is not known."""
+        return statistics.fmean(self._constants) * self.weight if self._constants else math.nan
+
+    @property
+    def of_frequencies(self) -> float:
+        """The loss of a network that has learned how frequent each class is, and nothing else.
+
+        nan where that is not known well, where the loss is not this alone, and of classes that are almost all of one
+        kind.
+        """
+        if self.output is None or not self.first_losses or self.has_other_terms:
+            return math.nan
+        loss = loss_of_frequencies(self._counts, self.output.kind == "binary_cross_entropy")
+        return self.weight * loss if loss > RARE * self.output.reference else math.nan
+
+    @property
+    def batch_error(self) -> float:
+        """The standard error of the loss of a batch; nan where that is not known."""
+        return statistics.fmean(self._errors) * self.weight if self._errors else math.nan
+
+    @property
+    def weight(self) -> float:
+        """What one unit of the loss function counts in the loss of a step, where that is another order of magnitude.
+
+        A loss may be a sum over the examples, or weighted; a small factor is a penalty's, or of further micro-batches.
+        """
+        if self.output is None or not self.first_losses or not self.output.loss > 0:
+            return 1.0
+        weight = self.first_losses[0] / self.output.loss
+        if any(math.isclose(weight, scale, rel_tol=SAME_MULTIPLE) for scale in self.output.scales or (0.5, 2.0)):
+            return weight
+        return weight if 0 < weight < 0.2 or 5 < weight < math.inf else 1.0
+
+    @property
+    def has_other_terms(self) -> bool:
+        """Whether the first step's loss was not that of the loss function alone, times a weight."""
+        if self.output is None or not self.first_losses:
+            return False
+        first = self.first_losses[0]
+        return abs(first - self.weight * self.output.loss) > SAME_LOSS * abs(first)
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether a further batch tells more: of squares knowing nothing costs something else in each batch.
+
+        And where the loss has other terms, only a batch tells how much of it is of the loss function.
+        """
+        return len(self._last) < WINDOW or self._kind == "regression" or self.has_other_terms
+
+    @property
+    def first_loss(self) -> float:
+        """The mean of the first losses; nan without any."""
+        return statistics.fmean(self.first_losses) if self.first_losses else math.nan
