@@ -232,18 +232,20 @@ def test_gradients_that_are_never_set_to_zero(module: Classifier, expected: bool
     assert ("zero_grad()" in "".join(f.suggestion for f in doctor.findings if f.rule == "R09")) == expected
 
 
-class Adversaries(Classifier):
-    """Two optimizers by hand, as of networks that are trained against each other."""
+class TwoOptimizers(Classifier):
+    """Two optimizers by hand: of two parts of one network, or as of networks that are trained against each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, adversaries: bool) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.adversaries = adversaries
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        loss = super().training_step(batch, batch_idx)
         for optimizer in self.optimizers():
             optimizer.zero_grad()
-        self.manual_backward(loss)
+        for sign in (1, -1) if self.adversaries else (1,):
+            loss = super().training_step(batch, batch_idx)
+            self.manual_backward(sign * loss)
         for optimizer in self.optimizers():
             optimizer.step()
         return loss
@@ -261,7 +263,8 @@ def losses_of(make_trainer: MakeTrainer, model: LightningModule, **options: Any)
 
 def test_the_losses_of_manual_optimization(make_trainer: MakeTrainer) -> None:
     assert losses_of(make_trainer, ByHand()) == losses_of(make_trainer, Classifier())
-    assert losses_of(make_trainer, Adversaries()) == []
+    assert len(losses_of(make_trainer, TwoOptimizers(adversaries=False))) == 6  # in each batch there are two steps
+    assert losses_of(make_trainer, TwoOptimizers(adversaries=True)) == []
 
 
 def test_a_step_of_accumulated_gradients_has_one_loss(make_trainer: MakeTrainer) -> None:

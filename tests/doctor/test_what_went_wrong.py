@@ -241,6 +241,17 @@ def test_minus_what_the_loss_function_returns(sign: float, expected: bool) -> No
     assert (finding is not None and finding.suggestion.startswith(SIGN)) == expected
 
 
+@pytest.mark.parametrize(("first", "expected"), [(-CHANCE - 0.7, True), (-0.7, False), (CHANCE + 0.7, False)])
+def test_minus_what_several_loss_functions_return(first: float, expected: bool) -> None:
+    others = [Output("binary_cross_entropy", math.log(2), 0.7, 0.01, math.nan)]
+    h = History(Facts(), 300)
+    for step in range(40):
+        h.losses.add([first * (1 + 0.02 * step)])
+        h.add(Observation(step, {}, {}, classes(), others=others))
+    finding = found(h).get("R14")
+    assert (finding is not None and finding.suggestion.startswith(SIGN)) == expected
+
+
 @pytest.mark.parametrize(
     ("end", "validations", "expected"),
     [

@@ -14,8 +14,9 @@ MAX_WAITING = 5000
 class StepLosses:
     """Collects what `training_step` returns, or what manual optimization calls `backward` on.
 
-    Micro-batches of gradient accumulation are averaged to their step. With several optimizers nothing is collected: the
-    losses of networks that are trained against each other need not fall.
+    Micro-batches of gradient accumulation are averaged to their step. Of several optimizers a loss is collected where
+    all of them took a step after one backward pass: those of networks that are trained against each other need not
+    fall.
     """
 
     def __init__(self) -> None:
@@ -24,15 +25,18 @@ class StepLosses:
         self._backward: list[Tensor] = []  # of this batch, should it return none
         self._micro: list[Tensor] = []  # of micro-batches whose step is still to come
         self._step_of_micro = 0
+        self._step_at_end = 0  # of the last batch
         self._collects = True
+        self._optimizers = 1
 
     def start(self, trainer: Trainer) -> None:
         """Forget what waited: training starts. Only the first process collects."""
         for waiting in (self._waiting, self._backward, self._micro):
             waiting.clear()
         self._last = None
-        self._step_of_micro = trainer.global_step
-        self._collects = len(trainer.optimizers) == 1 and trainer.is_global_zero
+        self._step_of_micro = self._step_at_end = trainer.global_step
+        self._collects = trainer.is_global_zero
+        self._optimizers = len(trainer.optimizers)
 
     def before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Keep a loss of manual optimization, of which a scaler (fp16) may have made a multiple."""
@@ -43,6 +47,9 @@ class StepLosses:
     def batch_ends(self, trainer: Trainer, pl_module: LightningModule, outputs: Any) -> None:
         """Keep the loss that a batch returned: `()`, or several of any shape."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if self._optimizers > 1 and not self._is_of_all(trainer):
+            self._backward.clear()
+            return
         if self._backward:
             if not isinstance(loss, Tensor):
                 loss = torch.stack(self._backward).mean()
@@ -57,6 +64,11 @@ class StepLosses:
             self._last = loss
         else:
             self._add_micro(trainer, loss)
+
+    def _is_of_all(self, trainer: Trainer) -> bool:
+        """Return whether all optimizers took a step in this batch, which called `backward` once."""
+        before, self._step_at_end = self._step_at_end, trainer.global_step
+        return len(self._backward) == 1 and self._step_at_end - before == self._optimizers
 
     def in_passing(self, loss: Tensor | None, steps: int) -> Callable[[Tensor], None] | None:
         """Return what keeps the losses of so many batches without their ends, if this one's brought `loss`."""

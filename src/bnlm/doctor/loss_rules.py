@@ -47,12 +47,12 @@ def _non_finite(history: History) -> Iterator[Finding]:
 
 def _negated(history: History) -> Iterator[Finding]:
     """Yield R14 of a loss that is minus what the loss function returns, or minus the validation loss."""
-    output = history.first.output if history.first is not None else None
-    first, last = history.reference.first_losses[:1], history.validations[-2:]
-    if output is not None and output.loss > 0 and first:
-        if not math.isclose(first[0], -output.loss, rel_tol=SAME_SIZE):
+    begin, first, last = history.first, history.reference.first_losses[:1], history.validations[-2:]
+    if begin is not None and begin.output is not None and begin.output.loss > 0 and first:
+        of_all = begin.output.loss + sum(other.loss for other in begin.others)
+        if not any(math.isclose(first[0], -loss, rel_tol=SAME_SIZE) for loss in (begin.output.loss, of_all)):
             return
-        than = f"what the loss function returns is {output.loss:.3g}"
+        than = f"what the loss function returns is {-first[0]:.3g}"
     elif first and first[0] < 0 and len(last) == 2 and all(MIRRORED * v < -train < v / MIRRORED for v, train in last):
         (before, _), (after, _) = last
         if not after > max(RISE_WARNING * before, GROWN * abs(history.losses.first)):
