@@ -70,8 +70,7 @@ def _negated(history: History) -> Iterator[Finding]:
 def _diverging(history: History) -> Iterator[Finding]:
     losses = history.losses
     # What was below zero may be no cost but an estimate, such as that of a policy's gradient, which ends at zero.
-    noise = statistics.pstdev(losses.tail(50) or [0.0])
-    strays = losses.best < 0 and losses.smooth - losses.best < RISE_OF_NOISE * noise
+    strays = losses.best < 0 and losses.smooth - losses.best < RISE_OF_NOISE * statistics.pstdev(losses.tail(50))
     if losses.steps_above >= RISE_STEPS and not strays:
         rise = losses.worst_rise
         change = "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up."

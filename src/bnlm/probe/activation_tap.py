@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,10 +12,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from bnlm.probe.activation_modules import ActivationModules, Call
+from bnlm.probe.call_names import CallNames
 from bnlm.probe.loss_calls import LossCalls
 from bnlm.probe.loss_record import LOSS_FUNCTIONS
 from bnlm.probe.moment_table import MAX_WAITING, Flat, MomentTable, in_order
-from bnlm.probe.names import Names, calling_modules
+from bnlm.probe.names import Names
 from bnlm.probe.plain_values import behind, copied, values_of
 from bnlm.probe.reach import Reach
 from bnlm.probe.records import StepRecord
@@ -65,13 +65,11 @@ class ActivationTap(TorchFunctionMode):
         self.on = False
         self._record = StepRecord()
         self._entered = False
-        self._names = Names(root) if names is None else names
+        self._names = CallNames(Names(root) if names is None else names)
         self._modules = modules
         self._listened: Sequence[Call] = ()
         self._handles: list[RemovableHandle] = []
         self._forwards: list[list[Call | None]] = [[]]
-        self._calls: Counter[str] = Counter()
-        self._used: set[str] = set()
         self._channel_dims: dict[torch.Size, int] = {}
         self._seen: list[Seen] = []
         self._gradients: list[tuple[str, Tensor]] = []
@@ -122,8 +120,7 @@ class ActivationTap(TorchFunctionMode):
         self._forwards.append([])
         if self.losses is not None:
             self.losses.next_forward()
-        self._calls.clear()
-        self._used.clear()
+        self._names.next_forward()
 
     def record(self) -> StepRecord:
         """Reduce what waits, and return all that was seen; to be called once, after `detach`."""
@@ -154,7 +151,7 @@ class ActivationTap(TorchFunctionMode):
         if self.losses is not None and func in BATCH_NORMS:
             x = args[0] if args else kwargs["input"]
             if x.ndim >= 2 and x.shape[1]:
-                self._record.values_per_channel[self._caller()[0]] = x.numel() // x.shape[1]
+                self._record.values_per_channel[self._names.caller()[0]] = x.numel() // x.shape[1]
         output = func(*args, **kwargs)
         if isinstance(output, Tensor):
             self._channel_dims[output.shape] = channel_dim
@@ -197,8 +194,8 @@ class ActivationTap(TorchFunctionMode):
         values, mapped = values_of(output)
         if values is None:
             return output
-        path, module = self._caller()
-        layer = self._layer(f"{path}.{kind}".lstrip(".") if module is None else path)
+        path, module = self._names.caller()
+        layer = self._names.of_next_call(f"{path}.{kind}".lstrip(".") if module is None else path)
         limits = limits_from_call(kind, args, kwargs)
         alone = module is not None and layer == path and not getattr(module, "inplace", False)
         self._forwards[-1].append(Call(module, layer, kind, channel_dim, limits) if module and alone else None)
@@ -210,7 +207,7 @@ class ActivationTap(TorchFunctionMode):
         if self.on and self.root.training and torch._C._current_graph_task_id() == -1:
             values, mapped = values_of(outputs[0])
             if values is not None:
-                layer = self._layer(f"{self._caller()[0]}.{kind}".lstrip("."))
+                layer = self._names.of_next_call(f"{self._names.caller()[0]}.{kind}".lstrip("."))
                 self._forwards[-1].append(None)
                 self._take_in(layer, kind, None, values, mapped, outputs[0].ndim - 1, None)
         return outputs
@@ -226,7 +223,7 @@ class ActivationTap(TorchFunctionMode):
                 return
             channel_dim = call.channel_dim if call.channel_dim < x.ndim else channel_dim_of(x)
             pre_activation = copied(before, mapped_before, channel_dim)
-            layer = self._layer(call.layer)
+            layer = self._names.of_next_call(call.layer)
             self._take_in(layer, call.kind, pre_activation, after, mapped, channel_dim, call.limits)
 
     def _take_in(
@@ -247,9 +244,8 @@ class ActivationTap(TorchFunctionMode):
         if self.losses is not None:
             self.losses.reach = Reach.of(kind, values, limits)
         # Of a recurrence the gradient at its outputs leaves out what comes back through time.
-        if (
-            values.grad_fn is not None and pre_activation is not None
-        ):  # a hook on the node, which costs a third of one on the tensor
+        if values.grad_fn is not None and pre_activation is not None:
+            # A hook on the node costs a third of one on the tensor.
             index = values.output_nr
             values.grad_fn.register_prehook(
                 lambda gradients: self._keep_gradient(layer, gradients[index], mapped, channel_dim)
@@ -286,28 +282,6 @@ class ActivationTap(TorchFunctionMode):
         gradients.reverse()  # the last layer's came first
         self.table.add("output gradient", [layer for layer, _ in gradients], *(_flat(g) for _, g in gradients))
         return seen
-
-    def _layer(self, name: str) -> str:
-        """Return the name of a further call of the layer `name` in this forward."""
-        layer = name
-        while True:
-            call = self._calls[layer]
-            self._calls[layer] += 1
-            name = f"{layer}_{call}" if call else layer
-            if name not in self._used:  # `act_1` may be a module of its own, beside `act` called twice
-                self._used.add(name)
-                return name
-
-    def _caller(self) -> tuple[str, nn.Module | None]:
-        """Return the path of the innermost module of the root that is being called, and it, if it is an activation.
-
-        What a module calls that is not a part of root, a part of root calls through it.
-        """
-        for depth, module in enumerate(calling_modules()):
-            path = self._names.path_of(module)
-            if path is not None:
-                return path, module if depth == 0 and type(module).__module__ == nn.Tanh.__module__ else None
-        return "", None
 
 
 #: By function of torch: what watches its calls, and what that has to know of it.
