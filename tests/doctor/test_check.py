@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from bnlm.doctor import check
 
@@ -111,3 +112,28 @@ def test_each_loss_over_classes_is_judged(scale: float, expected: list[str]) -> 
     found = [f for f in check(model, (x, kinds), both, table=False) if f.severity != "note"]
     assert [f.rule for f in found if f.rule in ("R01", "R02")] == expected
     assert all(f.where == "output of loss 2 (cross_entropy)" for f in found if f.rule in ("R01", "R02"))
+
+
+class Margins(nn.Module):
+    """Hinges on the scores of classes, which all are met where the weights ask for it."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.features, self.score = nn.Linear(9, 30), nn.Linear(30, 10)
+        nn.init.constant_(self.score.bias, weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.score(F.relu(self.features(x)))
+
+
+@pytest.mark.parametrize("through", [F.relu, nn.ReLU()])
+def test_a_hinge_that_is_met_is_no_dead_layer(through: Callable[[Tensor], Tensor]) -> None:
+    def loss(scores: Tensor, target: Tensor) -> Tensor:
+        return through(1 - scores).mean() + scores.square().mean() / 1000
+
+    torch.manual_seed(0)
+    net = Margins(9.0)
+    if isinstance(through, nn.Module):  # a layer of the network's own
+        net.through = through
+    findings = check(net, (torch.randn(64, 9), torch.zeros(64)), loss, table=False)
+    assert ("R04" in [f.rule for f in findings]) == isinstance(through, nn.Module)

@@ -117,7 +117,7 @@ def test_overflows_of_a_scaler(allowed: int, overflows: int, critical: bool) -> 
 def test_updates(change: float, feeds_norm: bool, suffers: bool, severity: str | None) -> None:
     h = history(**{"w": ParameterFacts("w", (9, 8), "hidden", feeds_norm, std=0.3)})
     for step in range(0, 260, 10):
-        h.losses.add([3.0 if suffers else 3.0 - 0.01 * step] * 10)
+        h.losses.add([3.0 if suffers else 3.0 - 0.005 * step] * 10)
         h.add(observation(step, update_to_data__w=change, gradient_std__w=1.0))
     finding = found(h).get("R09")
     assert (finding and finding.severity) == severity

@@ -74,6 +74,39 @@ def test_classes() -> None:
     assert math.isnan(floor)
 
 
+def test_weights_of_classes() -> None:
+    torch.manual_seed(0)
+    logits, target, weight = torch.randn(64, 3), torch.randint(3, (64,)), torch.tensor([1.0, 5.0, 20.0])
+    target[3] = -100
+    record = loss_record("cross_entropy", logits, target, weight=weight)
+    assert record is not None
+    loss, error, reference, *_, floor = record.values.tolist()
+    assert loss == pytest.approx(float(F.cross_entropy(logits.double(), target, weight.double())), rel=1e-6)
+    assert reference == pytest.approx(math.log(3), rel=1e-6)
+    kept = target >= 0
+    w, losses = weight.double()[target[kept]], F.cross_entropy(logits[kept].double(), target[kept], reduction="none")
+    assert error == pytest.approx(float((w * (losses - loss)).norm() / w.sum() * math.sqrt(63 / 62)), rel=1e-6)
+    assert math.isnan(floor)  # and no counts: how frequent they are is not what the loss tells
+
+
+@pytest.mark.parametrize("kind", ["binary_cross_entropy", "binary_cross_entropy_with_logits"])
+def test_weights_of_binary_targets(kind: str) -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(64, 2), (torch.rand(64, 2) < 0.1).float()
+    logit = kind.endswith("logits")
+    weights = {"pos_weight": torch.tensor([10.0, 3.0])} if logit else {"weight": torch.tensor([2.0, 3.0])}
+    x = logits if logit else logits.sigmoid()
+    record = loss_record(kind, x, target, **weights)
+    assert record is not None
+    loss, error, reference, *rest = record.values.tolist()
+    each = getattr(F, kind)(x, target, reduction="none", **weights).double()
+    assert loss == pytest.approx(float(each.mean()), rel=1e-6)
+    assert error == pytest.approx(float(each.std()) / 128**0.5, rel=1e-6)
+    factor = 1 + target * (weights["pos_weight"] - 1) if logit else weights["weight"].expand_as(target)
+    assert reference == pytest.approx(float(factor.double().mean()) * math.log(2), rel=1e-6)
+    assert len(rest) == 3
+
+
 def test_probabilities_for_logits() -> None:
     target = torch.tensor([2, 0, 1])
     certain = F.one_hot(target, 5).float()

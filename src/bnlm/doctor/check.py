@@ -67,7 +67,11 @@ def check(
     history.losses.add([float(loss.detach())])
     outputs = [Output.of(each) for each in record.losses]
     output, channels = next(iter(outputs), None), record.values_per_channel
-    history.add(Observation(0, statistics, record.kinds, output, values_per_channel=channels, others=outputs[1:]))
+    history.add(
+        Observation(
+            0, statistics, record.kinds, output, values_per_channel=channels, others=outputs[1:], of_loss=record.of_loss
+        )
+    )
     diagnosis = Diagnosis()
     diagnosis.update(history)
     if table:

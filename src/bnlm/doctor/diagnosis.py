@@ -20,7 +20,7 @@ from bnlm.doctor.standstill_rules import standstill_findings
 from bnlm.doctor.symmetry_rules import zero_findings
 from bnlm.doctor.training_rules import BATCHES, LEARNED, training_findings
 from bnlm.doctor.unreachable_rules import unreachable_findings
-from bnlm.doctor.update_rules import large_updates_ended, rises_at_start, update_findings
+from bnlm.doctor.update_rules import all_learned, large_updates_ended, rises_at_start, update_findings
 
 #: Optimizer steps after which a window, once it is full, is judged anew: sooner it has hardly moved on.
 WINDOW_EVERY = 100
@@ -85,6 +85,8 @@ class Diagnosis:
         def has_fallen(known: Finding) -> bool:
             if known.rule == "R13":
                 return recent < FALLEN * min(start, known.threshold)
+            if known.rule == "R11":
+                return all_learned(history)
             if known.rule == "R05":
                 return known.step > 0 and recent < FALLEN * start
             if known.rule == "R06":
@@ -93,11 +95,13 @@ class Diagnosis:
 
         first_step = self._found.get("R09")
         harmless = first_step is not None and first_step.value <= 0 and not rises_at_start(history)
-        for rule in ("R05", "R06", "R13", "R03", "R09"):
+        for rule in ("R05", "R06", "R13", "R03", "R09", "R11"):
             known = self._found.get(rule)
             if known is None or known.severity == "note" or not has_fallen(known):
                 continue
-            if rule == "R09":
+            if rule == "R09" and known.step > 0:
+                settles = harmless = all_learned(history)
+            elif rule == "R09":
                 settles = known.step == 0 and (harmless or known.severity == "critical")
                 settles = settles and history.warm and large_updates_ended(history)
             elif known.step == 0:  # what was wrong with the start was so, whatever has become of it

@@ -30,6 +30,7 @@ class ParameterFacts:
     """A trainable parameter: `role` is hidden, output, embedding or vector (biases, gains of normalizations).
 
     `group` is the optimizers' parameter group that holds it, see `weight_decay.groups_of`; None where none is known.
+    `lr` is that group's learning rate, before any schedule; `own` whether it is of no layer of torch's.
     """
 
     name: str
@@ -40,10 +41,13 @@ class ParameterFacts:
     zero: bool = False
     collinear_rows: float = 0.0
     group: int | None = None
+    lr: float = 0.0
+    own: bool = False
 
     @property
     def fan_in(self) -> int:
-        return math.prod(self.shape[1:])
+        """Inputs of a unit; 0 where which of several dimensions these are is its author's matter."""
+        return 0 if self.own and len(self.shape) > 2 else math.prod(self.shape[1:])
 
 
 @dataclass
@@ -100,6 +104,9 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
         if not any(True for _ in module.children()) and not isinstance(module, nn.Identity | nn.Dropout)
     ]
     names = {id(p): _plain(name) for name, p in model.named_parameters()}
+    of_torch = {
+        id(p) for _, m in leaves if type(m).__module__.startswith("torch.") for p in m.parameters(recurse=False)
+    }
     roles: dict[int, str] = {}
     feeds: set[int] = set()
     weights: list[Tensor] = []
@@ -133,7 +140,9 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
         if parameter.requires_grad and not isinstance(parameter, nn.parameter.UninitializedParameter):
             one = _one(parameter, stacked)
             role = roles.get(id(parameter), "hidden") if one.ndim >= 2 and not _is_gain(name) else "vector"
-            facts.parameters[_plain(name)] = _parameter_facts(_plain(name), one, role, id(parameter) in feeds)
+            found = _parameter_facts(_plain(name), one, role, id(parameter) in feeds)
+            found.own = id(parameter) not in of_torch
+            facts.parameters[_plain(name)] = found
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     facts.weight_decay = max((float(group.get("weight_decay") or 0.0) for group in groups), default=0.0)
     facts.eps = max((float(group.get("eps") or 0.0) for group in groups), default=0.0)
@@ -145,6 +154,8 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
         for name, parameter in trained:
             if (one_facts := facts.parameters.get(_plain(name))) is not None:
                 one_facts.group = held.get(id(parameter))
+                of_group = {} if one_facts.group is None else groups[one_facts.group]
+                one_facts.lr = float(of_group.get("initial_lr") or of_group.get("lr") or 0.0)
         facts.not_optimized = {_plain(name): p for name, p in trained if id(p) not in held}
         unregistered = unregistered_parameters(model).items()
         facts.unregistered = {_plain(name): p for name, p in unregistered if id(p) not in held}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -23,6 +23,8 @@ EARLY_OBSERVED = 10
 WARM_UP_STEPS = 2000
 #: Steps, or the share of a shorter run, after which it is late.
 LONG, LONG_SHARE = 2000, 0.9
+#: How probable it may be that what has a gradient in some steps alone had none in the last ones.
+BY_CHANCE = 1e-3
 #: Share of the first losses below which nothing may be left to be learned of a batch.
 LITTLE = 0.1
 
@@ -41,6 +43,9 @@ class History:
         self.early_norms: list[float] = []
         self.validations: list[tuple[float, float]] = []
         self.ungraded_since: dict[str, tuple[int, int]] = {}
+        self._of_loss: set[str] = set()
+        self._takes_turns = False  # whether some parameter had a gradient again after a step without
+        self._graded: Counter[str] = Counter()  # observed steps with a gradient
         self._with_spread = [name for name, one in facts.parameters.items() if math.prod(one.shape) >= 2]
         self.overflows_allowed = 0
         self.steps_with_left_gradients = 0  # observed ones in a row, see the callback's `LeftGradients`
@@ -76,6 +81,7 @@ class History:
         loss = self.losses.last[-1] if self.losses.last else None
         if observation.output is not None and not self.reference.is_of_the_loss(observation.output, loss):
             observation = replace(observation, output=None)
+        observation = self._without_parts_of_losses(observation)
         if self.first is None:
             self.first = observation
             self.reference.output = observation.output
@@ -83,7 +89,7 @@ class History:
         self._reached_lr_share = max(self._reached_lr_share, observation.lr_share)
         self.observed += 1
         if observation.output is not None:
-            self.reference.add(observation.output)
+            self.reference.add(observation.output, loss)
         norm = observation.gradient_norm
         if norm is not None and math.isfinite(norm) and len(self.early_norms) < EARLY_OBSERVED:
             self.early_norms.append(norm)
@@ -93,10 +99,25 @@ class History:
             return  # a loss of zero, as of triplets that are all far apart, has no gradient
         for name in self.ungraded_since.keys() & graded:
             del self.ungraded_since[name]
+            self._takes_turns = True
         for name in self._with_spread:
-            if name not in graded:
+            if name in graded:
+                self._graded[name] += 1
+            else:
                 since, times = self.ungraded_since.get(name, (observation.step, 0))
                 self.ungraded_since[name] = since, times + 1
+
+    def _without_parts_of_losses(self, observation: Observation) -> Observation:
+        """Return an observation without what is no layer, such as a hinge, which is zero where it is met."""
+        self._of_loss |= observation.of_loss
+        if not self._of_loss:
+            return observation
+        units = {layer: share for layer, share in observation.of("dead_units").items() if layer not in self._of_loss}
+        return replace(
+            observation,
+            kinds={layer: kind for layer, kind in observation.kinds.items() if layer not in self._of_loss},
+            statistics={**observation.statistics, "dead_units": units},
+        )
 
     def median(self, statistic: str, least: int = 4) -> dict[str, float]:
         """Return the median over the window of each layer's or parameter's statistic, where seen often enough."""
@@ -111,6 +132,16 @@ class History:
         stds = self.recent[-1].of("gradient_std") if self.recent else {}
         weights = (name for name, std in stds.items() if std == 0 and name.endswith(".weight"))
         return {name for name in weights if stds.get(name.removesuffix("weight") + "bias", 0.0) > 0}
+
+    def is_left_out(self, name: str) -> bool:
+        """Return whether it is no accident that a parameter has had no gradient in the last observed steps.
+
+        Blocks that are dropped at random, and experts, have one in some steps and none in others.
+        """
+        _, times = self.ungraded_since[name]
+        before = self.observed - times
+        usual = (self._graded[name] + 1) / (before + 2) if self._takes_turns or self._graded[name] else 1.0
+        return times >= 3 and (1 - usual) ** times < BY_CHANCE
 
     def usually_graded(self, name: str) -> bool:
         """Return whether a parameter had a gradient at most of the last observed steps."""

@@ -181,8 +181,12 @@ def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], 
     assert history.first is not None
     kinds, values = history.first.kinds, history.first.of(statistic)
     graded = history.first.of("activation_gradient_std")  # a network that stands beside has none
+    # Beside weights that start at zero on purpose nothing passes: no matter of scale.
+    of_weights = history.first.of("gradient_std")
+    opens = any(p.zero and of_weights.get(p.name, 0.0) > 0 for p in history.facts.parameters.values())
     for kind in dict.fromkeys(kinds.values()):
         chain = [layer for layer in chain_of(kind, history.first, values) if not graded or layer in graded]
+        chain = [layer for layer in chain if not opens or values[layer] != 0]
         if len(chain) >= 3 and kind not in ("sigmoid", "softplus"):
             yield kind, chain, [values[layer] for layer in chain]
 
@@ -280,9 +284,9 @@ def _first_step(history: History) -> Iterator[Finding]:
     # One that starts smaller than all others, for it has many inputs, is soon as large as what it needs.
     if far and (3 * len(far) > hidden or max(far.values()) > 0):
         name, worst = max(far.items(), key=lambda item: item[1])
-        std, usual = facts[name].std, 1 / math.sqrt(facts[name].fan_in)
+        std, usual = facts[name].std, 1 / math.sqrt(max(facts[name].fan_in, 1))
         because, change = "", "Divide optimizer.lr by 10 or more, or warm it up."
-        if std < TINY * usual:
+        if facts[name].fan_in and std < TINY * usual:
             because = f" They are small: std {std:.2g} at {name}, where one over the root of its inputs is {usual:.2g}."
             change = (
                 "Draw the weights at the scale that keeps the signal (init=kaiming_normal; in torch "

@@ -20,6 +20,8 @@ SMOOTHING = 0.05
 #: Share of the best that a rise has to exceed, and of the reference; twice that of how large a loss was of which no
 #: reference is known.
 RISE_OF_BEST, RISE = 0.3, 0.15
+#: R14: standard errors of the running mean that the loss may rise by, from the lowest that this has been.
+SMOOTH_NOISE = 5.0
 #: R07: standard errors of a batch's loss that a loss may lie higher. In batches of one or two, single examples do.
 BATCH_NOISE = 6.0
 
@@ -64,7 +66,9 @@ class LossCourse:
     @property
     def least_rise(self) -> float:
         """What a rise of the loss has to exceed. A loss that nothing is known of may have single large parts."""
-        return (1 if self._reference.is_known else 2) * RISE * self.scale
+        if not self._reference.is_known:
+            return 2 * RISE * self.scale
+        return max(RISE * self.scale, SMOOTH_NOISE * math.sqrt(SMOOTHING / 2) * self._reference.batch_error)
 
     @property
     def has_risen(self) -> bool:

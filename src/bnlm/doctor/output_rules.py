@@ -124,9 +124,11 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
         severity = "warning" if critical else "note"
     if binary and not loss > BINARY_WARNING * output.reference + error:
         severity = "note"
+    graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else "note"
+    if history.facts.frozen and (spread <= LOGIT_STD_CRITICAL or _is_adapted(history)):
+        severity = graded = "note"  # a new layer on features that are as large as they were learned to be
     remedy = LARGE_INPUTS if _large_inputs(history) else DRAW_ALL if _large_network(history) else ""
     if spread > LOGIT_STD_NOTE:
-        graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else "note"
         yield Finding(
             "R02", graded, where, 0, spread, LOGIT_STD_WARNING,
             f"before any training the logits have std {spread:.1f} within an example, so the network is confidently "
@@ -143,6 +145,13 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
         "Scale the output layer's weights down (init.output_scale=0.1), or set its bias to the log of the class "
         "frequencies.",
     )  # fmt: skip
+
+
+def _is_adapted(history: History) -> bool:
+    """Return whether the output layer is kept as it is, or starts as one: it was trained for something else before."""
+    facts = history.facts
+    trained = any(p.role == "output" and not p.zero for p in facts.parameters.values())
+    return bool(facts.parameters) and not facts.fresh and not trained
 
 
 def _regression_loss(loss: float, error: float, reference: float, constant: float) -> Iterator[Finding]:

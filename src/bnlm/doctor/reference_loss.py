@@ -19,6 +19,8 @@ KNOWS_THE_MEAN = 0.5
 SAME_LOSS = 0.05
 #: How near the loss of a step is to a multiple of what goes into it, to be that multiple; of one that is written out.
 SAME_MULTIPLE, SAME_WRITTEN = 1e-3, 1e-2
+#: Observed steps that tell whether it stays that multiple.
+FEW, SEVERAL = 3, 10
 #: Share of ln(classes) below which almost all targets are of one class: what is rare is learned late.
 RARE = 0.5
 
@@ -38,12 +40,20 @@ class ReferenceLoss:
         self._constants: deque[float] = deque(maxlen=WINDOW)  # beside each: of a regression the best constant
         self._errors: deque[float] = deque(maxlen=WINDOW)  # standard errors of a batch's loss
         self._counts = np.zeros(0)  # of the targets of each class
+        self._multiples: list[float] = []  # of the loss function's, the losses of the first observed steps
         self._kind = ""
         self._believes_written: bool | None = None
 
-    def add(self, output: Output) -> None:
-        """Take in what went into the loss function of an observed step."""
+    def add(self, output: Output, loss: float | None = None) -> None:
+        """Take in what went into the loss function of an observed step.
+
+        Args:
+            output: Of the loss function.
+            loss: Of the same step; None where it is not known.
+        """
         self._kind = output.kind
+        if loss is not None and output.loss > 0 and len(self._multiples) < SEVERAL:
+            self._multiples.append(loss / output.loss)
         if not math.isfinite(output.reference):
             return
         # The targets' mean square in one batch strays far from the true one; of classes it is the same each time.
@@ -71,7 +81,15 @@ class ReferenceLoss:
     @property
     def is_known(self) -> bool:
         """Whether it is more than the first losses."""
-        return bool(self._last)
+        return bool(self._last) and self._is_multiple
+
+    @property
+    def _is_multiple(self) -> bool:
+        """Whether losses go on to be about the multiple that the first was of the loss function's."""
+        weight = self.weight
+        if weight == 1.0 or len(self._multiples) < FEW:
+            return True
+        return 2 * sum(weight / 2 < multiple < 2 * weight for multiple in self._multiples) >= len(self._multiples)
 
     @property
     def loss(self) -> float:
@@ -79,7 +97,7 @@ class ReferenceLoss:
 
         Of a regression that starts near the mean of its targets, the loss of that mean.
         """
-        if not self._last:
+        if not self.is_known:
             return self.first_loss
         loss = statistics.fmean(self._last) * self.weight
         return self.of_a_constant if self.first_loss < KNOWS_THE_MEAN * loss else loss
@@ -87,7 +105,7 @@ class ReferenceLoss:
     @property
     def of_a_constant(self) -> float:
         """The loss of the best constant output, of classes that of chance; nan where that is not known."""
-        return statistics.fmean(self._constants) * self.weight if self._constants else math.nan
+        return statistics.fmean(self._constants) * self.weight if self.is_known else math.nan
 
     @property
     def of_frequencies(self) -> float:
@@ -96,7 +114,7 @@ class ReferenceLoss:
         nan where that is not known well, where the loss is not this alone, and of classes that are almost all of one
         kind.
         """
-        if self.output is None or not self.first_losses or self.has_other_terms:
+        if self.output is None or not self.is_known or self.has_other_terms:
             return math.nan
         loss = loss_of_frequencies(self._counts, self.output.kind == "binary_cross_entropy")
         return self.weight * loss if loss > RARE * self.output.reference else math.nan
@@ -104,7 +122,7 @@ class ReferenceLoss:
     @property
     def batch_error(self) -> float:
         """The standard error of the loss of a batch; nan where that is not known."""
-        return statistics.fmean(self._errors) * self.weight if self._errors else math.nan
+        return statistics.fmean(self._errors) * self.weight if self.is_known else math.nan
 
     @property
     def weight(self) -> float:

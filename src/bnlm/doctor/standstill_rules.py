@@ -59,9 +59,9 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     if not chance > 0 or history.losses.first < 0.7 * chance:
         return
     output = history.first.output if history.first is not None else None
-    knowing = "knowing nothing gives"
+    knowing = "knowing nothing gives" if history.reference.is_known else "it began at"
     what, shown = "the loss", recent
-    if output is not None and output.kind == "regression":
+    if output is not None and output.kind == "regression" and history.reference.is_known:
         at_chance, chance = _at_a_constant(history, recent)
         knowing = "the best constant has"
         limit = STUCK_REGRESSION * chance

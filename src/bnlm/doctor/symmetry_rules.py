@@ -22,9 +22,14 @@ def symmetry_findings(history: History) -> Iterator[Finding]:
     alike = [p.name for p in hidden if p.collinear_rows > COLLINEAR]
     # A zero matrix that gets a gradient starts a residual branch or an adapter; one without can never leave zero.
     # What the backward pass does not come to at all is R12's.
-    stuck = [p.name for p in hidden if p.zero and gradients.get(p.name) == 0]
-    stuck = stuck if len(stuck) == sum(p.zero for p in hidden) else []
-    cut = [] if stuck else _cut_off(history, gradients)
+    zero = [p.name for p in hidden if p.zero]
+    stuck = zero if all(gradients.get(name) == 0 for name in zero) else []
+    # Before an output that is zero nothing has a gradient in the first step alone.
+    outputs = [p.name for p in history.facts.parameters.values() if p.role == "output" and p.zero]
+    if any(gradients.get(name, 0.0) > 0 for name in outputs):
+        stuck = []
+    # One matrix of zeros may be a mistake, one in each block is how blocks are started.
+    cut = _cut_off(history, gradients) if len(zero) == 1 and not stuck else []
     if alike or stuck or cut:
         where = in_words(alike + stuck + cut)
         if alike:

@@ -18,6 +18,8 @@ from bnlm.doctor.weight_decay import LOWER_DECAY, LOWER_DECAY_SHARE, blamed_on_d
 LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.5, 1.0
 #: R09: how far above the limit fewer than a quarter of the weights are, to explain why a loss stands still.
 CLEARLY = 0.3
+#: R09 of updates beyond the critical limit: share of the first losses that shows that they do no harm.
+MOSTLY_LEARNED = 0.25
 #: R09: losses to wait for before the lack of a fall counts, at most 0.8 of the run.
 LARGE_PATIENCE = 250
 #: R09 of a run that ended in nan or in dead layers: of its first step, which is large with AdamW, and of any later one.
@@ -38,6 +40,10 @@ DECAY_WARNING = 0.01
 MOVED_BY_DECAY, LEFT_BY_DECAY = -2.3, 0.3
 #: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
 SPREAD_WARNING = 1.5
+#: R11: share of the first losses, and of what knowing nothing costs, that is next to nothing.
+ALL_LEARNED = 0.02
+#: R11: dex of that which learning rates of their own may account for.
+BY_RATE = 1.0
 
 
 def update_findings(history: History) -> Iterator[Finding]:
@@ -106,7 +112,8 @@ def _large_updates(history: History) -> Iterator[Finding]:
     suffers = suffers or any(f.severity != "note" for f in [*saturated(history), *dead(history)])
     parameters = history.facts.parameters
     extreme = [n for n in large if parameters[n].role == "hidden" and judged[n] > LARGE_CRITICAL + allowed[n]]
-    if extreme or (large and suffers):
+    harmless = not rises and history.losses.recent(50) < MOSTLY_LEARNED * history.losses.first
+    if (extreme and not harmless) or (large and suffers):
         worst = max(large, key=lambda name: judged[name])
         critical = judged[worst] > LARGE_CRITICAL + allowed[worst]
         found = _too_large(history.step, large, judged[worst], "critical" if critical else "warning")
@@ -226,6 +233,18 @@ def _leaps(history: History) -> bool:
     return bool(moved) and statistics.median(moved.values()) > LEAPING
 
 
+def all_learned(history: History) -> bool:
+    """Return whether nothing is left that slow layers should have learned."""
+    start = min(history.losses.first, abs(history.reference.loss))
+    return history.losses.recent(50) < ALL_LEARNED * start
+
+
+def _apart_by_rate(history: History, slow: str, fast: str) -> float:
+    """Return how many dex of two weights' updates are the ratio of their learning rates, as in fine-tuning; up to 1."""
+    low, high = (history.facts.parameters[name].lr for name in (slow, fast))
+    return min(math.log10(high / low), BY_RATE) if 0 < low < high else 0.0
+
+
 def _uneven_updates(history: History) -> Iterator[Finding]:
     if history.recent[-1].lr_share < 0.1 or history.observed < 8:
         return
@@ -235,11 +254,14 @@ def _uneven_updates(history: History) -> Iterator[Finding]:
         for name, u in hidden_updates(history).items()
         if name not in history.ungraded_since and (u > -math.inf or history.usually_graded(name))
     }
-    spread = max(hidden.values()) - min(hidden.values()) if hidden else 0.0
-    if spread > SPREAD_WARNING:
-        slow, fast = min(hidden, key=lambda n: hidden[n]), max(hidden, key=lambda n: hidden[n])
+    if not hidden:
+        return
+    slow, fast = min(hidden, key=lambda n: hidden[n]), max(hidden, key=lambda n: hidden[n])
+    spread = hidden[fast] - hidden[slow]
+    if spread > SPREAD_WARNING + _apart_by_rate(history, slow, fast):
+        severity = "note" if all_learned(history) else "warning"
         yield Finding(
-            "R11", "warning", f"{slow} and {fast}", history.step, spread, SPREAD_WARNING,
+            "R11", severity, f"{slow} and {fast}", history.step, spread, SPREAD_WARNING,
             f"layers move at very different speeds: {fast} by {power_of_ten(hidden[fast])} of its size a step, "
             f"{slow} by {power_of_ten(hidden[slow])}.",
             "Give the layers the same scale (init=kaiming_normal, a normalization), or the parameter groups their own "

@@ -74,7 +74,7 @@ def small_weights(history: History) -> Iterator[Finding]:
     if history.losses.improves() or history.losses.steps < SMALL_PATIENCE:
         return
     hidden = {p.name: p for p in history.facts.parameters.values() if p.role == "hidden" and p.std > 0}
-    scales = {name: p.std * math.sqrt(p.fan_in) for name, p in hidden.items() if not p.feeds_norm}
+    scales = {name: p.std * math.sqrt(p.fan_in) for name, p in hidden.items() if p.fan_in and not p.feeds_norm}
     stds = history.first.of("activation_std")
     if not scales or not stds:
         return

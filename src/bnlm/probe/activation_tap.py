@@ -21,7 +21,14 @@ from bnlm.probe.plain_values import behind, copied, values_of
 from bnlm.probe.reach import Reach
 from bnlm.probe.records import StepRecord
 from bnlm.probe.reduction import Seen, count
-from bnlm.probe.torch_functions import ACTIVATION_FUNCTIONS, BACKWARD, BATCH_NORMS, CHANNEL_DIMS, RECURRENCES
+from bnlm.probe.torch_functions import (
+    ACTIVATION_FUNCTIONS,
+    BACKWARD,
+    BATCH_NORMS,
+    CHANNEL_DIMS,
+    NOT_THE_LAST,
+    RECURRENCES,
+)
 from bnlm.probe.written_loss import WRITTEN
 from bnlm.stats import channel_dim_of, histogram, limits_from_call
 
@@ -71,6 +78,7 @@ class ActivationTap(TorchFunctionMode):
         self._handles: list[RemovableHandle] = []
         self._forwards: list[list[Call | None]] = [[]]
         self._channel_dims: dict[torch.Size, int] = {}
+        self._tail: list[str] = []  # calls of rectifiers since the last layer, product or loss function
         self._seen: list[Seen] = []
         self._gradients: list[tuple[str, Tensor]] = []
         self.waiting = 0  # elements of these
@@ -117,14 +125,21 @@ class ActivationTap(TorchFunctionMode):
     def next_forward(self) -> None:
         """A new forward begins: its first tanh is the layer `tanh` again, not `tanh_1`."""
         self._resume()
+        self._end_forward()
         self._forwards.append([])
         if self.losses is not None:
             self.losses.next_forward()
         self._names.next_forward()
 
+    def _end_forward(self) -> None:
+        """What was called last, and neither by a module nor before a loss function, is a part of the loss: a hinge."""
+        self._record.of_loss |= set(self._tail)
+        self._tail.clear()
+
     def record(self) -> StepRecord:
         """Reduce what waits, and return all that was seen; to be called once, after `detach`."""
         count(self.uncounted())
+        self._end_forward()
         if self.losses is not None:
             self._record.losses = self.losses.records()
         self._record.responded = {layer: units for layer, units in self._record.responded.items() if len(units)}
@@ -153,9 +168,14 @@ class ActivationTap(TorchFunctionMode):
             if x.ndim >= 2 and x.shape[1]:
                 self._record.values_per_channel[self._names.caller()[0]] = x.numel() // x.shape[1]
         output = func(*args, **kwargs)
+        self._tail.clear()
         if isinstance(output, Tensor):
             self._channel_dims[output.shape] = channel_dim
         return output
+
+    def _not_the_last_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
+        self._tail.clear()
+        return func(*args, **kwargs)
 
     def _backward_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
         self._forwards[-1].append(None)  # modules alone would not tell where the next forward begins
@@ -165,6 +185,7 @@ class ActivationTap(TorchFunctionMode):
         return output
 
     def _loss_called(self, func: Callable[..., Any], kind: str, args: Any, kwargs: dict[str, Any]) -> Any:
+        self._tail.clear()
         if self.losses is not None and self.root.training:
             with unseen():
                 self.losses.called(kind, args, kwargs)
@@ -199,6 +220,8 @@ class ActivationTap(TorchFunctionMode):
         limits = limits_from_call(kind, args, kwargs)
         alone = module is not None and layer == path and not getattr(module, "inplace", False)
         self._forwards[-1].append(Call(module, layer, kind, channel_dim, limits) if module and alone else None)
+        if module is None and kind == "relu":
+            self._tail.append(layer)
         self._take_in(layer, kind, pre_activation, values, mapped, channel_dim, limits)
         return output
 
@@ -286,6 +309,7 @@ class ActivationTap(TorchFunctionMode):
 
 #: By function of torch: what watches its calls, and what that has to know of it.
 _WATCHED: dict[Callable[..., Any], tuple[Callable[..., Any], Any]] = {
+    **dict.fromkeys(NOT_THE_LAST, (ActivationTap._not_the_last_called, None)),
     **dict.fromkeys(WRITTEN, (ActivationTap._part_of_a_loss_called, None)),
     **{function: (ActivationTap._activation_called, kind) for function, kind in ACTIVATION_FUNCTIONS.items()},
     **{function: (ActivationTap._recurrence_called, kind) for function, kind in RECURRENCES.items()},

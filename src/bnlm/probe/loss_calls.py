@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bnlm.probe.loss_record import LossRecord, loss_record
+from bnlm.probe.loss_record import REGRESSIONS, LossRecord, loss_record
 from bnlm.probe.reach import Reach
 from bnlm.probe.written_loss import WrittenLoss
 
 #: Options of loss functions that change what a call tells.
-OPTIONS = ("ignore_index", "beta", "delta")
+OPTIONS = ("ignore_index", "beta", "delta", "weight", "pos_weight")
 
 
 class LossCalls:
@@ -35,11 +35,12 @@ class LossCalls:
         """Take in a call of a loss function, before it is made: it may overwrite what it is given."""
         if self._complete:
             return
-        given = dict(zip(("input", "target"), args, strict=False)) | kwargs
+        names = ("input", "target") if kind in REGRESSIONS else ("input", "target", "weight")
+        given = dict(zip(names, args, strict=False)) | kwargs
         x = given["input"]
         if kind == "nll_loss" and (logits := self._written.logits_of(x, min(1, x.ndim - 1))) is not None:
             kind, x = "cross_entropy", logits
-        more = {name: given[name] for name in OPTIONS if name in given}
+        more = {name: given[name] for name in OPTIONS if given.get(name) is not None}
         record = loss_record(kind, x, given["target"], reach=self.reach, **more)
         if record is not None:
             self._records.append(record)

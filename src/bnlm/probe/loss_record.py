@@ -68,7 +68,14 @@ class LossRecord:
 
 @torch.no_grad()
 def loss_record(
-    kind: str, x: Tensor, target: Any, ignore_index: int = -100, reach: Reach | None = None, **options: float
+    kind: str,
+    x: Tensor,
+    target: Any,
+    ignore_index: int = -100,
+    reach: Reach | None = None,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    **options: float,
 ) -> LossRecord | None:
     """Return the record of a call, or None where it is of a form that is not understood.
 
@@ -78,6 +85,8 @@ def loss_record(
         target: Tensor of the shape that the function asks for.
         ignore_index: Of cross_entropy.
         reach: Of some activation of the network, which may have made `x`.
+        weight: Of each class; of binary_cross_entropy what its losses are multiplied with.
+        pos_weight: Of binary_cross_entropy_with_logits.
         options: `beta` of smooth_l1_loss, `delta` of huber_loss.
     """
     if not (isinstance(x, Tensor) and isinstance(target, Tensor) and x.is_floating_point() and x.numel()):
@@ -95,7 +104,7 @@ def loss_record(
         if target.is_floating_point() or x.ndim != target.ndim + 1:
             return None
         logits = x.movedim(1, -1).flatten(0, -2) if x.ndim > 1 else x[None]
-        values = _of_classes(logits, target, ignore_index)
+        values = _of_classes(logits, target, ignore_index, weight)
         if kind == "nll_loss":
             improper = (logits[:MAX_EXAMPLES].logsumexp(dim=1).abs() > IMPROPER).any()
             values[5] = torch.where(improper, -math.inf, math.nan)
@@ -110,18 +119,22 @@ def loss_record(
     if distance is not None:
         losses, reference, constant = _of_distances(distance, x, target)
     else:
-        losses = getattr(F, kind)(x, target, reduction="none")
-        reference, constant = x.new_tensor(math.log(2)), x.new_tensor(math.nan)
+        weights = {"weight": weight} | ({"pos_weight": pos_weight} if kind.endswith("logits") else {})
+        losses = getattr(F, kind)(x, target, reduction="none", **weights)
+        unsure = torch.full_like(x, 0.0 if kind.endswith("logits") else 0.5)
+        reference = getattr(F, kind)(unsure, target, **weights)
+        constant = x.new_tensor(math.nan)
+    weighted = weight is not None or pos_weight is not None
     several = losses.numel() > 1
     error = losses.std() / math.sqrt(losses.numel()) if several else losses.new_tensor(math.nan)
     none = torch.full_like(error, math.nan)
     floor = none
     if reach is not None and distance is not None:
         floor = reach.floor_of_distances(distance, target)
-    elif kind == "binary_cross_entropy_with_logits":
+    elif kind == "binary_cross_entropy_with_logits" and not weighted:
         floor = _floor_of_sigmoids(x, target, losses) if reach is None else reach.floor_of_logits(target)
     values = torch.stack([losses.mean(), error, reference, none, constant, floor])
-    if distance is None and target.ndim and not broadcast:
+    if distance is None and target.ndim and not broadcast and not weighted:
         values = torch.cat([values, *_ones(target)])
     return LossRecord(kind, values, broadcast, reach.kind if reach is not None else "")
 
@@ -174,8 +187,8 @@ def _of_soft_targets(x: Tensor, target: Tensor) -> LossRecord | None:
     return LossRecord("cross_entropy", values)
 
 
-def _of_classes(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
-    """Return the values of a `LossRecord` from `(N, classes)` logits and `(N,)` targets."""
+def _of_classes(logits: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None) -> Tensor:
+    """Return the values of a `LossRecord` from `(N, classes)` logits and `(N,)` targets, and class weights."""
     target = target.reshape(-1)
     if (stride := -(-len(logits) // MAX_EXAMPLES)) > 1:
         logits, target = logits[::stride], target[::stride]
@@ -185,11 +198,15 @@ def _of_classes(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     (n, total, spread), (_, squares, _) = (each[:2] @ each.T).unbind()  # the losses of what is ignored are 0
     mean = total / n
     error = ((squares - total * mean).clamp_min(0) / (n - 1) / n).sqrt()
+    if weight is not None:
+        of_each = (weight.detach().float()[target.where(counted > 0, 0)] * counted).to(each.dtype)
+        mean = (of_each * each[1]).sum() / of_each.sum()
+        error = (of_each * (each[1] - mean)).square().sum().sqrt() / of_each.sum() * (n / (n - 1)).sqrt()
     chance, none = torch.full_like(mean, math.log(logits.shape[1])), torch.full_like(mean, math.nan)
     sum_to_one = (logits >= 0).all() & ((logits.sum(dim=1) - 1).abs() < 0.01).all()
     # Of one probability 1 and all others 0, softmax makes e / (e + classes - 1).
     floor = torch.where(sum_to_one, math.log(math.e + logits.shape[1] - 1) - 1, none)
     values = torch.stack([mean, error, chance, spread / n, none, floor])
-    if logits.shape[1] > MAX_COUNTED:
+    if logits.shape[1] > MAX_COUNTED or weight is not None:
         return values
     return torch.cat([values, torch.bincount(target[target != ignore_index], minlength=logits.shape[1])])

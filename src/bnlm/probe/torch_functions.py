@@ -49,3 +49,15 @@ CHANNEL_DIMS = _channel_dims()
 RECURRENCES: dict[Callable[..., Any], str] = {torch.rnn_tanh: "tanh", torch.rnn_relu: "relu"}
 BATCH_NORMS: frozenset[Callable[..., Any]] = frozenset({F.batch_norm, torch.batch_norm})
 BACKWARD: frozenset[Callable[..., Any]] = frozenset({Tensor.backward, torch.autograd.backward})
+
+
+def _not_the_last() -> frozenset[Callable[..., Any]]:
+    """Return products, distances and all loss functions: what comes before them is more than a part of a loss."""
+    names = "matmul mm bmm einsum addmm baddbmm mv dot cdist tensordot __matmul__ __rmatmul__".split()
+    names += "kl_div cosine_similarity pairwise_distance".split()
+    names += [name for name in vars(F) if name.endswith("_loss") and not name.startswith("_")]
+    found = {getattr(owner, name, None) for owner in (F, torch, Tensor) for name in names}
+    return frozenset(function for function in found if function is not None)
+
+
+NOT_THE_LAST = _not_the_last()
