@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from bnlm.callbacks.dead_units import DeadUnits
+from bnlm.callbacks.gradient_watch import GradientWatch
 from bnlm.callbacks.left_gradients import LeftGradients
 from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
@@ -86,6 +87,7 @@ class Doctor(Monitor):
         self._statistics = RunningStatisticsWatch()
         self._validation_losses = ValidationLosses()
         self._left_gradients = LeftGradients()
+        self._gradients: GradientWatch | None = None
         self._restored = False
         self._stop = False
 
@@ -118,7 +120,7 @@ class Doctor(Monitor):
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         assert self._history is not None
         self._history.steps_with_left_gradients = self._left_gradients.steps
-        self._history.losses.add(self._losses.take())
+        self._hear(self._history)
         share, decays = self._rates.pop(seen.step)
         outputs = [Output.of(loss) for loss in seen.losses]
         statistics, channels = self.measure(seen), seen.values_per_channel
@@ -139,6 +141,7 @@ class Doctor(Monitor):
         self._dead_units = DeadUnits()
         self._rates.clear()
         self._left_gradients = LeftGradients()
+        self._gradients = GradientWatch(pl_module)
         self._history = History(facts_of(pl_module, trainer.optimizers), self._total_steps)
         # A scaler (fp16) looks for the largest scale that does not overflow: single steps rightly do.
         self._history.overflows_allowed = 4 if getattr(trainer.precision_plugin, "scaler", None) is not None else 0
@@ -208,7 +211,7 @@ class Doctor(Monitor):
             gaps.clear()
         # A stream without an end may repeat itself or not.
         history.repeats = trainer.current_epoch > 0 or not math.isfinite(trainer.num_training_batches)
-        history.losses.add(self._losses.take())  # those since the last observed step too
+        self._hear(history)  # since the last observed step, too
         train = history.losses.recent(50)
         validation = watched[0] if len(watched) == 1 else None if heard is None else heard * history.reference.weight
         if validation is not None and math.isfinite(train):
@@ -218,10 +221,11 @@ class Doctor(Monitor):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
-        if self._history is None:
+        if self._history is None or self._gradients is None:
             return
+        self._gradients.follow(())
         if self._history.recent:
-            self._history.losses.add(self._losses.take())
+            self._hear(self._history)
             self._judge(self._diagnosis.update(self._history), trainer)
         elif trainer.global_step == 0:
             self._judge(self._diagnosis.without_steps(trainer.fit_loop.total_batch_idx + 1), trainer)
@@ -234,8 +238,10 @@ class Doctor(Monitor):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         super().on_exception(trainer, pl_module, exception)
         self.on_validation_batch_end()
+        if self._gradients is not None:
+            self._gradients.follow(())
         if self._history is not None and self._history.recent:
-            self._history.losses.add(self._losses.take())
+            self._hear(self._history)
             _tell(self._diagnosis.update(self._history))
         _tell(self._diagnosis.refused(exception, trainer.global_step))
         self._write(trainer)
@@ -253,7 +259,17 @@ class Doctor(Monitor):
 
     def conclude(self, trainer: Trainer) -> None:
         assert self._history is not None
+        assert self._gradients is not None
+        for name in self._gradients.follow(self._history.ungraded_since):
+            if trainer.global_step > self._history.step + 1:  # nobody has heard what came since it was observed
+                self._history.ungraded_since[name] = trainer.global_step, 0
         self._judge(self._diagnosis.follow(self._history), trainer)
+
+    def _hear(self, history: History) -> None:
+        """Take in what has come since the last observed step: losses and gradients."""
+        history.losses.add(self._losses.take())
+        if self._gradients is not None:
+            history.take_turns(self._gradients.take())
 
     def _judge(self, fresh: list[Finding], trainer: Trainer) -> None:
         """Tell of new findings, and do what is to be done at a critical one."""

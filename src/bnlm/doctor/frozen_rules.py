@@ -37,9 +37,9 @@ def _without_gradient(history: History) -> Iterator[Finding]:
         return
     frozen: list[str] = []
     longest = 0
-    for name, (since, _) in history.ungraded_since.items():
+    for name, (since, times) in history.ungraded_since.items():
         steps = history.step - since
-        if steps >= FROZEN_WARNING and history.is_left_out(name) and name not in history.facts.not_optimized:
+        if steps >= FROZEN_WARNING and times >= 3 and name not in history.facts.not_optimized:
             frozen.append(name)
             longest = max(longest, steps)
     fed_with_zeros = history.fed_with_zeros()

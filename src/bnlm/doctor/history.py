@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -23,8 +23,6 @@ EARLY_OBSERVED = 10
 WARM_UP_STEPS = 2000
 #: Steps, or the share of a shorter run, after which it is late.
 LONG, LONG_SHARE = 2000, 0.9
-#: How probable it may be that what has a gradient in some steps alone had none in the last ones.
-BY_CHANCE = 1e-3
 #: Share of the first losses below which nothing may be left to be learned of a batch.
 LITTLE = 0.1
 
@@ -44,8 +42,7 @@ class History:
         self.validations: list[tuple[float, float]] = []
         self.ungraded_since: dict[str, tuple[int, int]] = {}
         self._of_loss: set[str] = set()
-        self._takes_turns = False  # whether some parameter had a gradient again after a step without
-        self._graded: Counter[str] = Counter()  # observed steps with a gradient
+        self.turns: set[str] = set()  # names of parameters that have a gradient in some steps and none in others
         self._with_spread = [name for name, one in facts.parameters.items() if math.prod(one.shape) >= 2]
         self.overflows_allowed = 0
         self.steps_with_left_gradients = 0  # observed ones in a row, see the callback's `LeftGradients`
@@ -99,13 +96,16 @@ class History:
             return  # a loss of zero, as of triplets that are all far apart, has no gradient
         for name in self.ungraded_since.keys() & graded:
             del self.ungraded_since[name]
-            self._takes_turns = True
         for name in self._with_spread:
-            if name in graded:
-                self._graded[name] += 1
-            else:
+            if name not in graded and name not in self.turns:
                 since, times = self.ungraded_since.get(name, (observation.step, 0))
                 self.ungraded_since[name] = since, times + 1
+
+    def take_turns(self, names: Set[str]) -> None:
+        """Take in that a gradient came to these parameters between observed steps at which they had none."""
+        self.turns.update(names)
+        for name in names:
+            self.ungraded_since.pop(name, None)
 
     def _without_parts_of_losses(self, observation: Observation) -> Observation:
         """Return an observation without what is no layer, such as a hinge, which is zero where it is met."""
@@ -132,16 +132,6 @@ class History:
         stds = self.recent[-1].of("gradient_std") if self.recent else {}
         weights = (name for name, std in stds.items() if std == 0 and name.endswith(".weight"))
         return {name for name in weights if stds.get(name.removesuffix("weight") + "bias", 0.0) > 0}
-
-    def is_left_out(self, name: str) -> bool:
-        """Return whether it is no accident that a parameter has had no gradient in the last observed steps.
-
-        Blocks that are dropped at random, and experts, have one in some steps and none in others.
-        """
-        _, times = self.ungraded_since[name]
-        before = self.observed - times
-        usual = (self._graded[name] + 1) / (before + 2) if self._takes_turns or self._graded[name] else 1.0
-        return times >= 3 and (1 - usual) ** times < BY_CHANCE
 
     def usually_graded(self, name: str) -> bool:
         """Return whether a parameter had a gradient at most of the last observed steps."""

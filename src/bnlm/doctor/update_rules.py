@@ -92,6 +92,7 @@ def hidden_updates(history: History) -> dict[str, float]:
     facts, zeros = history.facts.parameters, history.fed_with_zeros()
     judged = _judged(history)[0]
     some = any(one.role == "hidden" for one in facts.values())
+    judged = {n: u for n, u in judged.items() if u > -math.inf or n not in history.turns}
     return {n: u for n, u in judged.items() if (not some or facts[n].role == "hidden") and n not in zeros}
 
 
@@ -252,7 +253,9 @@ def _uneven_updates(history: History) -> Iterator[Finding]:
     hidden = {
         name: u
         for name, u in hidden_updates(history).items()
-        if name not in history.ungraded_since and (u > -math.inf or history.usually_graded(name))
+        if name not in history.ungraded_since
+        and name not in history.turns
+        and (u > -math.inf or history.usually_graded(name))
     }
     if not hidden:
         return
