@@ -425,3 +425,11 @@ def test_a_validation_that_gets_worse(
     trainer.fit(Overfitted(lr=0.3), train, val)
     assert rules(doctor.findings) == expected
     assert torch.overrides._get_current_function_mode_stack() == []
+
+
+def test_a_second_run_knows_nothing_of_the_rate_of_the_first(make_trainer: MakeTrainer) -> None:
+    doctor = Doctor(every_n_steps=10, table=False)
+    for lr in (50.0, 0.1):
+        make_trainer(callbacks=[doctor], max_steps=60).fit(Classifier(lr=lr), data())
+    assert doctor._history is not None
+    assert {o.lr_share for o in doctor._history.recent} == {1.0}

@@ -155,7 +155,9 @@ def test_a_loss_that_crosses_zero_rises_by_what_it_has_come() -> None:
     h.losses.add([0.1, 0.1, 0.1, 0.1, *(0.1 - 0.01 * i for i in range(150)), *noisy(-1.33, 200, 0.05)])
     h.add(observation(350))
     assert "R14" not in found(h)
-    h.losses.add([-0.5] * 60)
+    h.losses.add([-0.5] * 60)  # it comes back to where it was, no further
+    assert "R14" not in found(h)
+    h.losses.add([1.5] * 60)
     assert "R14" in found(h)
 
 
@@ -383,11 +385,11 @@ def test_dead_units_of_a_network_that_learns(share: float, end: float, severity:
     assert found(h)["R04"].severity == severity
 
 
-@pytest.mark.parametrize(("noise", "expected"), [(0.03, False), (0.005, True)])
-def test_a_loss_below_zero_that_strays(noise: float, expected: bool) -> None:
+@pytest.mark.parametrize(("end", "noise", "expected"), [(-0.06, 0.005, False), (0.3, 0.2, False), (0.3, 0.03, True)])
+def test_a_loss_below_zero_that_strays(end: float, noise: float, expected: bool) -> None:
     """As the estimate that a policy's gradient is taken of: it ends at zero where nothing is left to gain."""
     h = history()
-    h.losses.add([-0.03] * 4 + noisy(-0.14, 100, noise) + noisy(-0.06, 100, noise))
+    h.losses.add([-0.03] * 4 + noisy(-0.14, 100, noise) + noisy(end, 100, noise))
     h.add(observation(200))
     assert ("R14" in found(h)) == expected
 

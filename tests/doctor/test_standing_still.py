@@ -250,7 +250,7 @@ def test_probabilities_given_for_logits(floors: list[float], expected: bool) -> 
 def test_a_sigmoid_before_the_loss_that_has_one(last: str, expected: bool) -> None:
     """Logits of a fresh network may all lie between 0 and 1 too."""
     diagnosis, h = Diagnosis(), History(Facts(), 1000)
-    for step in range(0, 50, 10):
+    for step in range(0, 120, 10):
         h.losses.add([0.7])
         output = Output("binary_cross_entropy", 0.69, 0.7, 0.01, math.nan, floor=0.5)
         h.add(Observation(step, {}, {"a": "sigmoid", "b": last}, output))

@@ -204,3 +204,78 @@ def test_the_inputs_of_a_weight_of_ones_own_are_not_known() -> None:
     assert (facts["votes"].fan_in, facts["features.weight"].fan_in) == (0, 9)
     assert facts_of(nn.Sequential(nn.Conv2d(3, 8, 5))).parameters["0.weight"].fan_in == 75
     assert facts_of(nn.LSTM(9, 30)).parameters["weight_hh_l0"].fan_in == 30
+
+
+class Gaussian(nn.Module):
+    """Weights that are drawn anew in each step (Blundell et al. 2015, arXiv 1505.05424)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.randn(30, 9) / 3)
+        self.rho = nn.Parameter(torch.full((30, 9), -3.0))
+        self.output = nn.Linear(30, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.mean + F.softplus(self.rho) * torch.randn(30, 9)
+        return self.output(torch.tanh(x @ weight.T))
+
+
+def test_a_constant_scale_beside_a_mean_is_not_alike() -> None:
+    torch.manual_seed(0)
+    data = torch.randn(64, 9), torch.randint(10, (64,))
+    assert check(Gaussian(), data, F.cross_entropy, table=False) == []
+
+
+@pytest.mark.parametrize(("looks", "loss", "expected"), [(10, 0.6, True), (5, 0.6, False), (10, 0.2, False)])
+def test_logits_that_begin_between_0_and_1(looks: int, loss: float, expected: bool) -> None:
+    h = History(Facts(), 1000)
+    for step in range(0, 10 * looks, 10):
+        h.losses.add([0.7 if step < 20 else loss] * 10)
+        output = Output("binary_cross_entropy", math.log(2), 0.7, 0.01, math.nan, floor=0.48)
+        h.add(Observation(step, {}, {"gate": "sigmoid"}, output))
+    assert ("R13" in found(h)) == expected
+
+
+@pytest.mark.parametrize(
+    ("loss", "reference", "constant", "severity"),
+    [
+        (13.6, 200.0, 13.8, None),  # the output's bias is the targets' mean
+        (190.0, 200.0, 8.0, "warning"),
+        (0.109, 0.0123, 0.012, "note"),  # maps of single points
+        (1.09, 0.123, 0.12, "critical"),
+    ],
+)
+def test_where_a_regression_starts(loss: float, reference: float, constant: float, severity: str | None) -> None:
+    h = History(Facts(), 1000)
+    h.losses.add([loss])
+    h.add(Observation(0, {}, {}, Output("regression", reference, loss, loss / 100, math.nan, constant)))
+    finding = found(h).get("R01")
+    assert (finding and finding.severity) == severity
+
+
+@pytest.mark.parametrize(("counts", "severity"), [([970.0, 30.0], "note"), ([500.0, 500.0], "warning")])
+def test_what_almost_all_targets_are_costs_the_same_for_all(counts: list[float], severity: str) -> None:
+    h = History(Facts(), 1000)
+    h.losses.add([1.1])
+    h.add(Observation(0, {}, {}, Output("cross_entropy", math.log(2), 1.1, 0.01, 0.4, counts=counts)))
+    assert found(h)["R01"].severity == severity
+
+
+@pytest.mark.parametrize(("last", "severity"), [("tanh", "note"), ("sigmoid", "warning")])
+def test_gates_may_start_open(last: str, severity: str) -> None:
+    h = History(Facts(), 1000)
+    kinds = {"gate": "sigmoid", "other": "tanh"} if last == "tanh" else {"other": "tanh", "gate": "sigmoid"}
+    h.add(Observation(0, {"saturation": {"gate": 0.75, "other": 0.1}}, kinds))
+    assert found(h)["R03"].severity == severity
+
+
+def test_a_curriculum_makes_the_loss_rise_and_fall_again() -> None:
+    h, diagnosis = History(Facts(), 2000), Diagnosis()
+    for start, loss in ((0, CHANCE), (100, 0.02), (200, 3.0), (300, 0.01)):
+        for step in range(start, start + 100, 10):
+            h.losses.add([loss] * 10)
+            h.add(Observation(step, {}, {}, Output("cross_entropy", CHANCE, CHANCE, 0.01, 0.2)))
+            diagnosis.update(h)
+        if start == 200:
+            assert [f.severity for f in diagnosis.findings if f.rule == "R14"] == ["critical"]
+    assert [f.severity for f in diagnosis.findings if f.rule == "R14"] == ["note"]

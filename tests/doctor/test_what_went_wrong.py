@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -316,15 +317,25 @@ def test_what_attends_is_no_head() -> None:
     assert roles == ["hidden", "hidden", "hidden", "output"]
 
 
-@pytest.mark.parametrize(("trained", "expected"), [(False, True), (True, False)])
-def test_weights_that_are_frozen_as_they_were_drawn(trained: bool, expected: bool) -> None:
+@pytest.mark.parametrize(("trained", "severity"), [(False, "warning"), (False, "note"), (True, None)])
+def test_weights_that_are_frozen_as_they_were_drawn(trained: bool, severity: str | None) -> None:
+    """They are most of the network, or few of it."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4 if severity == "warning" else 64))
     if trained:
         net[0].weight.data += 0.1 * torch.randn(32, 16)
     net[0].requires_grad_(False)
     findings = check(net, (torch.randn(64, 16), torch.randint(4, (64,))), F.cross_entropy, table=False)
-    assert [f.severity for f in findings if f.rule == "R12"] == ["note"] * expected
+    assert [f.severity for f in findings if f.rule == "R12"] == [severity] * (severity is not None)
+
+
+def test_a_frozen_copy_of_what_is_trained() -> None:
+    """As the target network of a policy or of a contrast."""
+    net = nn.Sequential(nn.Linear(16, 32), nn.Linear(32, 4))
+    both = nn.ModuleDict({"net": net, "target": copy.deepcopy(net).requires_grad_(False)})
+    facts = facts_of(both)
+    assert facts.fresh == ["target.0.weight", "target.1.weight"]
+    assert facts.fresh_share == 0.0
 
 
 @pytest.mark.parametrize(("few", "expected"), [(16, False), (256, True)])
@@ -408,3 +419,73 @@ def test_updates_beside_a_loss_that_moves_a_little(best: float, rise: float, exp
     """Half a rise counts against the size of the steps while most is to be learned, not afterwards."""
     losses = [*falling(CHANCE + 0.5, best, 150), *[best] * 60, *[best + rise] * 30]
     assert ("R09" in found(run(losses, output=classes(), update=-1.6))) == expected
+
+
+@pytest.mark.parametrize(("end", "expected"), [(-689.0, True), (-40.0, False)])
+def test_a_loss_without_a_floor(end: float, expected: bool) -> None:
+    """Minus a cost of which nothing is known, and the likelihood of a density."""
+    finding = found(run([-0.98 + end * (step / 300) ** 2 for step in range(300)])).get("R14")
+    assert (finding is not None and finding.suggestion.startswith(SIGN)) == expected
+
+
+def test_minus_a_loss_that_is_written_out() -> None:
+    h = History(Facts(), 300)
+    for step in range(40):
+        h.losses.add([-1.0 - 0.05 * step])
+        h.add(Observation(step, {}, {}, Output("regression", 1.0, 1.0, 0.1, math.nan, 1.0, scales=(1.0, 32.0))))
+    assert found(h)["R14"].suggestion.startswith(SIGN)
+
+
+@pytest.mark.parametrize(
+    ("before", "starts"), [(falling(2.3, 2.0, 60), "Nothing had grown"), ([2.3, 9.0, 60.0], "Lower")]
+)
+def test_a_nan_out_of_the_blue_is_in_the_data(before: list[float], starts: str) -> None:
+    h = History(Facts(), 300)
+    h.losses.add([*before, math.nan])
+    h.add(Observation(len(before), {"gradient_norm": {"total": 1.0}}, {}))
+    assert found(h)["R08"].suggestion.startswith(starts)
+
+
+@pytest.mark.parametrize(("low", "expected"), [(1e-8, True), (1e-6, False)])
+def test_a_group_whose_rate_is_next_to_nothing(low: float, expected: bool) -> None:
+    """The output layer learns, and the loss falls; nobody fine-tunes by a rate that is so much smaller."""
+    facts = {
+        "body": ParameterFacts("body", (9, 100), "hidden", std=0.1, group=0, lr=low),
+        "head": ParameterFacts("head", (4, 9), "output", std=0.1, group=1, lr=1e-3),
+    }
+    finding = found(run(falling(2.0, 1.0), Facts(facts), None, update=-3.0)).get("R10")
+    assert finding is None  # it moves as others do
+    h = History(Facts(facts), 300)
+    for step in range(0, 300, 10):
+        h.losses.add([2.0 - 0.003 * step] * 10)
+        h.add(Observation(step, {"update_to_data": {"body": -8.0, "head": -3.0}, "gradient_std": {"body": 1.0}}, {}))
+    finding = found(h).get("R10")
+    assert (finding is not None and "group" in finding.message) == expected
+
+
+@pytest.mark.parametrize(("update", "times"), [(-7.3, "10^4"), (-4.5, "3 to 10")])
+def test_how_much_higher_a_rate_has_to_be(update: float, times: str) -> None:
+    finding = found(run([CHANCE] * 300, None, classes(), update=update))["R10"]
+    assert f"Multiply optimizer.lr by {times};" in finding.suggestion
+
+
+def test_inputs_of_zero_whatever_the_loss() -> None:
+    facts = {
+        "0.weight": ParameterFacts("0.weight", (9, 8), "hidden", std=0.3),
+        "0.bias": ParameterFacts("0.bias", (9,), "vector", std=0.3),
+    }
+    h = History(Facts(facts), 400)
+    for step in range(0, 200, 10):
+        h.losses.add([2.0 - 0.005 * step] * 10)
+        h.add(Observation(step, {"gradient_std": {"0.weight": 0.0, "0.bias": 0.1}}, {}))
+    finding = found(h)["R13"]
+    assert finding.suggestion.startswith("Look at the inputs")
+    assert "R12" not in found(h)
+
+
+@pytest.mark.parametrize(("decay", "expected"), [(0.01, False), (0.5, True)])
+def test_a_usual_decay_is_to_blame_for_nothing(decay: float, expected: bool) -> None:
+    """It is the rate that makes much of it."""
+    facts = Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1, group=0)}, weight_decay=decay, rescales=True)
+    finding = found(run([CHANCE] * 450, facts, classes(), decays=[5e-3]))["R13"]
+    assert finding.suggestion.startswith(LOWER_DECAY) == expected

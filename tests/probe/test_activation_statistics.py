@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bnlm.probe import StepProbe, StepRecord, Wanted
-from bnlm.stats import MAX_ELEMENTS, mean_of, std_of
+from bnlm.stats import MAX_ELEMENTS, bounded, mean_of, std_of
 
 Observe = Callable[..., StepRecord]
 ACTIVATIONS = Wanted(activations=True)
@@ -166,9 +166,9 @@ def test_units_of_every_layout(observe: Observe, shape: tuple[int, ...]) -> None
 def test_a_large_activation_is_thinned_and_its_map_is_small(observe: Observe) -> None:
     x = (2 * drawn(1024, 4 * MAX_ELEMENTS // 1024).float()).requires_grad_()
     record = observe(nn.Sequential(nn.Tanh()), x).activations["0"]
-    seen = torch.tanh(x)[::4]
+    seen = bounded(torch.tanh(x), 1)
     close(record.output, seen)
-    close(record.input, x[::4])
+    close(record.input, bounded(x, 1))
     close(record.gradient, 2 * seen)
     assert record.responded.shape == (1024,)
     assert record.flat_map.equal(seen[:64, :512].abs() > 0.97)
@@ -280,3 +280,35 @@ def test_functional_training_is_seen(observe: Observe) -> None:
 
     record = observe(model, x, [optimizer], step).activations["1"]
     close(record.output, torch.tanh(F.linear(x, doubled["0.weight"], doubled["0.bias"])))
+
+
+def test_the_gradient_of_a_penalty_is_not_that_of_the_loss(observe: Observe) -> None:
+    """As of the gradient penalty of Gulrajani et al. 2017 (arXiv 1704.00028)."""
+    model, x = two_layers(), drawn(6, 5).requires_grad_()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+
+    def step(probe: StepProbe) -> None:
+        output = model(x)
+        (slope,) = torch.autograd.grad(100 * output.sum(), x, retain_graph=True)
+        (output.square().sum() + slope.square().sum()).backward()
+        optimizer.step()
+
+    seen = observe(model, x, [optimizer], step).activations["1"].gradient
+    hidden = torch.tanh(model[0](x))
+    hidden.retain_grad()
+    model[2:](hidden).square().sum().backward()
+    close(seen, hidden.grad)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_are_computed_and_not_measured(layout: torch.layout, observe: Observe) -> None:
+    model = nn.Linear(5, 3).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(probe: StepProbe) -> None:
+        x = torch.nested.nested_tensor([drawn(2, 5), drawn(4, 5)], layout=layout)
+        torch.cat(list(torch.relu(model(x)).unbind())).sum().backward()
+        optimizer.step()
+
+    assert observe(model, drawn(2, 5), [optimizer], step).activations == {}

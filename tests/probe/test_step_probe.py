@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from bnlm.callbacks.observed_step import observed_steps
 from bnlm.probe import StepProbe, StepRecord, Wanted
-from bnlm.stats import std_of
+from bnlm.stats import square_sum_of, std_of
 
 Observe = Callable[..., StepRecord]
 Leftovers = Callable[..., list[str]]
@@ -192,6 +192,26 @@ def test_sparse_embedding_gradients(observe: Observe) -> None:
     for field in ("gradient", "data", "update", "gradient_histogram"):
         assert_close(getattr(records[0], field), getattr(records[1], field), rtol=1e-6, atol=1e-9)
     assert records[0].gradient[0] == 36
+
+
+def test_complex_parameters_are_their_real_and_imaginary_parts(observe: Observe) -> None:
+    class Spectrum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(6, 4, dtype=torch.complex128))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.view_as_real(x.to(torch.complex128) @ self.weight)
+
+    torch.manual_seed(0)
+    model = Spectrum()
+    before = torch.view_as_real(model.weight.detach().clone())
+    record = observe(model, torch.randn(5, 6)).parameters["weight"]
+    assert model.weight.grad is not None
+    gradient = torch.view_as_real(model.weight.grad)
+    for sums, of in ((record.data, before), (record.gradient, gradient), (record.update, -0.1 * gradient)):
+        torch.testing.assert_close(std_of(sums), of.std(), rtol=1e-12, atol=0)
+        torch.testing.assert_close(square_sum_of(sums).sqrt(), of.norm(), rtol=1e-12, atol=0)
 
 
 def test_each_of_several_optimizers_steps_once(observe: Observe, leftovers: Leftovers) -> None:

@@ -1,4 +1,4 @@
-"""A bounded look keeps all channels, few elements, and evenly spaced ones."""
+"""A bounded look keeps all channels and few elements, and is in step with nothing."""
 
 import pytest
 import torch
@@ -26,10 +26,21 @@ def test_channels_stay_and_elements_are_few(shape: tuple[int, ...], dim: int) ->
     assert seen.numel() >= MAX_ELEMENTS / 4  # and it is no smaller than it has to be
 
 
-def test_slices_are_evenly_spaced() -> None:
+def test_there_is_one_of_each_so_many_in_a_row() -> None:
     x = torch.arange(4 * MAX_ELEMENTS).reshape(-1, 2)
     seen = bounded(x, 1)
-    assert seen.equal(x[::4])
+    assert seen[:, 0].div(8, rounding_mode="floor").equal(torch.arange(len(seen)))
+    assert seen[:, 1].equal(seen[:, 0] + 1)
+
+
+@pytest.mark.parametrize("times", [2, 3, 7, 32])
+@pytest.mark.parametrize("period", [2, 3, 4, 5, 8, 16, 30])
+def test_what_comes_in_turns_is_seen_in_the_same_proportion(period: int, times: int) -> None:
+    """Pairs one after the other, or frames of films, of which each has its own values."""
+    x = (torch.arange(times * MAX_ELEMENTS // 64) % period).float()[:, None].expand(-1, 64)
+    counts = torch.bincount(bounded(x, 1)[:, 0].long(), minlength=period).double()
+    assert counts.numel() == period
+    assert float((counts / counts.sum() * period - 1).abs().max()) < 0.06
 
 
 def test_what_is_small_is_looked_at_whole() -> None:

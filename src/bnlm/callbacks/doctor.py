@@ -126,7 +126,7 @@ class Doctor(Monitor):
         statistics, channels = self.measure(seen), seen.values_per_channel
         output, others = next(iter(outputs), None), outputs[1:]
         self._history.add(
-            Observation(seen.step, statistics, seen.kinds, output, share, channels, decays, others, seen.of_loss)
+            Observation(seen.step, statistics, seen.kinds, output, share, channels, decays, others, seen.aside)
         )
         return {}, {}
 
@@ -137,6 +137,7 @@ class Doctor(Monitor):
         super().on_train_start(trainer, pl_module)
         if not self._restored:
             self._diagnosis = Diagnosis()
+            self._highest_lr.clear()
         self._restored = False
         self._dead_units = DeadUnits()
         self._rates.clear()

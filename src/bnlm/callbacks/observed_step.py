@@ -31,7 +31,7 @@ class ObservedStep:
         histograms: `activations` and `activation_gradients` by layer, `gradients` by parameter; see `stats.histogram`.
         maps: By layer, `(examples, units)` booleans: which outputs are flat.
         losses: The calls of loss functions: the first, and those of other terms, or of other networks.
-        values_per_channel, of_loss: See `StepRecord`.
+        values_per_channel, aside: See `StepRecord`.
     """
 
     step: int
@@ -43,7 +43,7 @@ class ObservedStep:
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     losses: list[LossRecord] = field(default_factory=list)
     values_per_channel: dict[str, int] = field(default_factory=dict)
-    of_loss: set[str] = field(default_factory=set)
+    aside: set[str] = field(default_factory=set)
 
 
 def observed_steps(records: Sequence[StepRecord], steps: Sequence[int]) -> list[ObservedStep]:
@@ -66,7 +66,7 @@ def _observed_step(record: StepRecord, step: int, statistics: Statistics) -> Obs
         _arrays(record.maps),
         record.losses,
         record.values_per_channel,
-        record.of_loss,
+        record.aside,
     )
 
 

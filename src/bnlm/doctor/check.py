@@ -69,7 +69,7 @@ def check(
     output, channels = next(iter(outputs), None), record.values_per_channel
     history.add(
         Observation(
-            0, statistics, record.kinds, output, values_per_channel=channels, others=outputs[1:], of_loss=record.of_loss
+            0, statistics, record.kinds, output, values_per_channel=channels, others=outputs[1:], aside=record.aside
         )
     )
     diagnosis = Diagnosis()

@@ -85,7 +85,7 @@ class Diagnosis:
         def has_fallen(known: Finding) -> bool:
             if known.rule == "R13":
                 return recent < FALLEN * min(start, known.threshold)
-            if known.rule == "R11":
+            if known.rule in ("R11", "R14"):
                 return all_learned(history)
             if known.rule == "R05":
                 return known.step > 0 and recent < FALLEN * start
@@ -95,7 +95,7 @@ class Diagnosis:
 
         first_step = self._found.get("R09")
         harmless = first_step is not None and first_step.value <= 0 and not rises_at_start(history)
-        for rule in ("R05", "R06", "R13", "R03", "R09", "R11"):
+        for rule in ("R05", "R06", "R13", "R03", "R09", "R11", "R14"):
             known = self._found.get(rule)
             if known is None or known.severity == "note" or not has_fallen(known):
                 continue
@@ -104,7 +104,10 @@ class Diagnosis:
             elif rule == "R09":
                 settles = known.step == 0 and (harmless or known.severity == "critical")
                 settles = settles and history.warm and large_updates_ended(history)
-            elif known.step == 0:  # what was wrong with the start was so, whatever has become of it
+            elif known.step == 0 and rule not in (
+                "R13",
+                "R14",
+            ):  # what was wrong with the start was so, whatever has become of it
                 # Yet how much comes back in the first step is less to go by than how much of it suffices.
                 settles = rule == "R06" and known.value < 1
             else:

@@ -63,6 +63,7 @@ class Facts:
         weight_of: Module path of an activation -> name of the weight that feeds it.
         frozen: Whether some parameters are not to be trained.
         fresh: Of these, by name, the weights that are as torch draws them: nobody has trained them before.
+        fresh_share: Share of all elements that these have, but for copies of what is trained: a target network's.
         weight_decay: The largest of the optimizers' parameter groups.
         decay_rescaled: Whether an optimizer adds it to the gradient and then rescales both: what it takes is not known.
         rescales: Whether an optimizer takes steps of the same size whatever the scale of the gradient, as Adam does.
@@ -80,6 +81,7 @@ class Facts:
     weight_of: dict[str, str] = field(default_factory=dict)
     frozen: bool = False
     fresh: list[str] = field(default_factory=list)
+    fresh_share: float = 0.0
     weight_decay: float = 0.0
     decay_rescaled: bool = False
     rescales: bool = False
@@ -136,6 +138,8 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     facts.heavy_dropouts = {path: p for path, p in dropouts.items() if p >= HEAVY_DROPOUT}
     facts.frozen = not all(parameter.requires_grad for parameter in model.parameters())
     facts.fresh = [_plain(name) for name, p in model.named_parameters() if not p.requires_grad and _is_fresh(p)]
+    if facts.fresh:
+        facts.fresh_share = _share_of(facts.fresh, {_plain(name): p for name, p in model.named_parameters()})
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not isinstance(parameter, nn.parameter.UninitializedParameter):
             one = _one(parameter, stacked)
@@ -143,6 +147,7 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
             found = _parameter_facts(_plain(name), one, role, id(parameter) in feeds)
             found.own = id(parameter) not in of_torch
             facts.parameters[_plain(name)] = found
+    _forgive_companions(facts.parameters)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     facts.weight_decay = max((float(group.get("weight_decay") or 0.0) for group in groups), default=0.0)
     facts.eps = max((float(group.get("eps") or 0.0) for group in groups), default=0.0)
@@ -160,6 +165,17 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
         unregistered = unregistered_parameters(model).items()
         facts.unregistered = {_plain(name): p for name, p in unregistered if id(p) not in held}
     return facts
+
+
+def _forgive_companions(parameters: dict[str, ParameterFacts]) -> None:
+    """Take nothing amiss in a parameter of a module's own that is constant beside one of its shape that is not.
+
+    Each element of a scale beside a mean has a gradient of its own, as in Blundell et al. 2015 (arXiv 1505.05424).
+    """
+    drawn = {(one.name.rpartition(".")[0], one.shape) for one in parameters.values() if one.std > 0}
+    for one in parameters.values():
+        if one.own and one.std == 0 and (one.name.rpartition(".")[0], one.shape) in drawn:
+            one.collinear_rows = 0.0
 
 
 def _heads(leaves: list[nn.Module]) -> list[Tensor]:
@@ -180,6 +196,17 @@ def _is_gain(name: str) -> bool:
     return name.endswith((".weight_g", "parametrizations.weight.original0"))
 
 
+def _share_of(fresh: Sequence[str], parameters: dict[str, nn.Parameter]) -> float:
+    """Return the share of all elements that these have, but for those that are copies of a trained one."""
+    trained: dict[torch.Size, list[Tensor]] = {}
+    for parameter in parameters.values():
+        if parameter.requires_grad:
+            trained.setdefault(parameter.shape, []).append(parameter)
+    own = [parameters[name] for name in fresh]
+    own = [p for p in own if not any(torch.equal(p, other) for other in trained.get(p.shape, []))]
+    return sum(p.numel() for p in own) / sum(p.numel() for p in parameters.values())
+
+
 def _is_fresh(weight: Tensor) -> bool:
     """Return whether a weight is uniform within one over the root of its inputs, as of a new layer of torch's."""
     if weight.ndim < 2 or weight.numel() < 50 or not weight.is_floating_point():
@@ -197,6 +224,7 @@ def _one(parameter: Tensor, stacked: set[int]) -> Tensor:
 
 def _parameter_facts(name: str, parameter: Tensor, role: str, feeds_norm: bool) -> ParameterFacts:
     found = ParameterFacts(name, tuple(parameter.shape), role, feeds_norm)
+    parameter = torch.view_as_real(parameter) if parameter.is_complex() else parameter
     if parameter.numel() > 1:
         found.std = float(parameter.float().std())
         if found.std < 1e-6 * float(parameter.abs().max()):

@@ -12,6 +12,8 @@ from bnlm.doctor.history import History
 FROZEN_WARNING, FROZEN_CRITICAL = 10, 50
 #: R12: a smaller share of all elements does no harm: what the last of many blocks has no use for, a second head.
 LEFT_OVER = 0.05
+#: R12: share of all elements that random features are seldom on purpose.
+MOST = 0.5
 
 
 def frozen_findings(history: History) -> Iterator[Finding]:
@@ -25,8 +27,9 @@ def frozen_findings(history: History) -> Iterator[Finding]:
 def _fresh(history: History) -> Iterator[Finding]:
     fresh = history.facts.fresh
     if fresh and history.step == 0:
+        most = history.facts.fresh_share > MOST
         yield Finding(
-            "R12", "note", in_words(fresh), 0, len(fresh), 0,
+            "R12", "warning" if most else "note", in_words(fresh), 0, len(fresh), 0,
             f"{in_words(fresh)}: not to be trained (requires_grad=False), and still as torch drew it at random.",
             "Nothing, if random features are meant; otherwise load its weights, or set requires_grad=True.",
         )  # fmt: skip

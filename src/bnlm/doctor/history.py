@@ -41,7 +41,7 @@ class History:
         self.early_norms: list[float] = []
         self.validations: list[tuple[float, float]] = []
         self.ungraded_since: dict[str, tuple[int, int]] = {}
-        self._of_loss: set[str] = set()
+        self._aside: set[str] = set()
         self.turns: set[str] = set()  # names of parameters that have a gradient in some steps and none in others
         self._with_spread = [name for name, one in facts.parameters.items() if math.prod(one.shape) >= 2]
         self.overflows_allowed = 0
@@ -109,13 +109,13 @@ class History:
 
     def _without_parts_of_losses(self, observation: Observation) -> Observation:
         """Return an observation without what is no layer, such as a hinge, which is zero where it is met."""
-        self._of_loss |= observation.of_loss
-        if not self._of_loss:
+        self._aside |= observation.aside
+        if not self._aside:
             return observation
-        units = {layer: share for layer, share in observation.of("dead_units").items() if layer not in self._of_loss}
+        units = {layer: share for layer, share in observation.of("dead_units").items() if layer not in self._aside}
         return replace(
             observation,
-            kinds={layer: kind for layer, kind in observation.kinds.items() if layer not in self._of_loss},
+            kinds={layer: kind for layer, kind in observation.kinds.items() if layer not in self._aside},
             statistics={**observation.statistics, "dead_units": units},
         )
 

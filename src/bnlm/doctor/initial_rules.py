@@ -111,12 +111,20 @@ def _saturated(history: History) -> Iterator[Finding]:
             change = f"Look at the biases: what comes to {flat[0]} is far from zero beside its spread."
         elif flat[0] in smooth[:1]:
             change = "Bring the inputs to mean 0 and variance 1: the weights that they meet first are not too large."
+    severity = "critical" if worst > FLAT_CRITICAL else "warning"
+    if are_gates(flat, kinds) and flat[-1] != list(kinds)[-1]:
+        severity = "note"
     yield Finding(
-        "R03", "critical" if worst > FLAT_CRITICAL else "warning", in_words(flat), 0, worst, FLAT_LATER,
+        "R03", severity, in_words(flat), 0, worst, FLAT_LATER,
         f"{in_words(flat)}: up to {worst:.0%} of the {kinds[flat[0]]} outputs are on their flat part before any "
         f"training, where hardly any gradient passes.{because}",
         change,
     )  # fmt: skip
+
+
+def are_gates(layers: list[str], kinds: dict[str, str]) -> bool:
+    """Return whether these are sigmoids beside activations of another kind: gates, which may be open or shut."""
+    return all(kinds[layer] == "sigmoid" for layer in layers) and any(kind != "sigmoid" for kind in kinds.values())
 
 
 def _is_aside(layer: str, elements: dict[str, float]) -> bool:

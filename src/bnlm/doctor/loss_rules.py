@@ -20,8 +20,24 @@ SIGN = "Look at the sign of the loss"
 #: R14 of a loss with the wrong sign: how near it is to minus the loss function's; to minus the validation loss, which
 #: is of a later time; how large that is beside the first loss.
 SAME_SIZE, MIRRORED, GROWN = 0.05, 0.2, 10.0
+#: R14 of a loss that nothing is known of: times the largest of the first ones that it is below zero, and how far at
+#: least. Those of densities, which may be so, are of the order of the number of places that an example has.
+BOTTOMLESS, BOTTOMLESS_LEAST = 100.0, 10.0
 #: R14 of losses below zero: times the standard deviation of the last ones.
 RISE_OF_NOISE = 4.0
+
+
+#: R08: what to change where numbers grew, and where one was nan out of the blue; times the first that is grown.
+LOWER = (
+    "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), use bf16 instead of fp16, and look for a "
+    "logarithm, root or division outside its domain."
+)
+LOOK = (
+    "Nothing had grown before: look for nan and infinite values in the batches (torch.isfinite(x).all()), for a "
+    "logarithm, root or division outside its domain, and for a mask that leaves nothing (softmax over -inf alone). If "
+    "it is none of these, lower optimizer.lr or clip the gradients."
+)
+TWICE = 2.0
 
 
 def loss_findings(history: History) -> Iterator[Finding]:
@@ -40,9 +56,16 @@ def _non_finite(history: History) -> Iterator[Finding]:
         yield Finding(
             "R08", "critical", "loss" if history.losses.non_finite else "gradients", history.step,
             float(history.losses.non_finite), 0, f"{what} is nan or infinite: no step after it can be trusted.",
-            "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), use bf16 instead of fp16, and "
-            "look for a logarithm, root or division outside its domain.",
+            LOWER if _grew(history) else LOOK,
         )  # fmt: skip
+
+
+def _grew(history: History) -> bool:
+    """Return whether losses or gradients grew before one of them was nan, as where steps are too large."""
+    before = [norm for o in history.recent if (norm := o.gradient_norm) is not None and math.isfinite(norm)]
+    losses = list(history.losses.last)
+    grew = len(losses) > 1 and max(losses[-10:]) > TWICE * abs(losses[0])
+    return grew or (len(before) > 1 and before[-1] > TWICE * before[0]) or history.overflows_allowed > 0
 
 
 def _negated(history: History) -> Iterator[Finding]:
@@ -58,6 +81,8 @@ def _negated(history: History) -> Iterator[Finding]:
         if not after > max(RISE_WARNING * before, GROWN * abs(history.losses.first)):
             return
         than = f"the validation loss is {after:.3g}, and rises as the other falls"
+    elif _falls_for_ever(history):
+        than = f"it has fallen to {history.losses.recent(20):.3g}, and no cost is below zero by as much"
     else:
         return
     yield Finding(
@@ -67,10 +92,18 @@ def _negated(history: History) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _falls_for_ever(history: History) -> bool:
+    """Return whether the loss is below zero by many times what it was at the start: a density's is by a few times."""
+    first = history.reference.first_losses
+    return bool(first) and history.losses.recent(20) < -max(BOTTOMLESS * max(map(abs, first)), BOTTOMLESS_LEAST)
+
+
 def _diverging(history: History) -> Iterator[Finding]:
     losses = history.losses
     # What was below zero may be no cost but an estimate, such as that of a policy's gradient, which ends at zero.
     strays = losses.best < 0 and losses.smooth - losses.best < RISE_OF_NOISE * statistics.pstdev(losses.tail(50))
+    # Nor does it say much where it was below zero from the start, or comes back to it.
+    strays |= losses.best < 0 and not history.reference.is_known and losses.smooth < max(losses.first, 0.0)
     if losses.steps_above >= RISE_STEPS and not strays:
         rise = losses.worst_rise
         change = "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up."

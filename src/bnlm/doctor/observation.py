@@ -62,7 +62,7 @@ class Observation:
     """One observed step: statistics by name and layer or parameter, and what fed the loss.
 
     `lr_share` is the learning rate over its highest so far, `decays` what `weight_decay.decays_of` returns, `others`
-    what went into further loss functions than the first, `of_loss` the layers that are a part of a loss.
+    what went into further loss functions than the first, `aside` the layers that are a part of a loss.
     """
 
     step: int
@@ -73,7 +73,7 @@ class Observation:
     values_per_channel: dict[str, int] = field(default_factory=dict)
     decays: list[float] = field(default_factory=list)
     others: list[Output] = field(default_factory=list)
-    of_loss: set[str] = field(default_factory=set)
+    aside: set[str] = field(default_factory=set)
 
     def of(self, statistic: str) -> dict[str, float]:
         """Return one statistic by layer or parameter."""

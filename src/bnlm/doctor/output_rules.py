@@ -19,12 +19,19 @@ LOGITS_COST, LOGITS_SHARE = 0.5, 0.25
 #: R01 of logits that are judged one by one: what torch's default output layer makes of one is the same for almost all
 #: examples, and where few are positive a logit of 0.5 or 1 costs 1.3 or 1.7 of ln 2.
 BINARY_WARNING, BINARY_CRITICAL = 1.5, 2.0
+#: R01 of classes: the same where more than this share of the targets are of one.
+ONE_CLASS = 0.8
 #: R01 of a regression: times the loss of an output of zero. Two unit vectors that know nothing of each other are at 2.
 REGRESSION_WARNING, REGRESSION_CRITICAL = 3.0, 4.0
 #: R01 of a regression, whatever its standard error: outputs that explode differ by factors among themselves.
 REGRESSION_SURE = 10.0
 #: R01 of a regression: loss of an output of zero over that of the best constant, of squares 1 + (mean / std)².
 FAR_TARGETS, VERY_FAR_TARGETS = 10.0, 20.0
+#: The same of a network that starts at their mean: times the loss of the best constant.
+AT_THE_MEAN = 3.0
+#: R01 of a regression: what torch's default output layer may make of nothing, with a std of 0.58; targets that are
+#: smaller, such as maps that are zero almost everywhere, make that look large.
+REGRESSION_USUAL = 1 / 3
 #: R01: observed steps until which the losses of the first batches are in.
 POOLED = 5
 #: R02: std of an example's logits. Gaussian logits that know nothing cost about std² / 2 above the reference.
@@ -118,7 +125,9 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
     if not loss > limit + error:
         return
     binary = output.kind == "binary_cross_entropy"
-    critical = loss > (BINARY_CRITICAL if binary else LOSS_CRITICAL) * output.reference + error
+    # Where almost all are of one class, what the output layer happens to make of all examples costs the same for all.
+    one_class = binary or (bool(output.counts) and max(output.counts) > ONE_CLASS * sum(output.counts))
+    critical = loss > (BINARY_CRITICAL if one_class else LOSS_CRITICAL) * output.reference + error
     severity = "critical" if critical else "warning"
     if output.kind == "cross_entropy" and not spread > LOGIT_STD_WARNING:
         severity = "warning" if critical else "note"
@@ -158,13 +167,15 @@ def _regression_loss(loss: float, error: float, reference: float, constant: floa
     # Targets of one batch stray far from their own mean square, and a fresh network's outputs add to the loss.
     error = 3 * error if loss < REGRESSION_SURE * reference else 0.0
     if loss > REGRESSION_WARNING * reference + error:
-        critical = loss > REGRESSION_CRITICAL * reference + error
+        severity = "critical" if loss > REGRESSION_CRITICAL * reference + error else "warning"
+        if loss < REGRESSION_USUAL:
+            severity = "note"
         yield Finding(
-            "R01", "critical" if critical else "warning", "output", 0, loss, REGRESSION_WARNING * reference,
+            "R01", severity, "output", 0, loss, REGRESSION_WARNING * reference,
             f"the first loss is {loss:.3g} where an output of zero gives {reference:.3g}.",
             "Scale the output layer's weights down, or bring the targets to mean 0 and variance 1.",
         )  # fmt: skip
-    elif reference > FAR_TARGETS * constant > 0:
+    elif reference > FAR_TARGETS * constant > 0 and loss > AT_THE_MEAN * constant:
         severity = "warning" if reference > VERY_FAR_TARGETS * constant else "note"
         yield Finding(
             "R01", severity, "output", 0, reference, FAR_TARGETS * constant,

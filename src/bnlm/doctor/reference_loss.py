@@ -75,7 +75,8 @@ class ReferenceLoss:
         """
         if output.scales and self._believes_written is None and loss is not None:
             multiples = (scale * output.loss for scale in output.scales)
-            self._believes_written = any(math.isclose(loss, m, rel_tol=SAME_WRITTEN) for m in multiples)
+            # A minus before it is a mistake, and the loss is this one all the same.
+            self._believes_written = any(math.isclose(abs(loss), m, rel_tol=SAME_WRITTEN) for m in multiples)
         return not output.scales or bool(self._believes_written)
 
     @property

@@ -39,6 +39,8 @@ LARGE_EPS, SMALL_BY_EPS = 1e-2, -3.0
 ENDED, ENDED_OBSERVED, ENDED_BEFORE, ENDED_FOR, ENDED_LEFT = 0.02, 4, 0.4, 0.15, 0.3
 #: The share left of the first losses where the loss of one that knows nothing is not known.
 ENDED_UNKNOWN = 0.6
+#: Share of the highest rate of a group that another one has: fine-tuning has a tenth to a thousandth.
+NEXT_TO_NOTHING = 1.5e-4
 #: Share of the highest rate that is none.
 NOTHING = 1e-4
 
@@ -46,6 +48,7 @@ NOTHING = 1e-4
 def small_update_findings(history: History) -> Iterator[Finding]:
     """Yield R10; nothing before the first steps are over."""
     if history.warm:
+        yield from _rates_apart(history)
         yield from _small_updates(history)
         yield from _ended_schedule(history)
         yield from _large_eps(history)
@@ -65,9 +68,10 @@ def _small_updates(history: History) -> Iterator[Finding]:
     later = history.losses.steps >= LATER and history.losses.first > FRESH * chance
     limit = SMALL_LATER if later else SMALL_WARNING
     if typical < limit and not history.losses.improves() and not far:
+        times = f"10^{-3 - typical:.0f}" if -math.inf < typical < SMALL_CRITICAL else "3 to 10"
         change = (
-            "Multiply optimizer.lr by 3 to 10; look for frozen layers, a large weight decay, and gradients clipped to "
-            "next to nothing."
+            f"Multiply optimizer.lr by {times}; look for frozen layers, a large weight decay, and gradients clipped "
+            "to next to nothing."
         )
         if history.facts.eps > LARGE_EPS:
             change = _lower_eps(history)
@@ -100,6 +104,23 @@ def _small_updates(history: History) -> Iterator[Finding]:
             f"{history.losses.steps} steps the loss has come from {history.losses.first:.3g} to "
             f"{history.losses.recent(50):.3g}, and most is still to be learned; {HEALTHY}.",
             _lower_eps(history) if history.facts.eps > LARGE_EPS else "Multiply optimizer.lr by 3 to 10.",
+        )  # fmt: skip
+
+
+def _rates_apart(history: History) -> Iterator[Finding]:
+    """Yield R10 of hidden weights in a group whose rate is next to nothing beside another's."""
+    facts = history.facts.parameters
+    highest = max((one.lr for one in facts.values()), default=0.0)
+    slow = [one.name for one in facts.values() if one.role == "hidden" and 0 < one.lr < highest * NEXT_TO_NOTHING]
+    moved = hidden_updates(history)
+    if slow and history.recent[-1].lr_share >= 0.1 and all(moved.get(name, 0.0) < SMALL_CRITICAL for name in slow):
+        lowest = min(facts[name].lr for name in slow)
+        yield Finding(
+            "R10", "warning", in_words(slow), history.step, lowest / highest, NEXT_TO_NOTHING,
+            f"{in_words(slow)}: the learning rate of their group is {lowest:.1g}, of another {highest:.1g}: they "
+            "hardly change.",
+            "Raise the rate of that group: a tenth to a hundredth of the others' is usual where layers are fine-tuned. "
+            "What is not to learn at all is better frozen (requires_grad=False).",
         )  # fmt: skip
 
 

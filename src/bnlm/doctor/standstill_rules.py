@@ -46,6 +46,7 @@ def standstill_findings(history: History) -> Iterator[Finding]:
     yield from _not_decreasing(history)
     yield from _far_from_targets(history)
     yield from _heavy_dropout(history)
+    yield from _nothing_comes_in(history)
 
 
 def _not_decreasing(history: History) -> Iterator[Finding]:
@@ -90,8 +91,7 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         suggestion = f"{LOWER_DECAY} ({decay:g}) by 10 or more: it takes the weights away. {suggestion}"
     if history.facts.heavy_dropouts:
         suggestion = LESS_DROPOUT
-    first = next((n for n, p in history.facts.parameters.items() if n.endswith(".weight") and p.role != "vector"), "")
-    if first in history.fed_with_zeros():
+    if first := _fed_with_zeros(history):
         suggestion = f"{ZEROS}: nothing but zeros comes to {first}."
     if output is not None and output.out_of_reach > UNREACHED_WARNING:
         suggestion = within_reach(output)
@@ -106,6 +106,24 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         f"{', hardly more' * (HARDLY * chance < shown < chance)}.",
         suggestion,
     )  # fmt: skip
+
+
+def _fed_with_zeros(history: History) -> str:
+    """Return the first weight of the network if nothing but zeros comes to it; else nothing."""
+    weights = (n for n, p in history.facts.parameters.items() if n.endswith(".weight") and p.role != "vector")
+    first = next(weights, "")
+    return first if first in history.fed_with_zeros() else ""
+
+
+def _nothing_comes_in(history: History) -> Iterator[Finding]:
+    """Yield R13 of a network whose first weight has had no gradient in any observed step, though its bias has."""
+    first = _fed_with_zeros(history)
+    if first and history.warm and all(o.of("gradient_std").get(first) == 0 for o in history.recent):
+        yield Finding(
+            "R13", "critical", first, history.step, history.losses.recent(100), 0.0,
+            f"nothing but zeros comes to {first}, so that whatever is learned is learned by biases.",
+            f"{ZEROS}: nothing but zeros comes to {first}.",
+        )  # fmt: skip
 
 
 def _far_from_targets(history: History) -> Iterator[Finding]:

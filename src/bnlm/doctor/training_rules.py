@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
-from bnlm.doctor.initial_rules import KEEP_GRADIENTS, SMOOTH, chain_of, is_output, steep, whole_gradient
+from bnlm.doctor.initial_rules import KEEP_GRADIENTS, SMOOTH, are_gates, chain_of, is_output, steep, whole_gradient
 from bnlm.doctor.weight_scale_rules import small_weights
 from bnlm.stats import RELU_LIKE
 
@@ -58,6 +58,8 @@ def saturated(history: History) -> Iterator[Finding]:
     if flat:
         worst = max(shares[layer] for layer in flat)
         severity = "critical" if worst > FLAT_CRITICAL else "note" if has_learned(history) else "warning"
+        if has_learned(history) and are_gates(flat, kinds):
+            severity = "note"
         yield Finding(
             "R03", severity, in_words(flat), history.step, worst, FLAT_WARNING,
             f"{in_words(flat)}: up to {worst:.0%} of the {kinds[flat[0]]} outputs stay on their flat part, where "

@@ -11,6 +11,8 @@ from bnlm.doctor.observation import Output
 
 #: R13: observed steps in which all outputs are probabilities, to be so by design.
 CERTAIN = 3
+#: The same of outputs between 0 and 1, where logits may be for a while.
+CERTAIN_LATER = 10
 #: R13 of outputs that come out of an activation: share of the reference that is out of their reach.
 UNREACHED_WARNING, UNREACHED_CRITICAL = 0.05, 0.25
 #: How the advice begins where an activation is to go.
@@ -43,7 +45,9 @@ def _of_probabilities(history: History) -> Iterator[Finding]:
     change = "Give it logits: remove the softmax before the loss (nll_loss wants log_softmax)."
     if outputs[0].kind != "cross_entropy":
         # A fresh output may lie between 0 and 1 for a while; a sigmoid's has to.
-        if next(reversed(history.first.kinds.values()), None) != "sigmoid":
+        after_sigmoid = next(reversed(history.first.kinds.values()), None) == "sigmoid"
+        below = history.losses.recent(20) < history.reference.weight * outputs[0].floor
+        if not after_sigmoid or len(outputs) < CERTAIN_LATER or below:
             return
         what = (
             "what comes to binary_cross_entropy_with_logits is between 0 and 1, for it has passed a sigmoid already, "

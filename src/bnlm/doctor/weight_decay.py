@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 DECAYS = 0.3
 #: Weight decay that may be to blame: share of the weights in a step; of Adam, which rescales it, the option itself.
 HEAVY, HEAVY_RESCALED = 2e-3, 0.1
+#: Weight decay, the option itself, that is to blame for nothing.
+USUAL, USUAL_OF_SGD = 0.1, 5e-3
 #: How the advice begins.
 LOWER_DECAY = "Lower optimizer.weight_decay"
 LOWER_DECAY_SHARE = (
@@ -64,7 +66,8 @@ def heavy_decay(history: History) -> float:
     facts = history.facts
     groups = len(history.recent[-1].decays) if history.recent else 0
     heavy = any(decay_of(history, group) > HEAVY for group in range(groups))
-    return facts.weight_decay if heavy else rescaled_decay(history)
+    usual = USUAL if facts.rescales else USUAL_OF_SGD  # else it is the rate that makes much of it
+    return facts.weight_decay if heavy and facts.weight_decay > usual else rescaled_decay(history)
 
 
 def rescaled_decay(history: History) -> float:

@@ -79,6 +79,7 @@ class ActivationTap(TorchFunctionMode):
         self._forwards: list[list[Call | None]] = [[]]
         self._channel_dims: dict[torch.Size, int] = {}
         self._tail: list[str] = []  # calls of rectifiers since the last layer, product or loss function
+        self._within_grad = False  # of `torch.autograd.grad`
         self._seen: list[Seen] = []
         self._gradients: list[tuple[str, Tensor]] = []
         self.waiting = 0  # elements of these
@@ -133,7 +134,7 @@ class ActivationTap(TorchFunctionMode):
 
     def _end_forward(self) -> None:
         """What was called last, and neither by a module nor before a loss function, is a part of the loss: a hinge."""
-        self._record.of_loss |= set(self._tail)
+        self._record.aside |= set(self._tail)
         self._tail.clear()
 
     def record(self) -> StepRecord:
@@ -169,7 +170,7 @@ class ActivationTap(TorchFunctionMode):
                 self._record.values_per_channel[self._names.caller()[0]] = x.numel() // x.shape[1]
         output = func(*args, **kwargs)
         self._tail.clear()
-        if isinstance(output, Tensor):
+        if isinstance(output, Tensor) and not output.is_nested:  # of which some have no shape
             self._channel_dims[output.shape] = channel_dim
         return output
 
@@ -183,6 +184,15 @@ class ActivationTap(TorchFunctionMode):
         with unseen():
             self.next_forward()
         return output
+
+    def _grad_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
+        """What a penalty or a sampler asks for is no gradient of the loss."""
+        self._forwards[-1].append(None)  # modules alone would not tell of it
+        self._within_grad = True
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self._within_grad = False
 
     def _loss_called(self, func: Callable[..., Any], kind: str, args: Any, kwargs: dict[str, Any]) -> Any:
         self._tail.clear()
@@ -222,6 +232,8 @@ class ActivationTap(TorchFunctionMode):
         self._forwards[-1].append(Call(module, layer, kind, channel_dim, limits) if module and alone else None)
         if module is None and kind == "relu":
             self._tail.append(layer)
+        if isinstance(x, nn.Parameter):  # which is kept in a range
+            self._record.aside.add(layer)
         self._take_in(layer, kind, pre_activation, values, mapped, channel_dim, limits)
         return output
 
@@ -280,7 +292,7 @@ class ActivationTap(TorchFunctionMode):
         self._wait(2 * seen.numel())
 
     def _keep_gradient(self, layer: str, gradient: Tensor | None, mapped: int | None, channel_dim: int) -> None:
-        if self.on and gradient is not None:
+        if self.on and gradient is not None and not self._within_grad:
             with unseen():
                 seen = copied(gradient, mapped, channel_dim)
                 if self.histograms:
@@ -315,6 +327,7 @@ _WATCHED: dict[Callable[..., Any], tuple[Callable[..., Any], Any]] = {
     **{function: (ActivationTap._recurrence_called, kind) for function, kind in RECURRENCES.items()},
     **{function: (ActivationTap._layer_called, dim) for function, dim in CHANNEL_DIMS.items()},
     **{function: (ActivationTap._loss_called, kind) for function, kind in LOSS_FUNCTIONS.items()},
+    torch.autograd.grad: (ActivationTap._grad_called, None),
     **dict.fromkeys(BACKWARD, (ActivationTap._backward_called, None)),
 }
 

@@ -44,7 +44,7 @@ class ParameterTap:
             gradient = parameter.grad
             if gradient is not None:
                 names.append(name)
-                gradients.append(gradient.to_dense() if gradient.is_sparse else gradient)
+                gradients.append(_real(gradient.to_dense() if gradient.is_sparse else gradient))
                 self._graded[name] = parameter
         self.table.add_all("gradient", names, gradients)
         if self.histograms is not None:
@@ -59,15 +59,16 @@ class ParameterTap:
         if not names:
             return
         self._stepped.update(zip(names, parameters, strict=True))
+        data = [_real(p) for p in parameters]
         if not moves:
-            self.table.add_all("data", names, parameters)
+            self.table.add_all("data", names, data)
             return
-        copy = joined_copy(parameters)
+        copy = joined_copy(data)
         if copy is not None:
             self.table.add("data", names, copy)
             self._before = names, parameters, copy
         else:
-            copies = [p.clone() for p in parameters]
+            copies = [x.clone() for x in data]
             self.table.add_sums("data", Sums(names, moment_sums_of(copies)))
             self._before = names, parameters, copies
 
@@ -77,15 +78,16 @@ class ParameterTap:
         if self._before is None:
             return
         names, parameters, before = self._before
+        data = [_real(p) for p in parameters]
         self._before = None
         if isinstance(before, Flat):
             if before.values.dtype in (torch.float32, torch.float64):
-                after = joined_copy(parameters)
+                after = joined_copy(data)
                 assert after is not None
                 self.table.add("update", names, Flat(after.values.sub_(before.values), after.counts))
                 return
             before = list(before.values.split(before.counts))  # bfloat16 would round small steps away
-        after_each = [p.reshape(b.shape) for p, b in zip(parameters, before, strict=True)]
+        after_each = [x.reshape(b.shape) for x, b in zip(data, before, strict=True)]
         self.table.add_sums("update", Sums(names, moment_sums_of(after_each, minus=before)))
 
     @torch.no_grad()
@@ -93,5 +95,10 @@ class ParameterTap:
         """Take in the parameters with a gradient whose optimizer did not step: a scaler (fp16) held it back."""
         left = {name: p for name, p in self._graded.items() if name not in self._stepped}
         if left:
-            self.table.add_all("data", list(left), list(left.values()))
+            self.table.add_all("data", list(left), [_real(p) for p in left.values()])
         self.shapes = {name: p.shape for name, p in (*self._stepped.items(), *left.items())}
+
+
+def _real(x: Tensor) -> Tensor:
+    """Return a tensor of complex numbers as their real and imaginary parts, in the same memory."""
+    return torch.view_as_real(x) if x.is_complex() else x

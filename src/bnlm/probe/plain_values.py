@@ -24,7 +24,7 @@ def values_of(x: Any) -> tuple[Tensor | None, int | None]:
         dim, x = torch._C._functorch.maybe_get_bdim(x), torch._C._functorch.get_unwrapped(x)
         if is_mapped(x):
             return None, None
-    usable = x.is_floating_point() and x.layout == torch.strided and x.numel() > 0
+    usable = x.is_floating_point() and x.layout == torch.strided and not x.is_nested and x.numel() > 0
     return (x, dim) if usable else (None, None)
 
 
@@ -50,4 +50,6 @@ def copied(values: Tensor, mapped: int | None, channel_dim: int) -> Tensor:
     """Return a copy of `values` (slices of large ones), with the dimension that `vmap` maps over in front."""
     if mapped is not None:
         values = values.movedim(mapped, 0)
-    return bounded(values.detach(), behind(channel_dim, mapped)).clone()
+    values = values.detach()
+    seen = bounded(values, behind(channel_dim, mapped))
+    return seen.clone() if seen is values else seen

@@ -61,7 +61,7 @@ class StepRecord:
         shapes: By parameter.
         losses: The calls of loss functions in one forward, in their order.
         values_per_channel: By module path of a BatchNorm, how many values its last batch had per channel.
-        of_loss: The layers that are calls of a rectifier in a loss, as a hinge is; not told where modules alone are
+        aside: The layers that are calls of a rectifier in a loss, as a hinge is; not told where modules alone are
             heard.
     """
 
@@ -73,7 +73,7 @@ class StepRecord:
     shapes: dict[str, torch.Size] = field(default_factory=dict)
     losses: list[LossRecord] = field(default_factory=list)
     values_per_channel: dict[str, int] = field(default_factory=dict)
-    of_loss: set[str] = field(default_factory=set)
+    aside: set[str] = field(default_factory=set)
 
     @property
     def activations(self) -> dict[str, ActivationRecord]:
