@@ -78,7 +78,7 @@ class History:
         loss = self.losses.last[-1] if self.losses.last else None
         if observation.output is not None and not self.reference.is_of_the_loss(observation.output, loss):
             observation = replace(observation, output=None)
-        observation = self._without_parts_of_losses(observation)
+        observation = self._without_asides(observation)
         if self.first is None:
             self.first = observation
             self.reference.output = observation.output
@@ -107,7 +107,7 @@ class History:
         for name in names:
             self.ungraded_since.pop(name, None)
 
-    def _without_parts_of_losses(self, observation: Observation) -> Observation:
+    def _without_asides(self, observation: Observation) -> Observation:
         """Return an observation without what is no layer, such as a hinge, which is zero where it is met."""
         self._aside |= observation.aside
         if not self._aside:

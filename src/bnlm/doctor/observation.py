@@ -62,7 +62,7 @@ class Observation:
     """One observed step: statistics by name and layer or parameter, and what fed the loss.
 
     `lr_share` is the learning rate over its highest so far, `decays` what `weight_decay.decays_of` returns, `others`
-    what went into further loss functions than the first, `aside` the layers that are a part of a loss.
+    what went into further loss functions than the first, `aside` the activations that are no layers.
     """
 
     step: int
