@@ -84,11 +84,14 @@ def test_couplings_that_start_at_nothing() -> None:
     assert check(Coupling(), data, lambda output, _: output.mean(), table=False) == []
 
 
-def moving(fast: float, slow: float, end: float, rates: tuple[float, float] = (1e-3, 1e-3)) -> History:
-    """Return a run of two weights that move so far in a step, log10, and whose loss ends there."""
-    names = {"fast": (fast, rates[0]), "slow": (slow, rates[1])}
-    facts = {n: ParameterFacts(n, (9, 8), "hidden", std=0.3, group=0, lr=lr) for n, (_, lr) in names.items()}
-    statistics = {"update_to_data": {n: u for n, (u, _) in names.items()}, "gradient_std": {"fast": 1.0, "slow": 1.0}}
+def moving(fast: float, slow: float, end: float, rates: tuple[float, float, float] = (1e-3, 1e-3, 1e-3)) -> History:
+    """Return a run of weights that move so far in a step, log10, and whose loss ends there."""
+    moves = {"slow": slow, "fast": fast, "output": -2.5}
+    facts = {
+        name: ParameterFacts(name, (9, 8), "output" if name == "output" else "hidden", std=0.3, group=0, lr=lr)
+        for name, lr in zip(moves, rates, strict=True)
+    }
+    statistics = {"update_to_data": moves, "gradient_std": dict.fromkeys(moves, 1.0)}
     h = History(Facts(facts), 1000)
     for step in range(0, 400, 10):
         h.losses.add([end + (CHANCE - end) * max(0.0, 1 - step / 300)] * 10)
@@ -99,13 +102,16 @@ def moving(fast: float, slow: float, end: float, rates: tuple[float, float] = (1
 @pytest.mark.parametrize(
     ("slow", "end", "rates", "severity"),
     [
-        (-4.3, 1.0, (1e-3, 1e-3), "warning"),
-        (-4.3, 1.0, (1e-3, 1e-4), None),  # the first layers of what is fine-tuned have rates of their own
-        (-6.0, 1.0, (1e-3, 1e-6), "warning"),  # yet hardly a thousandth
-        (-4.3, 0.01, (1e-3, 1e-3), "note"),
+        (-4.3, 1.0, (1e-3, 1e-3, 1e-3), "warning"),
+        (-4.3, 1.0, (1e-5, 1e-4, 1e-3), None),  # the first layers of what is fine-tuned have rates of their own
+        (-6.0, 1.0, (1e-6, 1e-4, 1e-3), "warning"),  # yet not as different as that
+        (-4.5, 1.0, (1e-5, 1e-3, 1e-3), "warning"),  # one alone
+        (-4.3, 0.01, (1e-3, 1e-3, 1e-3), "note"),
     ],
 )
-def test_layers_at_different_speeds(slow: float, end: float, rates: tuple[float, float], severity: str | None) -> None:
+def test_layers_at_different_speeds(
+    slow: float, end: float, rates: tuple[float, float, float], severity: str | None
+) -> None:
     finding = found(moving(-2.5, slow, end, rates)).get("R11")
     assert (finding and finding.severity) == severity
 

@@ -241,9 +241,16 @@ def all_learned(history: History) -> bool:
 
 
 def _apart_by_rate(history: History, slow: str, fast: str) -> float:
-    """Return how many dex of two weights' updates are the ratio of their learning rates, as in fine-tuning; up to 1."""
-    low, high = (history.facts.parameters[name].lr for name in (slow, fast))
-    return min(math.log10(high / low), BY_RATE) if 0 < low < high else 0.0
+    """Return how many dex of two weights' updates are the ratio of their learning rates, up to 1.
+
+    Where rates grow with depth, three of them or more, as in fine-tuning by Howard & Ruder 2018 (arXiv 1801.06146); one
+    layer with a rate of its own is rather a mistake.
+    """
+    facts = history.facts.parameters
+    rates = [one.lr for one in facts.values() if one.role != "vector"]
+    if rates != sorted(rates) or len(set(rates)) < 3 or not facts[slow].lr > 0:
+        return 0.0
+    return min(max(0.0, math.log10(facts[fast].lr / facts[slow].lr)), BY_RATE)
 
 
 def _uneven_updates(history: History) -> Iterator[Finding]:

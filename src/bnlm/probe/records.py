@@ -61,8 +61,8 @@ class StepRecord:
         shapes: By parameter.
         losses: The calls of loss functions in one forward, in their order.
         values_per_channel: By module path of a BatchNorm, how many values its last batch had per channel.
-        aside: Which of the activations are no layers: calls of a rectifier in a loss, as a hinge is, and of a parameter;
-            not told where modules alone are heard.
+        aside: Which of the activations are no layers: calls of a rectifier in a loss, as a hinge is, and those of a
+            parameter; not told where modules alone are heard.
     """
 
     sums: dict[str, Sums] = field(default_factory=dict)
