@@ -10,6 +10,7 @@ import pytest
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import RULES
+from bnlm.doctor.loss_rules import SIGN
 from bnlm.doctor.standstill_rules import SHAPES, ZEROS
 from bnlm.doctor.training_rules import BATCHES
 
@@ -249,3 +250,14 @@ def test_nothing_comes_in_once_a_run_that_diverged_is_dead(rose_at: int, expecte
         ]
     )
     assert {finding.rule: finding.caused_by for finding in diagnosis.findings}["R04"] == expected
+
+
+@pytest.mark.parametrize(("suggestion", "cause", "of"), [(SIGN, "R14", "R08"), ("Lower optimizer.lr", "R08", "R14")])
+def test_what_goes_the_wrong_way_ends_in_nan(suggestion: str, cause: str, of: str) -> None:
+    """Whichever is seen first."""
+    diagnosis = Diagnosis()
+    rise, blown = (
+        Finding(r, "critical", "loss", s, 1.0, 1.0, "", t) for r, s, t in (("R14", 200, suggestion), ("R08", 30, ""))
+    )
+    diagnosis.restore([rise, blown])
+    assert {f.rule: f.caused_by for f in diagnosis.findings} == {cause: None, of: cause}

@@ -317,16 +317,45 @@ def test_what_attends_is_no_head() -> None:
     assert roles == ["hidden", "hidden", "hidden", "output"]
 
 
-@pytest.mark.parametrize(("trained", "severity"), [(False, "warning"), (False, "note"), (True, None)])
-def test_weights_that_are_frozen_as_they_were_drawn(trained: bool, severity: str | None) -> None:
-    """They are most of the network, or few of it."""
+@pytest.mark.parametrize("trained", [False, True])
+def test_weights_that_are_frozen_as_they_were_drawn(trained: bool) -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4 if severity == "warning" else 64))
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
     if trained:
         net[0].weight.data += 0.1 * torch.randn(32, 16)
     net[0].requires_grad_(False)
     findings = check(net, (torch.randn(64, 16), torch.randint(4, (64,))), F.cross_entropy, table=False)
-    assert [f.severity for f in findings if f.rule == "R12"] == [severity] * (severity is not None)
+    assert [f.severity for f in findings if f.rule == "R12"] == [] if trained else ["note"]
+
+
+@pytest.mark.parametrize(
+    ("end", "width", "adapter", "severity"),
+    [
+        (CHANCE, 4, False, "critical"),
+        (1.5, 4, False, "warning"),
+        (0.5, 4, False, "note"),  # random features may do
+        (1.5, 64, False, "note"),  # they are few
+        (1.5, 4, True, "note"),
+    ],
+)
+def test_most_of_a_network_is_frozen_by_accident(end: float, width: int, adapter: bool, severity: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, width))
+    net[0].requires_grad_(False)
+    if adapter:
+        net.append(nn.Linear(width, width, bias=False))
+        nn.init.zeros_(net[3].weight)
+    diagnosis, h = Diagnosis(), History(facts_of(net), 450)
+    for step, loss in enumerate(falling(CHANCE, end, 450)):
+        h.losses.add([loss])
+        if step % 10 == 0:
+            gradients = dict.fromkeys(h.facts.parameters, 1.0)
+            h.add(Observation(step, {"gradient_std": gradients}, {}, classes()))
+            diagnosis.update(h)
+    findings = {finding.rule: finding for finding in diagnosis.findings}
+    assert (findings["R12"].severity, findings["R12"].step) == (severity, 0)
+    if severity == "critical":
+        assert findings["R13"].caused_by == "R12"
 
 
 def test_a_frozen_copy_of_what_is_trained() -> None:

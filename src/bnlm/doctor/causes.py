@@ -138,6 +138,9 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         return cause.step <= max(finding.step, LATE)
     if cause.rule == "R14" and finding.rule in ("R03", "R04", "R08"):
         return cause.step < finding.step  # what diverges dies in the end; what dies may diverge, too
+    if pair in (("R14", "R08"), ("R08", "R14")):
+        astray = (cause if cause.rule == "R14" else finding).suggestion.startswith(SIGN)
+        return cause.rule == "R14" if astray else cause.step <= finding.step
     if "R08" in pair:
         return cause.step <= finding.step
     if finding.rule == "R17" and cause.rule in ("R09", "R14") and cause.severity != "critical":

@@ -12,8 +12,8 @@ from bnlm.doctor.history import History
 FROZEN_WARNING, FROZEN_CRITICAL = 10, 50
 #: R12: a smaller share of all elements does no harm: what the last of many blocks has no use for, a second head.
 LEFT_OVER = 0.05
-#: R12: share of all elements that random features are seldom on purpose.
-MOST = 0.5
+#: R12 of random weights: share of all elements, and of the reference that is left late in the run.
+MOST, LITTLE_LEARNED = 0.5, 0.5
 
 
 def frozen_findings(history: History) -> Iterator[Finding]:
@@ -25,12 +25,19 @@ def frozen_findings(history: History) -> Iterator[Finding]:
 
 
 def _fresh(history: History) -> Iterator[Finding]:
-    fresh = history.facts.fresh
-    if fresh and history.step == 0:
-        most = history.facts.fresh_share > MOST
+    """Yield R12 of weights that nobody has trained: a remark, unless they are most of a network that learns little.
+
+    Random features may be meant, and a matrix of zeros beside them is an adapter's.
+    """
+    fresh, left = history.facts.fresh, history.losses.recent(100) / (abs(history.reference.loss) or math.inf)
+    adapts = any(one.zero for one in history.facts.parameters.values())
+    harms = history.is_late and history.facts.fresh_share > MOST and not adapts and left > LITTLE_LEARNED
+    if fresh and (history.step == 0 or harms):
+        severity = "note" if not harms else "warning" if history.losses.improves() else "critical"
+        how = f"; after {history.losses.steps} steps {left:.0%} of what knowing nothing costs is left" if harms else ""
         yield Finding(
-            "R12", "warning" if most else "note", in_words(fresh), 0, len(fresh), 0,
-            f"{in_words(fresh)}: not to be trained (requires_grad=False), and still as torch drew it at random.",
+            "R12", severity, in_words(fresh), 0, len(fresh), 0,
+            f"{in_words(fresh)}: not to be trained (requires_grad=False), and still as torch drew it at random{how}.",
             "Nothing, if random features are meant; otherwise load its weights, or set requires_grad=True.",
         )  # fmt: skip
 

@@ -41,7 +41,7 @@ MOVED_BY_DECAY, LEFT_BY_DECAY = -2.3, 0.3
 #: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
 SPREAD_WARNING = 1.5
 #: R11: share of the first losses, and of what knowing nothing costs, that is next to nothing.
-ALL_LEARNED = 0.02
+ALL_LEARNED = 0.005
 #: R11: dex of that which learning rates of their own may account for.
 BY_RATE = 1.0
 
