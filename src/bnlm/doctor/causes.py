@@ -122,6 +122,10 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         other = finding if rise is cause else cause
         astray = rise.suggestion.startswith(SIGN) if other.rule == "R09" else not other.suggestion.startswith(BATCHES)
         return astray == (rise is cause)
+    if "R14" in pair and "R08" in pair:  # what goes the wrong way ends in nan, seen first or not
+        rise = cause if cause.rule == "R14" else finding
+        if rise.suggestion.startswith(SIGN):
+            return rise is cause
     if pair in (("R09", "R12"), ("R14", "R12")):
         # A high rate kills what learned before; what has had no gradient since the start is another matter.
         return cause.step < finding.step and finding.value < finding.step
@@ -138,9 +142,6 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         return cause.step <= max(finding.step, LATE)
     if cause.rule == "R14" and finding.rule in ("R03", "R04", "R08"):
         return cause.step < finding.step  # what diverges dies in the end; what dies may diverge, too
-    if pair in (("R14", "R08"), ("R08", "R14")):
-        astray = (cause if cause.rule == "R14" else finding).suggestion.startswith(SIGN)
-        return cause.rule == "R14" if astray else cause.step <= finding.step
     if "R08" in pair:
         return cause.step <= finding.step
     if finding.rule == "R17" and cause.rule in ("R09", "R14") and cause.severity != "critical":
