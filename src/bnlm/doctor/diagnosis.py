@@ -85,8 +85,10 @@ class Diagnosis:
         def has_fallen(known: Finding) -> bool:
             if known.rule == "R13":
                 return recent < FALLEN * min(start, known.threshold)
-            if known.rule in ("R11", "R14"):
+            if known.rule == "R11":
                 return all_learned(history)
+            if known.rule == "R14":  # it is lower than ever, and has been rising all the same
+                return history.losses.improves() and history.losses.smooth <= history.losses.best
             if known.rule == "R05":
                 return known.step > 0 and recent < FALLEN * start
             if known.rule == "R06":
