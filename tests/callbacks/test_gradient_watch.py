@@ -57,33 +57,36 @@ def test_heads_that_take_turns(
 
 def test_only_what_comes_between_is_heard() -> None:
     net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    watch = GradientWatch(net)
-    assert watch.follow(["0.weight", "1.weight"]) == ["0.weight", "1.weight"]
+    watch = GradientWatch()
+    assert watch.follow(net, ["0.weight", "1.weight"]) == ["0.weight", "1.weight"]
     net[1](torch.ones(2, 3)).sum().backward()
     assert watch.take() == {"1.weight"}
     assert watch.take() == set()
-    assert watch.follow(["0.weight"]) == []  # and the other no longer
+    assert watch.follow(net, ["0.weight"]) == []  # and the other no longer
     net(torch.ones(2, 3)).sum().backward()
     assert watch.take() == {"0.weight"}
-    watch.follow([])
+    watch.follow(net, [])
     net(torch.ones(2, 3)).sum().backward()
     assert watch.take() == set()
 
 
 def test_gradients_of_zero_are_none_and_soon_not_looked_at() -> None:
     layer = nn.Linear(3, 3)
-    watch = GradientWatch(layer)
-    watch.follow(["weight", "of a module that is gone"])
+    watch = GradientWatch()
+    watch.follow(layer, ["weight", "of a module that is gone"])
     for _ in range(MOST_LOOKS):
         (0 * layer(torch.ones(2, 3))).sum().backward()
     assert watch.take() == set()
     layer(torch.ones(2, 3)).sum().backward()
     assert watch.take() == set()
+    assert layer.weight._post_accumulate_grad_hooks
+    assert watch.follow(layer, ["weight"]) == []
+    assert not layer.weight._post_accumulate_grad_hooks  # it is called no more
 
 
 def test_a_sparse_gradient_is_heard() -> None:
     embedding = nn.Embedding(5, 3, sparse=True)
-    watch = GradientWatch(embedding)
-    watch.follow(["weight"])
+    watch = GradientWatch()
+    watch.follow(embedding, ["weight"])
     embedding(torch.tensor([1, 2])).sum().backward()
     assert watch.take() == {"weight"}

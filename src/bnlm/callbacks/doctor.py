@@ -87,7 +87,7 @@ class Doctor(Monitor):
         self._statistics = RunningStatisticsWatch()
         self._validation_losses = ValidationLosses()
         self._left_gradients = LeftGradients()
-        self._gradients: GradientWatch | None = None
+        self._gradients = GradientWatch()
         self._restored = False
         self._stop = False
 
@@ -142,7 +142,7 @@ class Doctor(Monitor):
         self._dead_units = DeadUnits()
         self._rates.clear()
         self._left_gradients = LeftGradients()
-        self._gradients = GradientWatch(pl_module)
+        self._gradients = GradientWatch()
         self._history = History(facts_of(pl_module, trainer.optimizers), self._total_steps)
         # A scaler (fp16) looks for the largest scale that does not overflow: single steps rightly do.
         self._history.overflows_allowed = 4 if getattr(trainer.precision_plugin, "scaler", None) is not None else 0
@@ -222,9 +222,9 @@ class Doctor(Monitor):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
-        if self._history is None or self._gradients is None:
+        self._gradients.follow(pl_module, ())
+        if self._history is None:
             return
-        self._gradients.follow(())
         if self._history.recent:
             self._hear(self._history)
             self._judge(self._diagnosis.update(self._history), trainer)
@@ -239,8 +239,7 @@ class Doctor(Monitor):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         super().on_exception(trainer, pl_module, exception)
         self.on_validation_batch_end()
-        if self._gradients is not None:
-            self._gradients.follow(())
+        self._gradients.follow(pl_module, ())
         if self._history is not None and self._history.recent:
             self._hear(self._history)
             _tell(self._diagnosis.update(self._history))
@@ -260,8 +259,7 @@ class Doctor(Monitor):
 
     def conclude(self, trainer: Trainer) -> None:
         assert self._history is not None
-        assert self._gradients is not None
-        for name in self._gradients.follow(self._history.ungraded_since):
+        for name in self._gradients.follow(trainer.lightning_module, self._history.ungraded_since):
             if trainer.global_step > self._history.step + 1:  # nobody has heard what came since it was observed
                 self._history.ungraded_since[name] = trainer.global_step, 0
         self._judge(self._diagnosis.follow(self._history), trainer)
@@ -269,8 +267,7 @@ class Doctor(Monitor):
     def _hear(self, history: History) -> None:
         """Take in what has come since the last observed step: losses and gradients."""
         history.losses.add(self._losses.take())
-        if self._gradients is not None:
-            history.take_turns(self._gradients.take())
+        history.take_turns(self._gradients.take())
 
     def _judge(self, fresh: list[Finding], trainer: Trainer) -> None:
         """Tell of new findings, and do what is to be done at a critical one."""

@@ -9,30 +9,30 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from bnlm.probe.names import plain
+
 #: Gradients of a parameter that are looked at: after so many of nothing but zeros no other is expected.
 MOST_LOOKS = 20
 
 
 class GradientWatch:
-    """Hears when a gradient comes to one of the parameters that it follows; one to which none comes costs nothing.
+    """Hears when a gradient comes to one of the parameters that it follows; one to which none comes costs nothing."""
 
-    Args:
-        root: Whose parameters they are.
-    """
-
-    def __init__(self, root: nn.Module) -> None:
-        self._root = root
+    def __init__(self) -> None:
         self._handles: dict[str, RemovableHandle] = {}
         self._looks: dict[str, int] = {}
         self._heard: set[str] = set()
 
-    def follow(self, names: Collection[str]) -> list[str]:
-        """Follow these parameters and no others; return which of them were not followed before."""
+    def follow(self, root: nn.Module, names: Collection[str]) -> list[str]:
+        """Follow these parameters of `root` and no others; return which of them were not followed before."""
         for name in self._handles.keys() - names:
             self._handles.pop(name).remove()
+        for name, handle in self._handles.items():
+            if self._looks[name] >= MOST_LOOKS:
+                handle.remove()  # else it would be called at every step
         fresh = [name for name in names if name not in self._handles]
         if fresh:
-            parameters = {name.replace("_orig_mod.", ""): p for name, p in self._root.named_parameters()}
+            parameters = {plain(name): p for name, p in root.named_parameters()}
             for name in fresh:
                 parameter = parameters.get(name)
                 if parameter is not None and parameter.requires_grad:  # either may have changed since training started

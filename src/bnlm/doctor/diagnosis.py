@@ -28,6 +28,8 @@ WINDOW_EVERY = 100
 FALLEN = 0.8
 #: The same share for a gradient that vanished at the start.
 MOSTLY_LEARNED = 0.25
+#: Rules of what the loss does, which may be over although it began with the start.
+OF_LOSSES = ("R13", "R14")
 #: Batches in which an optimizer should have taken its first step.
 BATCHES_WITHOUT_STEP = 10
 
@@ -101,22 +103,21 @@ class Diagnosis:
             known = self._found.get(rule)
             if known is None or known.severity == "note" or not has_fallen(known):
                 continue
-            if rule == "R09" and known.step > 0:
-                settles = harmless = all_learned(history)
-            elif rule == "R09":
-                settles = known.step == 0 and (harmless or known.severity == "critical")
+            first_step_is_large = rule == "R09" and known.step == 0
+            if first_step_is_large:
+                settles = harmless or known.severity == "critical"
                 settles = settles and history.warm and large_updates_ended(history)
-            elif known.step == 0 and rule not in (
-                "R13",
-                "R14",
-            ):  # what was wrong with the start was so, whatever has become of it
-                # Yet how much comes back in the first step is less to go by than how much of it suffices.
+            elif rule == "R09":
+                settles = all_learned(history)
+            elif known.step == 0 and rule not in OF_LOSSES:
+                # What was wrong with the start was so, whatever has become of it. Yet how much comes back in the first
+                # step is less to go by than how much of it suffices.
                 settles = rule == "R06" and known.value < 1
             else:
                 settles = not (rule == "R03" and known.severity == "critical")
             if settles:
                 message = f"{known.message} Since then the loss has fallen to {recent:.3g}."
-                severity = "warning" if rule == "R09" and not harmless else "note"
+                severity = "warning" if first_step_is_large and not harmless else "note"
                 self._found[rule] = replace(known, severity=severity, message=message)
 
     @property

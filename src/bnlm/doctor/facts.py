@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from bnlm.doctor.unregistered import unregistered_parameters
 from bnlm.doctor.weight_decay import groups_of
+from bnlm.probe.names import plain
 
 _NORMALIZATIONS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _CENTRING = (_BatchNorm, _InstanceNorm)
@@ -101,11 +102,11 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     facts = Facts()
     stacked = {id(p) for m in model.modules() if getattr(m, "stacks_networks", False) for p in m.parameters()}
     leaves = [
-        (_plain(path), module)
+        (plain(path), module)
         for path, module in model.named_modules()
         if not any(True for _ in module.children()) and not isinstance(module, nn.Identity | nn.Dropout)
     ]
-    names = {id(p): _plain(name) for name, p in model.named_parameters()}
+    names = {id(p): plain(name) for name, p in model.named_parameters()}
     of_torch = {
         id(p) for _, m in leaves if type(m).__module__.startswith("torch.") for p in m.parameters(recurse=False)
     }
@@ -134,19 +135,19 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     facts.clamps = {path: module.min_val < 0 for path, module in leaves if isinstance(module, nn.Hardtanh)}
     if weights and roles.get(id(weights[-1])) is None:
         roles.update(dict.fromkeys(map(id, [weights[-1], *_heads([module for _, module in leaves])]), "output"))
-    dropouts = {_plain(path): m.p for path, m in model.named_modules() if isinstance(m, _DropoutNd)}
+    dropouts = {plain(path): m.p for path, m in model.named_modules() if isinstance(m, _DropoutNd)}
     facts.heavy_dropouts = {path: p for path, p in dropouts.items() if p >= HEAVY_DROPOUT}
     facts.frozen = not all(parameter.requires_grad for parameter in model.parameters())
-    facts.fresh = [_plain(name) for name, p in model.named_parameters() if not p.requires_grad and _is_fresh(p)]
+    facts.fresh = [plain(name) for name, p in model.named_parameters() if not p.requires_grad and _is_fresh(p)]
     if facts.fresh:
-        facts.fresh_share = _share_of(facts.fresh, {_plain(name): p for name, p in model.named_parameters()})
+        facts.fresh_share = _share_of(facts.fresh, {plain(name): p for name, p in model.named_parameters()})
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not isinstance(parameter, nn.parameter.UninitializedParameter):
             one = _one(parameter, stacked)
             role = roles.get(id(parameter), "hidden") if one.ndim >= 2 and not _is_gain(name) else "vector"
-            found = _parameter_facts(_plain(name), one, role, id(parameter) in feeds)
+            found = _parameter_facts(plain(name), one, role, id(parameter) in feeds)
             found.own = id(parameter) not in of_torch
-            facts.parameters[_plain(name)] = found
+            facts.parameters[plain(name)] = found
     _forgive_companions(facts.parameters)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     facts.weight_decay = max((float(group.get("weight_decay") or 0.0) for group in groups), default=0.0)
@@ -157,13 +158,13 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     if held:
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         for name, parameter in trained:
-            if (one_facts := facts.parameters.get(_plain(name))) is not None:
+            if (one_facts := facts.parameters.get(plain(name))) is not None:
                 one_facts.group = held.get(id(parameter))
                 of_group = {} if one_facts.group is None else groups[one_facts.group]
                 one_facts.lr = float(of_group.get("initial_lr") or of_group.get("lr") or 0.0)
-        facts.not_optimized = {_plain(name): p for name, p in trained if id(p) not in held}
+        facts.not_optimized = {plain(name): p for name, p in trained if id(p) not in held}
         unregistered = unregistered_parameters(model).items()
-        facts.unregistered = {_plain(name): p for name, p in unregistered if id(p) not in held}
+        facts.unregistered = {plain(name): p for name, p in unregistered if id(p) not in held}
     return facts
 
 
@@ -236,7 +237,3 @@ def _parameter_facts(name: str, parameter: Tensor, role: str, feeds_norm: bool) 
             unit = nn.functional.normalize(rows, dim=1)
             found.collinear_rows = float(((unit[1:] @ unit[0]).abs() > 0.999).float().mean())
     return found
-
-
-def _plain(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")

@@ -182,7 +182,7 @@ def _ruinous_updates(history: History) -> Iterator[Finding]:
     leaped = len(early) >= 4 and _rises(early[1:4], early[0], LEAPS) and _leaps(history)
     blown_up = history.losses.non_finite > 0 and rose  # a logarithm of zero does not announce itself
     ruined = blown_up or any(finding.severity == "critical" for finding in dead(history))
-    late = history.losses.steps >= LARGE_PATIENCE and bool(history.reference.is_known)
+    late = history.losses.steps >= LARGE_PATIENCE and history.reference.is_known
     spoiled = (rose or leaped) and late and history.losses.recent(50) > SPOILED * abs(history.reference.loss)
     if history.first is None or not (ruined or spoiled):
         return

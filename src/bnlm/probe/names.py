@@ -40,7 +40,7 @@ class Names:
         """Return a module's path; None if it is no part of the network."""
         if id(module) not in self._paths:
             for path, each in self.root.named_modules():
-                self._paths[id(each)] = each, _plain(path)
+                self._paths[id(each)] = each, plain(path)
             self._paths.setdefault(id(module), (module, None))
         return self._paths[id(module)][1]
 
@@ -50,12 +50,12 @@ class Names:
         identities = tuple(map(id, held))
         if identities not in self._trained:
             those = set(identities)
-            named = [(_plain(name), p) for name, p in self.root.named_parameters() if id(p) in those]
+            named = [(plain(name), p) for name, p in self.root.named_parameters() if id(p) in those]
             self._trained[identities] = [name for name, _ in named], [p for _, p in named], held
         names, parameters, _ = self._trained[identities]
         return names, parameters
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
     """Return a path without the name under which torch.compile wraps a module, which its author never wrote."""
     return ".".join(part for part in path.split(".") if part != "_orig_mod") if "_orig_mod" in path else path
