@@ -1,16 +1,15 @@
-"""Rules that step 0 answers: R03 to R06 and R09 at the start; and R20."""
+"""Rules that step 0 answers: R03, R04 and R09 at the start; with R05 and R06 of `depth_rules`, and R20."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 
+from bnlm.doctor.depth_rules import gradient_findings, scale_findings
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
-from bnlm.doctor.observation import Observation
 from bnlm.doctor.symmetry_rules import symmetry_findings
 from bnlm.doctor.weight_decay import blamed_on_decay
-from bnlm.doctor.weight_scale_rules import large_recurrences, large_weights
 from bnlm.stats import RELU_LIKE
 
 #: R03 before training. Healthy at gain 5/3: 19 to 21 % in the first layer, 5 to 10 % in the others.
@@ -30,24 +29,6 @@ HARD = ("relu", "relu6", "threshold")
 #: R04 of a layer whose inputs are so many standard deviations below zero on average, and that passes hardly any on:
 #: mean² over mean square, no more than the share above zero, is 0.014 beyond 2 and 0.0008 beyond 3.
 BELOW, SPARSE_WARNING, SPARSE_CRITICAL = 2.0, 0.01, 0.003
-#: R05: std of the last activation over the first's.
-DRIFT_WARNING, DRIFT_CRITICAL = 10.0, 100.0
-#: R06: std of the loss gradient at the first activation over the last's.
-GRADIENT_NOTE, GRADIENT_CRITICAL = 10.0, 100.0
-#: R06, at the start and later: what to change.
-KEEP_GRADIENTS = (
-    "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
-    "nn.init.kaiming_normal_), add a normalization or residual connections; clip the gradients of a recurrent network."
-)
-#: R05, R06: what fades is no more than a note unless it loses this factor per layer, or the second over all of them.
-#: torch's default init keeps 0.41 per ReLU layer, 0.58 where the slope at zero is 1, and 0.29 per GELU or SiLU layer:
-#: six of them train well.
-KEPT_PER_LAYER, KEPT = 0.25, 1e-4
-KEPT_BY_KIND = {
-    **dict.fromkeys(("relu", "leaky_relu", "prelu"), 0.33),
-    "sigmoid": 0.5,
-    **dict.fromkeys(("tanh", "softsign", "hardtanh", "elu", "celu", "selu"), 0.46),
-}
 #: R03: mean over std of what comes to an activation, where it is the bias that makes it flat.
 ASIDE = 2.0
 #: R09 of the first step, log10. AdamW moves every weight by its rate then: 1e-2 on weights of std 0.05 is -0.7.
@@ -62,8 +43,8 @@ def initial_findings(history: History) -> Iterator[Finding]:
         return
     yield from _saturated(history)
     yield from _dead(history)
-    yield from _scale(history)
-    yield from _gradient(history)
+    yield from scale_findings(history)
+    yield from gradient_findings(history)
     yield from _first_step(history)
     yield from symmetry_findings(history)
 
@@ -182,102 +163,6 @@ def _hardly_responding(history: History) -> dict[str, float]:
             if share < SPARSE_WARNING:
                 found[layer] = share
     return found
-
-
-def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], list[float]]]:
-    """Yield each kind of activation with several layers, the layers in forward order, and their statistic."""
-    assert history.first is not None
-    kinds, values = history.first.kinds, history.first.of(statistic)
-    graded = history.first.of("activation_gradient_std")  # a network that stands beside has none
-    # Beside weights that start at zero on purpose nothing passes: no matter of scale.
-    of_weights = history.first.of("gradient_std")
-    opens = any(p.zero and of_weights.get(p.name, 0.0) > 0 for p in history.facts.parameters.values())
-    for kind in dict.fromkeys(kinds.values()):
-        chain = [layer for layer in chain_of(kind, history.first, values) if not graded or layer in graded]
-        chain = [layer for layer in chain if not opens or values[layer] != 0]
-        if len(chain) >= 3 and kind not in ("sigmoid", "softplus"):
-            yield kind, chain, [values[layer] for layer in chain]
-
-
-def chain_of(kind: str, observation: Observation, values: dict[str, float]) -> list[str]:
-    """Return the layers of a kind that have a value, in forward order; gradients come as the backward pass meets them.
-
-    Without those that return one number for each example, and so have no units: a hinge is part of a loss.
-    """
-    units = observation.of("dead_units")
-    has_units = kind != "relu" or not units
-    kinds = observation.kinds
-    return [layer for layer in kinds if kinds[layer] == kind and layer in values and (has_units or layer in units)]
-
-
-def steep(ratio: float, kind: str, chain: list[str]) -> bool:
-    """Return whether what fades by this ratio over a chain of activations does so faster than by a usual init."""
-    kept = KEPT_BY_KIND.get(kind, KEPT_PER_LAYER)
-    return ratio < max(kept ** (len(chain) - 1), KEPT)
-
-
-def whole_gradient(ratio: float, chain: list[str], elements: dict[str, float]) -> float:
-    """Return the ratio of the norms from that of the standard deviations, where the first layer has more elements.
-
-    On a large map each position has a small part of the gradient, and behind a pooling most have none: no less comes
-    back for that.
-    """
-    return ratio * math.sqrt(max(1.0, elements.get(chain[0], 1.0) / elements.get(chain[-1], 1.0)))
-
-
-def _over_time(history: History, chain: list[str]) -> bool:
-    """Return whether there are more layers than weights: of a recurrent cell, which may learn from its last steps."""
-    weights = sum(parameter.role != "vector" for parameter in history.facts.parameters.values())
-    return 0 < weights < len(chain)
-
-
-def _scale(history: History) -> Iterator[Finding]:
-    drifts = list(_drift(history))
-    yield from drifts or large_weights(history)
-    yield from large_recurrences(history)
-
-
-def _drift(history: History) -> Iterator[Finding]:
-    for kind, chain, stds in _chains(history, "activation_std"):
-        if not stds[0] > 0:
-            continue
-        ratio = stds[-1] / stds[0]
-        if not (ratio < 1 / DRIFT_WARNING or ratio > DRIFT_WARNING):
-            continue
-        fades = ratio < 1
-        far = ratio < 1 / DRIFT_CRITICAL or ratio > DRIFT_CRITICAL
-        slowly = fades and not steep(ratio, kind, chain)
-        yield Finding(
-            "R05", "note" if slowly else "critical" if far else "warning", in_words(chain), 0, ratio,
-            1 / DRIFT_WARNING if fades else DRIFT_WARNING,
-            f"activations {'fade' if fades else 'blow up'} with depth: std {stds[0]:.2g} at {chain[0]}, "
-            f"{stds[-1]:.2g} at {chain[-1]}.",
-            "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
-            "nn.init.kaiming_normal_), or normalize (normalization=batch or layer); in a residual network scale each "
-            "branch by 1 / sqrt(2 x layers).",
-        )  # fmt: skip
-
-
-def _gradient(history: History) -> Iterator[Finding]:
-    assert history.first is not None
-    elements = history.first.of("activation_elements")
-    for kind, chain, stds in _chains(history, "activation_gradient_std"):
-        if not stds[-1] > 0 or not stds[0] >= 0:
-            continue
-        ratio = stds[0] / stds[-1]
-        vanishes = ratio < 1
-        if not (ratio < 1 / GRADIENT_NOTE or ratio > GRADIENT_NOTE):
-            continue
-        whole = whole_gradient(ratio, chain, elements)
-        far = whole < 1 / GRADIENT_CRITICAL and steep(whole, kind, chain) and not _over_time(history, chain)
-        critical = far or ratio > GRADIENT_CRITICAL
-        yield Finding(
-            "R06", "critical" if critical else "note", in_words(chain), 0, ratio,
-            1 / GRADIENT_CRITICAL if vanishes else GRADIENT_CRITICAL,
-            f"the loss gradient {'vanishes' if vanishes else 'explodes'} on its way back: std {stds[-1]:.2g} at "
-            f"{chain[-1]}, {stds[0]:.2g} at {chain[0]}.",
-            KEEP_GRADIENTS,
-        )  # fmt: skip
 
 
 def _first_step(history: History) -> Iterator[Finding]:

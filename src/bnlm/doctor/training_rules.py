@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
+from bnlm.doctor.depth_rules import KEEP_GRADIENTS, chain_of, steep, whole_gradient
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
-from bnlm.doctor.initial_rules import KEEP_GRADIENTS, SMOOTH, are_gates, chain_of, is_output, steep, whole_gradient
+from bnlm.doctor.initial_rules import SMOOTH, are_gates, is_output
 from bnlm.doctor.weight_scale_rules import small_weights
 from bnlm.stats import RELU_LIKE
 
