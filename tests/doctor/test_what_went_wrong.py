@@ -17,6 +17,7 @@ from bnlm.doctor.loss_rules import SIGN
 from bnlm.doctor.refusal import refusal
 from bnlm.doctor.training_rules import BATCHES
 from bnlm.doctor.weight_decay import LOWER_DECAY
+from bnlm.probe import StepProbe, Wanted
 
 CHANCE = math.log(10)
 
@@ -98,9 +99,32 @@ def test_overfitting_below_zero(train: float, validations: Sequence[float], expe
 
 @pytest.mark.parametrize(("p", "end", "expected"), [(0.97, 2.0, True), (0.97, 0.3, False), (0.5, 2.0, False)])
 def test_a_dropout_that_leaves_next_to_nothing(p: float, end: float, expected: bool) -> None:
-    net = nn.Sequential(nn.Linear(9, 9), nn.Dropout(p), nn.Linear(9, 10))
-    findings = found(run(falling(CHANCE, end), facts_of(net), classes()))
+    h = run(falling(CHANCE, end), output=classes())
+    h.dropouts = {"1": p}
+    findings = found(h)
     assert (findings.get("R13") is not None and findings["R13"].where == "1") == expected
+
+
+@pytest.mark.parametrize("functional", [True, False])
+def test_a_dropout_is_heard_of_wherever_it_is_called(functional: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.drop, self.last = nn.Linear(9, 30), nn.Dropout(0.96), nn.Linear(30, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = F.dropout(x, 0.99, training=False)
+            x = torch.tanh(self.first(x))
+            return self.last(F.dropout(x, p=0.96) if functional else self.drop(x))
+
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    probe = StepProbe(net, [optimizer], Wanted(activations=True, losses=True))
+    probe.attach()
+    F.cross_entropy(net(torch.randn(8, 9)), torch.randint(10, (8,))).backward()
+    optimizer.step()
+    probe.end()
+    assert probe.record().dropouts == {"dropout" if functional else "drop": 0.96}
 
 
 @pytest.mark.parametrize(("last", "expected"), [(nn.ReLU(), True), (nn.Identity(), False), (nn.LeakyReLU(), False)])

@@ -125,9 +125,8 @@ class Doctor(Monitor):
         outputs = [Output.of(loss) for loss in seen.losses]
         statistics, channels = self.measure(seen), seen.values_per_channel
         output, others = next(iter(outputs), None), outputs[1:]
-        self._history.add(
-            Observation(seen.step, statistics, seen.kinds, output, share, channels, decays, others, seen.aside)
-        )
+        of_forward = channels, decays, others, seen.aside, seen.dropouts
+        self._history.add(Observation(seen.step, statistics, seen.kinds, output, share, *of_forward))
         return {}, {}
 
     def draw(self, trainer: Trainer, seen: ObservedStep, statistics: Statistics) -> None:

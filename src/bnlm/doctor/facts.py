@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer
 
@@ -20,8 +19,6 @@ from bnlm.probe.names import plain
 
 _NORMALIZATIONS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _CENTRING = (_BatchNorm, _InstanceNorm)
-#: Srivastava et al. 2014 (JMLR 15) find 0.5 to be about the best of hidden units, and errors that rise above 0.8.
-HEAVY_DROPOUT = 0.9
 #: Elements of a weight that tell how it was drawn.
 MANY = 65536
 
@@ -71,7 +68,6 @@ class Facts:
         eps: The largest of the optimizers' parameter groups, which Adam and others divide by.
         clamps: Module path of an activation that clamps -> whether it does so on both sides of zero: a relu6 is flat at
             zero, rightly.
-        heavy_dropouts: Module path of a dropout that leaves a tenth or less -> its p.
     """
 
     parameters: dict[str, ParameterFacts] = field(default_factory=dict)
@@ -88,7 +84,6 @@ class Facts:
     rescales: bool = False
     eps: float = 0.0
     clamps: dict[str, bool] = field(default_factory=dict)
-    heavy_dropouts: dict[str, float] = field(default_factory=dict)
 
 
 def is_normalization(module: nn.Module) -> bool:
@@ -135,8 +130,6 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     facts.clamps = {path: module.min_val < 0 for path, module in leaves if isinstance(module, nn.Hardtanh)}
     if weights and roles.get(id(weights[-1])) is None:
         roles.update(dict.fromkeys(map(id, [weights[-1], *_heads([module for _, module in leaves])]), "output"))
-    dropouts = {plain(path): m.p for path, m in model.named_modules() if isinstance(m, _DropoutNd)}
-    facts.heavy_dropouts = {path: p for path, p in dropouts.items() if p >= HEAVY_DROPOUT}
     facts.frozen = not all(parameter.requires_grad for parameter in model.parameters())
     facts.fresh = [plain(name) for name, p in model.named_parameters() if not p.requires_grad and _is_fresh(p)]
     if facts.fresh:

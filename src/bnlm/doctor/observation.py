@@ -62,7 +62,8 @@ class Observation:
     """One observed step: statistics by name and layer or parameter, and what fed the loss.
 
     `lr_share` is the learning rate over its highest so far, `decays` what `weight_decay.decays_of` returns, `others`
-    what went into further loss functions than the first, `aside` the activations that are no layers.
+    what went into further loss functions than the first, `aside` the activations that are no layers, `dropouts`
+    the p of each dropout by module path.
     """
 
     step: int
@@ -74,6 +75,7 @@ class Observation:
     decays: list[float] = field(default_factory=list)
     others: list[Output] = field(default_factory=list)
     aside: set[str] = field(default_factory=set)
+    dropouts: dict[str, float] = field(default_factory=dict)
 
     def of(self, statistic: str) -> dict[str, float]:
         """Return one statistic by layer or parameter."""

@@ -26,6 +26,7 @@ from bnlm.probe.torch_functions import (
     BACKWARD,
     BATCH_NORMS,
     CHANNEL_DIMS,
+    DROPOUTS,
     NOT_THE_LAST,
     RECURRENCES,
 )
@@ -173,6 +174,12 @@ class ActivationTap(TorchFunctionMode):
         if isinstance(output, Tensor) and not output.is_nested:  # of which some have no shape
             self._channel_dims[output.shape] = channel_dim
         return output
+
+    def _dropout_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
+        given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
+        if self.losses is not None and given.get("training", True) and self.root.training:
+            self._record.dropouts[self._names.caller()[0] or "dropout"] = given.get("p", 0.5)
+        return func(*args, **kwargs)
 
     def _not_the_last_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
         self._tail.clear()
@@ -326,6 +333,7 @@ _WATCHED: dict[Callable[..., Any], tuple[Callable[..., Any], Any]] = {
     **{function: (ActivationTap._activation_called, kind) for function, kind in ACTIVATION_FUNCTIONS.items()},
     **{function: (ActivationTap._recurrence_called, kind) for function, kind in RECURRENCES.items()},
     **{function: (ActivationTap._layer_called, dim) for function, dim in CHANNEL_DIMS.items()},
+    **dict.fromkeys(DROPOUTS, (ActivationTap._dropout_called, None)),
     **{function: (ActivationTap._loss_called, kind) for function, kind in LOSS_FUNCTIONS.items()},
     torch.autograd.grad: (ActivationTap._grad_called, None),
     **dict.fromkeys(BACKWARD, (ActivationTap._backward_called, None)),

@@ -48,6 +48,9 @@ CHANNEL_DIMS = _channel_dims()
 #: Recurrences of torch whose outputs are those of an activation; what comes to it stays within the kernel.
 RECURRENCES: dict[Callable[..., Any], str] = {torch.rnn_tanh: "tanh", torch.rnn_relu: "relu"}
 BATCH_NORMS: frozenset[Callable[..., Any]] = frozenset({F.batch_norm, torch.batch_norm})
+DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
+    {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout}
+)
 BACKWARD: frozenset[Callable[..., Any]] = frozenset({Tensor.backward, torch.autograd.backward})
 
 
