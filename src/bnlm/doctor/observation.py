@@ -17,7 +17,8 @@ class Output:
         reference: Loss of a network that knows nothing: ln of the number of classes, ln 2, loss of an
             output of zero.
         loss: Mean over the examples looked at, and `loss_error`, the standard error of that mean.
-        logit_std: Of an example's logits over the classes, averaged; nan where there are no classes.
+        logit_std: Of an example's logits over the classes, averaged; nan where there are no classes, or their logits
+            are cosines, times a scale that is chosen.
         constant: Loss of the best constant output on the same examples, of a squared error the variance of the targets;
             nan of other kinds.
         broadcast: See `LossRecord`.

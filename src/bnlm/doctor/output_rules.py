@@ -116,6 +116,8 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
     """Yield R01 and R02 of one loss over classes."""
     limit = LOSS_WARNING * output.reference
     if output.kind == "cross_entropy":
+        if math.isnan(output.logit_std):
+            return  # cosines, of which a scale of 10 to 60 makes logits, rightly
         limit = max(limit, output.reference + min(LOGITS_COST, LOGITS_SHARE * output.reference))
     spread = output.logit_std
     if not (spread > LOGIT_STD_WARNING and not history.facts.frozen):

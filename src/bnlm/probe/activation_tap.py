@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bnlm.probe.activation_modules import ActivationModules, Call
 from bnlm.probe.call_names import CallNames
+from bnlm.probe.cosines import PRODUCTS
 from bnlm.probe.loss_calls import LossCalls
 from bnlm.probe.loss_record import LOSS_FUNCTIONS
 from bnlm.probe.moment_table import MAX_WAITING, Flat, MomentTable, in_order
@@ -170,7 +171,7 @@ class ActivationTap(TorchFunctionMode):
             if x.ndim >= 2 and x.shape[1]:
                 self._record.values_per_channel[self._names.caller()[0]] = x.numel() // x.shape[1]
         output = func(*args, **kwargs)
-        self._tail.clear()
+        self._multiplied(func, args, kwargs)
         if isinstance(output, Tensor) and not output.is_nested:  # of which some have no shape
             self._channel_dims[output.shape] = channel_dim
         return output
@@ -182,8 +183,16 @@ class ActivationTap(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _not_the_last_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
-        self._tail.clear()
+        self._multiplied(func, args, kwargs)
         return func(*args, **kwargs)
+
+    def _multiplied(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> None:
+        self._tail.clear()
+        if self.losses is not None:
+            if func in PRODUCTS:
+                self.losses.product.called(func, args, kwargs)
+            else:
+                self.losses.product.forget()
 
     def _backward_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
         self._forwards[-1].append(None)  # modules alone would not tell where the next forward begins

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
+from bnlm.probe.cosines import LastProduct
 from bnlm.probe.loss_record import REGRESSIONS, LossRecord, loss_record
 from bnlm.probe.reach import Reach
 from bnlm.probe.written_loss import WrittenLoss
@@ -18,10 +21,12 @@ class LossCalls:
 
     Attributes:
         reach: Of the last activation, whose output may be what is compared with the targets.
+        product: That logits may come from.
     """
 
     def __init__(self) -> None:
         self.reach: Reach | None = None
+        self.product = LastProduct()
         self._records: list[LossRecord] = []
         self._written = WrittenLoss()
         self._complete = False
@@ -29,6 +34,7 @@ class LossCalls:
     def next_forward(self) -> None:
         """Another forward begins."""
         self._complete = bool(self._records)
+        self.product.forget()
         self._written.next_forward()
 
     def called(self, kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -42,8 +48,11 @@ class LossCalls:
             kind, x = "cross_entropy", logits
         more = {name: given[name] for name in OPTIONS if given.get(name) is not None}
         record = loss_record(kind, x, given["target"], reach=self.reach, **more)
-        if record is not None:
-            self._records.append(record)
+        if record is None:
+            return
+        if (cosines := self.product.makes_cosines()) is not None:
+            record.values[3] = torch.where(cosines, torch.nan, record.values[3])
+        self._records.append(record)
 
     def part_called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Take in a call of one of `written_loss.WRITTEN`, and what it has returned."""

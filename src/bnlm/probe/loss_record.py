@@ -48,7 +48,8 @@ class LossRecord:
     Attributes:
         kind: A value of `LOSS_FUNCTIONS`.
         values: `(6,)`: the mean loss of an example, its standard error, the reference (the loss of a network that knows
-            nothing), the std of an example's logits over the classes, averaged (nan without classes), the loss of
+            nothing), the std of an example's logits over the classes, averaged (nan without classes, and of cosines,
+            whose scale is chosen: `LossCalls` sees whether they are), the loss of
             the best constant output (nan of other kinds than `REGRESSIONS`), and what the loss cannot fall below if
             what is given for logits is probabilities, as it looks (else nan; -inf where nll_loss is given what is no
             log-probabilities). Of up to `MAX_COUNTED` classes
