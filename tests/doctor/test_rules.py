@@ -426,10 +426,13 @@ def test_a_schedule_that_ends_early(shares: list[float], left: float, expected: 
     assert finding is None or "schedule" in finding.suggestion
 
 
-@pytest.mark.parametrize(("ratio", "severity"), [(50.0, "warning"), (20.0, "note"), (5.0, None)])
-def test_targets_far_from_zero_beside_their_spread(ratio: float, severity: str | None) -> None:
+@pytest.mark.parametrize(
+    ("zero", "constant", "severity"),
+    [(50.0, 1.0, "warning"), (20.0, 1.0, "note"), (5.0, 1.0, None), (0.2, 0.002, "note")],
+)
+def test_targets_far_from_zero_beside_their_spread(zero: float, constant: float, severity: str | None) -> None:
     h = history()
-    h.add(Observation(0, {}, {}, Output("regression", ratio, ratio, 0.01, math.nan, 1.0)))
+    h.add(Observation(0, {}, {}, Output("regression", zero, zero, 1e-3, math.nan, constant)))
     finding = found(h).get("R01")
     assert (finding and finding.severity) == severity
 

@@ -30,7 +30,7 @@ FAR_TARGETS, VERY_FAR_TARGETS = 10.0, 20.0
 #: The same of a network that starts at their mean: times the loss of the best constant.
 AT_THE_MEAN = 3.0
 #: R01 of a regression: what torch's default output layer may make of nothing, with a std of 0.58; targets that are
-#: smaller, such as maps that are zero almost everywhere, make that look large.
+#: smaller, such as maps that are zero almost everywhere, make that look large. Targets as far from zero are near.
 REGRESSION_USUAL = 1 / 3
 #: R01: observed steps until which the losses of the first batches are in.
 POOLED = 5
@@ -178,7 +178,8 @@ def _regression_loss(loss: float, error: float, reference: float, constant: floa
             "Scale the output layer's weights down, or bring the targets to mean 0 and variance 1.",
         )  # fmt: skip
     elif reference > FAR_TARGETS * constant > 0 and loss > AT_THE_MEAN * constant:
-        severity = "warning" if reference > VERY_FAR_TARGETS * constant else "note"
+        far = reference > max(VERY_FAR_TARGETS * constant, REGRESSION_USUAL)
+        severity = "warning" if far else "note"
         yield Finding(
             "R01", severity, "output", 0, reference, FAR_TARGETS * constant,
             f"the targets are far from zero beside their spread: an output of zero has a loss of {reference:.3g}, the "
