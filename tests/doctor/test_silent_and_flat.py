@@ -123,6 +123,26 @@ def test_flat_units_of_a_network_that_learns(share: float, last: float, severity
 
 
 @pytest.mark.parametrize(
+    ("kind", "last", "expected"),
+    [
+        ("binary_cross_entropy", 2.2, False),  # the loss would tell
+        (None, 0.9, False),
+        (None, 2.2, True),
+        ("regression", 2.2, True),
+    ],
+)
+def test_probabilities_become_sure(kind: str | None, last: float, expected: bool) -> None:
+    h = History(Facts(), 1000)
+    output = None if kind is None else Output(kind, 2.3, 2.3, 0.01, math.nan, 2.3)
+    for step in range(0, 600, 10):
+        h.losses.add([last if step >= 300 else 2.3] * 10)
+        share = 0.95 if step >= 100 else 0.1
+        statistics = {"saturation": {"sigmoid": share}, "dead_units": {"sigmoid": share}}
+        h.add(Observation(step, statistics, {"sigmoid": "sigmoid"}, output, outputs={"sigmoid"}))
+    assert ("R03" in found(h), "R04" in found(h)) == (expected, expected)
+
+
+@pytest.mark.parametrize(
     ("kind", "spread", "expected"),
     [
         ("binary_cross_entropy", 0.1, False),  # its bias says that what is looked for is rare
@@ -134,7 +154,8 @@ def test_a_probability_that_starts_small(kind: str, spread: float, expected: boo
     h = History(Facts(), 1000)
     statistics = {"saturation": {"a": 0.1, "sigmoid": 1.0}, "preactivation_std": {"a": 1.0, "sigmoid": spread}}
     output = Output(kind, 0.7, 0.7, 0.01, math.nan)
-    h.add(Observation(0, statistics, {"a": "tanh", "sigmoid": "sigmoid"}, output))
+    kinds = {"a": "tanh", "sigmoid": "sigmoid"}
+    h.add(Observation(0, statistics, kinds, output, outputs={"sigmoid"}))
     assert ("R03" in found(h)) == expected
 
 

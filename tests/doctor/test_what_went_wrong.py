@@ -474,10 +474,11 @@ def test_updates_beside_a_loss_that_moves_a_little(best: float, rise: float, exp
     assert ("R09" in found(run(losses, output=classes(), update=-1.6))) == expected
 
 
+@pytest.mark.parametrize("output", [None, classes()])
 @pytest.mark.parametrize(("end", "expected"), [(-689.0, True), (-40.0, False)])
-def test_a_loss_without_a_floor(end: float, expected: bool) -> None:
-    """Minus a cost of which nothing is known, and the likelihood of a density."""
-    finding = found(run([-0.98 + end * (step / 300) ** 2 for step in range(300)])).get("R14")
+def test_a_loss_without_a_floor(output: Output | None, end: float, expected: bool) -> None:
+    """Minus a cost of which nothing is known, or that a loss function goes into; and the likelihood of a density."""
+    finding = found(run([-0.98 + end * (step / 300) ** 2 for step in range(300)], output=output)).get("R14")
     assert (finding is not None and finding.suggestion.startswith(SIGN)) == expected
 
 

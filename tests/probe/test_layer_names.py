@@ -203,3 +203,29 @@ def test_eval_mode_is_not_recorded(observe: Observe) -> None:
     record = observe(root, X, [optimizer], step, Wanted(activations=True))
     assert record.activations["1"].output[0] == 12
     assert list(record.activations) == ["1"]
+
+
+def dice(x: Tensor) -> Tensor:
+    return 1 - 2 * (x * TARGET).sum() / (x.sum() + TARGET.sum())
+
+
+TARGET = (X > 1).float()
+
+
+@pytest.mark.parametrize(
+    ("forward", "expected"),
+    [
+        (lambda x: dice(x.sigmoid()), {"sigmoid"}),
+        (lambda x: F.binary_cross_entropy(nn.Sigmoid()(x), TARGET), {"sigmoid"}),
+        (lambda x: F.poisson_nll_loss(x.sigmoid(), TARGET), {"sigmoid"}),
+        (lambda x: F.cross_entropy(F.linear(x.sigmoid(), torch.eye(5)), TARGET), set()),  # a hidden layer
+        (lambda x: (x.sigmoid() @ torch.eye(5)).sum(), set()),
+        (lambda x: dice(F.linear(x.sigmoid(), torch.eye(5)).sigmoid()), {"sigmoid_1"}),
+        (lambda x: x.tanh().sum(), set()),
+    ],
+)
+def test_probabilities_that_a_loss_is_made_of(
+    observe: Observe, forward: Callable[[Tensor], Tensor], expected: set[str]
+) -> None:
+    x = X.clone().requires_grad_()
+    assert observe(Calls(forward), x).outputs == expected

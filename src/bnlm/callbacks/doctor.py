@@ -125,7 +125,7 @@ class Doctor(Monitor):
         outputs = [Output.of(loss) for loss in seen.losses]
         statistics, channels = self.measure(seen), seen.values_per_channel
         output, others = next(iter(outputs), None), outputs[1:]
-        of_forward = channels, decays, others, seen.aside, seen.dropouts
+        of_forward = channels, decays, others, seen.aside, seen.outputs, seen.dropouts
         self._history.add(Observation(seen.step, statistics, seen.kinds, output, share, *of_forward))
         return {}, {}
 

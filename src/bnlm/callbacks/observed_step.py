@@ -31,7 +31,7 @@ class ObservedStep:
         histograms: `activations` and `activation_gradients` by layer, `gradients` by parameter; see `stats.histogram`.
         maps: By layer, `(examples, units)` booleans: which outputs are flat.
         losses: The calls of loss functions: the first, and those of other terms, or of other networks.
-        values_per_channel, aside, dropouts: See `StepRecord`.
+        values_per_channel, aside, outputs, dropouts: See `StepRecord`.
     """
 
     step: int
@@ -44,6 +44,7 @@ class ObservedStep:
     losses: list[LossRecord] = field(default_factory=list)
     values_per_channel: dict[str, int] = field(default_factory=dict)
     aside: set[str] = field(default_factory=set)
+    outputs: set[str] = field(default_factory=set)
     dropouts: dict[str, float] = field(default_factory=dict)
 
 
@@ -68,6 +69,7 @@ def _observed_step(record: StepRecord, step: int, statistics: Statistics) -> Obs
         record.losses,
         record.values_per_channel,
         record.aside,
+        record.outputs,
         record.dropouts,
     )
 

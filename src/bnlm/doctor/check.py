@@ -67,11 +67,9 @@ def check(
     history.losses.add([float(loss.detach())])
     outputs = [Output.of(each) for each in record.losses]
     output, channels = next(iter(outputs), None), record.values_per_channel
-    history.add(
-        Observation(
-            0, statistics, record.kinds, output, values_per_channel=channels, others=outputs[1:], aside=record.aside
-        )
-    )
+    no_decays: list[float] = []
+    of_forward = channels, no_decays, outputs[1:], record.aside, record.outputs, record.dropouts
+    history.add(Observation(0, statistics, record.kinds, output, 1.0, *of_forward))
     diagnosis = Diagnosis()
     diagnosis.update(history)
     if table:

@@ -42,6 +42,7 @@ class History:
         self.validations: list[tuple[float, float]] = []
         self.ungraded_since: dict[str, tuple[int, int]] = {}
         self.dropouts: dict[str, float] = {}  # by module path, the p
+        self.outputs: set[str] = set()  # names of sigmoids that are the last before the loss
         self._aside: set[str] = set()
         self.turns: set[str] = set()  # names of parameters that have a gradient in some steps and none in others
         self._with_spread = [name for name, one in facts.parameters.items() if math.prod(one.shape) >= 2]
@@ -84,6 +85,7 @@ class History:
             self.first = observation
             self.reference.output = observation.output
         self.recent.append(observation)
+        self.outputs |= observation.outputs
         self.dropouts |= observation.dropouts
         self._reached_lr_share = max(self._reached_lr_share, observation.lr_share)
         self.observed += 1

@@ -49,15 +49,10 @@ def initial_findings(history: History) -> Iterator[Finding]:
     yield from symmetry_findings(history)
 
 
-def is_output(history: History, smooth: list[str], kinds: dict[str, str]) -> bool:
-    """Return whether the last of these activations is the output itself: a probability, judged as one."""
+def is_judged_by_the_loss(history: History, layer: str) -> bool:
+    """Return whether this is the output, a probability, of which binary cross-entropy tells if it is wrong."""
     output = history.first.output if history.first is not None else None
-    return (
-        bool(smooth)
-        and kinds[smooth[-1]] == "sigmoid"
-        and output is not None
-        and (output.kind == "binary_cross_entropy")
-    )
+    return layer in history.outputs and output is not None and output.kind == "binary_cross_entropy"
 
 
 def _saturated(history: History) -> Iterator[Finding]:
@@ -66,8 +61,7 @@ def _saturated(history: History) -> Iterator[Finding]:
     elements = history.first.of("activation_elements")
     smooth = [layer for layer in shares if kinds.get(layer) in SMOOTH and not _is_aside(layer, elements)]
     spreads = history.first.of("preactivation_std")
-    if is_output(history, smooth, kinds) and spreads.get(smooth[-1], math.inf) < PRIOR:
-        smooth.pop()
+    smooth = [n for n in smooth if not (is_judged_by_the_loss(history, n) and spreads.get(n, math.inf) < PRIOR)]
     flat = [layer for layer in smooth if shares[layer] > (FLAT_FIRST if layer == smooth[0] else FLAT_LATER)]
     for layer, both_sides in history.facts.clamps.items():
         if shares.get(layer, 0.0) > (CLAMPED if both_sides else CLAMPED_ABOVE):

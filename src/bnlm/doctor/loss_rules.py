@@ -70,17 +70,10 @@ def _grew(history: History) -> bool:
 
 def _negated(history: History) -> Iterator[Finding]:
     """Yield R14 of a loss that is minus what the loss function returns, or minus the validation loss."""
-    begin, first, last = history.first, history.reference.first_losses[:1], history.validations[-2:]
-    if begin is not None and begin.output is not None and begin.output.loss > 0 and first:
-        of_all = begin.output.loss + sum(other.loss for other in begin.others)
-        if not any(math.isclose(first[0], -loss, rel_tol=SAME_SIZE) for loss in (begin.output.loss, of_all)):
-            return
-        than = f"what the loss function returns is {-first[0]:.3g}"
-    elif first and first[0] < 0 and len(last) == 2 and all(MIRRORED * v < -train < v / MIRRORED for v, train in last):
-        (before, _), (after, _) = last
-        if not after > max(RISE_WARNING * before, GROWN * abs(history.losses.first)):
-            return
-        than = f"the validation loss is {after:.3g}, and rises as the other falls"
+    if _is_minus_the_loss_function(history):
+        than = f"what the loss function returns is {-history.reference.first_losses[0]:.3g}"
+    elif _mirrors_the_validation(history):
+        than = f"the validation loss is {history.validations[-1][0]:.3g}, and rises as the other falls"
     elif _falls_for_ever(history):
         than = f"it has fallen to {history.losses.recent(20):.3g}, and no cost is below zero by as much"
     else:
@@ -90,6 +83,23 @@ def _negated(history: History) -> Iterator[Finding]:
         f"the loss of a step has the wrong sign: it began at {history.losses.first:.3g}; {than}.",
         f"{SIGN}: what is minimised is minus what is to become small.",
     )  # fmt: skip
+
+
+def _is_minus_the_loss_function(history: History) -> bool:
+    begin, first = history.first, history.reference.first_losses[:1]
+    if begin is None or begin.output is None or not begin.output.loss > 0 or not first:
+        return False
+    of_all = begin.output.loss + sum(other.loss for other in begin.others)
+    return any(math.isclose(first[0], -loss, rel_tol=SAME_SIZE) for loss in (begin.output.loss, of_all))
+
+
+def _mirrors_the_validation(history: History) -> bool:
+    """Return whether a loss below zero falls as the validation loss rises."""
+    first, last = history.reference.first_losses[:1], history.validations[-2:]
+    if len(last) < 2 or not first or first[0] >= 0:
+        return False
+    mirrored = all(MIRRORED * v < -train < v / MIRRORED for v, train in last)
+    return mirrored and last[1][0] > max(RISE_WARNING * last[0][0], GROWN * abs(history.losses.first))
 
 
 def _falls_for_ever(history: History) -> bool:

@@ -63,8 +63,8 @@ class Observation:
     """One observed step: statistics by name and layer or parameter, and what fed the loss.
 
     `lr_share` is the learning rate over its highest so far, `decays` what `weight_decay.decays_of` returns, `others`
-    what went into further loss functions than the first, `aside` the activations that are no layers, `dropouts`
-    the p of each dropout by module path.
+    what went into further loss functions than the first, `aside` the activations that are no layers, `outputs`
+    the sigmoids that are the last before the loss, `dropouts` the p of each dropout by module path.
     """
 
     step: int
@@ -76,6 +76,7 @@ class Observation:
     decays: list[float] = field(default_factory=list)
     others: list[Output] = field(default_factory=list)
     aside: set[str] = field(default_factory=set)
+    outputs: set[str] = field(default_factory=set)
     dropouts: dict[str, float] = field(default_factory=dict)
 
     def of(self, statistic: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from bnlm.doctor.depth_rules import KEEP_GRADIENTS, chain_of, steep, whole_gradient
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
-from bnlm.doctor.initial_rules import SMOOTH, are_gates, is_output
+from bnlm.doctor.initial_rules import SMOOTH, are_gates, is_judged_by_the_loss
 from bnlm.doctor.weight_scale_rules import small_weights
 from bnlm.stats import RELU_LIKE
 
@@ -48,13 +48,21 @@ def has_learned(history: History) -> bool:
     return history.losses.improves() and history.losses.recent(50) < LEARNED * history.losses.first
 
 
+def _sure(history: History) -> set[str]:
+    """Return the probabilities that are sure of themselves rightly, for all that is known.
+
+    The loss function tells of one that is sure and wrong, or the loss has fallen to half.
+    """
+    return {layer for layer in history.outputs if is_judged_by_the_loss(history, layer) or has_learned(history)}
+
+
 def saturated(history: History) -> Iterator[Finding]:
     """Yield R03."""
     kinds, shares = _kinds(history), history.median("saturation")
-    judged = [layer for layer in shares if kinds.get(layer) in SMOOTH]
-    if is_output(history, judged, kinds):
-        judged.pop()  # sure of itself is what it shall become
-    flat = [layer for layer in judged if shares[layer] > FLAT_WARNING]
+    sure = _sure(history)
+    flat = [
+        layer for layer in shares if kinds.get(layer) in SMOOTH and shares[layer] > FLAT_WARNING and layer not in sure
+    ]
     flat += [layer for layer in shares if history.facts.clamps.get(layer) and shares[layer] > FLAT_CRITICAL]
     if flat:
         worst = max(shares[layer] for layer in flat)
@@ -77,7 +85,8 @@ def dead(history: History) -> Iterator[Finding]:
     # A layer that nobody has called before is not dead after one step.
     seen = Counter(layer for observation in history.recent for layer in observation.of("dead_units"))
     kinds, last = _kinds(history), history.recent[-1].of("dead_units")
-    shares = {layer: share for layer, share in last.items() if seen[layer] >= DEAD_PATIENCE}
+    sure = _sure(history)
+    shares = {layer: share for layer, share in last.items() if seen[layer] >= DEAD_PATIENCE and layer not in sure}
     # A layer that falls silent as a whole is seen long before the window over single units has moved on.
     shares |= {layer: 1.0 for layer in _silent(history) if layer in shares}
     layers = [layer for layer, value in shares.items() if value > DEAD_WARNING]

@@ -27,8 +27,9 @@ from bnlm.probe.torch_functions import (
     BACKWARD,
     BATCH_NORMS,
     CHANNEL_DIMS,
+    COMBINATIONS,
     DROPOUTS,
-    NOT_THE_LAST,
+    LOSSES,
     RECURRENCES,
 )
 from bnlm.probe.written_loss import WRITTEN
@@ -80,7 +81,7 @@ class ActivationTap(TorchFunctionMode):
         self._handles: list[RemovableHandle] = []
         self._forwards: list[list[Call | None]] = [[]]
         self._channel_dims: dict[torch.Size, int] = {}
-        self._tail: list[str] = []  # calls of rectifiers since the last layer, product or loss function
+        self._tail: list[str] = []  # sigmoids, and calls of rectifiers, since the last layer, product or loss function
         self._within_grad = False  # of `torch.autograd.grad`
         self._seen: list[Seen] = []
         self._gradients: list[tuple[str, Tensor]] = []
@@ -136,7 +137,11 @@ class ActivationTap(TorchFunctionMode):
 
     def _end_forward(self) -> None:
         """What was called last, and neither by a module nor before a loss function, is a part of the loss: a hinge."""
-        self._record.aside |= set(self._tail)
+        self._record.aside |= {layer for layer in self._tail if self._record.kinds[layer] == "relu"}
+        self._outputs_are_made()
+
+    def _outputs_are_made(self) -> None:
+        self._record.outputs |= {layer for layer in self._tail if self._record.kinds[layer] == "sigmoid"}
         self._tail.clear()
 
     def record(self) -> StepRecord:
@@ -182,7 +187,7 @@ class ActivationTap(TorchFunctionMode):
             self._record.dropouts[self._names.caller()[0] or "dropout"] = given.get("p", 0.5)
         return func(*args, **kwargs)
 
-    def _not_the_last_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _combination_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
         self._multiplied(func, args, kwargs)
         return func(*args, **kwargs)
 
@@ -210,9 +215,9 @@ class ActivationTap(TorchFunctionMode):
         finally:
             self._within_grad = False
 
-    def _loss_called(self, func: Callable[..., Any], kind: str, args: Any, kwargs: dict[str, Any]) -> Any:
-        self._tail.clear()
-        if self.losses is not None and self.root.training:
+    def _loss_called(self, func: Callable[..., Any], kind: str | None, args: Any, kwargs: dict[str, Any]) -> Any:
+        self._outputs_are_made()
+        if kind is not None and self.losses is not None and self.root.training:
             with unseen():
                 self.losses.called(kind, args, kwargs)
         return func(*args, **kwargs)
@@ -246,7 +251,7 @@ class ActivationTap(TorchFunctionMode):
         limits = limits_from_call(kind, args, kwargs)
         alone = module is not None and layer == path and not getattr(module, "inplace", False)
         self._forwards[-1].append(Call(module, layer, kind, channel_dim, limits) if module and alone else None)
-        if module is None and kind == "relu":
+        if kind == "sigmoid" or (module is None and kind == "relu"):
             self._tail.append(layer)
         if isinstance(x, nn.Parameter):  # which is kept in a range
             self._record.aside.add(layer)
@@ -337,7 +342,8 @@ class ActivationTap(TorchFunctionMode):
 
 #: By function of torch: what watches its calls, and what that has to know of it.
 _WATCHED: dict[Callable[..., Any], tuple[Callable[..., Any], Any]] = {
-    **dict.fromkeys(NOT_THE_LAST, (ActivationTap._not_the_last_called, None)),
+    **dict.fromkeys(COMBINATIONS, (ActivationTap._combination_called, None)),
+    **dict.fromkeys(LOSSES, (ActivationTap._loss_called, None)),
     **dict.fromkeys(WRITTEN, (ActivationTap._part_of_a_loss_called, None)),
     **{function: (ActivationTap._activation_called, kind) for function, kind in ACTIVATION_FUNCTIONS.items()},
     **{function: (ActivationTap._recurrence_called, kind) for function, kind in RECURRENCES.items()},

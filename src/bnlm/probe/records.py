@@ -63,6 +63,7 @@ class StepRecord:
         values_per_channel: By module path of a BatchNorm, how many values its last batch had per channel.
         aside: Which of the activations are no layers: calls of a rectifier in a loss, as a hinge is, and those of a
             parameter; not told where modules alone are heard.
+        outputs: Which of the sigmoids are the last before the loss; likewise.
         dropouts: By module path, the p of its last dropout.
     """
 
@@ -75,6 +76,7 @@ class StepRecord:
     losses: list[LossRecord] = field(default_factory=list)
     values_per_channel: dict[str, int] = field(default_factory=dict)
     aside: set[str] = field(default_factory=set)
+    outputs: set[str] = field(default_factory=set)
     dropouts: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -54,13 +54,15 @@ DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
 BACKWARD: frozenset[Callable[..., Any]] = frozenset({Tensor.backward, torch.autograd.backward})
 
 
-def _not_the_last() -> frozenset[Callable[..., Any]]:
-    """Return products, distances and all loss functions: what comes before them is more than a part of a loss."""
-    names = "matmul mm bmm einsum addmm baddbmm mv dot cdist tensordot __matmul__ __rmatmul__".split()
-    names += "kl_div cosine_similarity pairwise_distance".split()
-    names += [name for name in vars(F) if name.endswith("_loss") and not name.startswith("_")]
+def _spellings(names: list[str]) -> frozenset[Callable[..., Any]]:
     found = {getattr(owner, name, None) for owner in (F, torch, Tensor) for name in names}
     return frozenset(function for function in found if function is not None)
 
 
-NOT_THE_LAST = _not_the_last()
+#: Products and distances: what comes before them is no output, and no part of a loss.
+COMBINATIONS = _spellings(
+    "matmul mm bmm einsum addmm baddbmm mv dot cdist tensordot __matmul__ __rmatmul__ cosine_similarity "
+    "pairwise_distance".split()
+)
+#: What comes before them is an output.
+LOSSES = _spellings(["kl_div", *(name for name in vars(F) if name.endswith("_loss") and not name.startswith("_"))])
