@@ -86,6 +86,8 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         # What died long after the gradient had faded did not make it fade.
         ([("R04", "critical", 160, 1.0), ("R06", "critical", 110, 1e-4)], {"R06": None, "R04": None}),
         ([("R04", "critical", 90, 1.0), ("R12", "critical", 60, 50.0)], {"R04": None, "R12": "R04"}),
+        ([("R03", "critical", 90, 1.0), ("R12", "critical", 60, 50.0)], {"R03": None, "R12": "R03"}),
+        ([("R03", "critical", 90, 0.95), ("R12", "critical", 60, 50.0)], {"R12": None, "R03": None}),
         # A remark explains nothing.
         ([("R05", "note", 0, 300.0), ("R02", "warning", 0, 2.0)], {"R02": None, "R05": None}),
     ],

@@ -24,7 +24,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R09": ("R05", "R02", "R01", "R16", "R07", "R14"),
     "R10": ("R20", "R12", "R04", "R05", "R06", "R03"),
     "R11": ("R20", "R12", "R05", "R06", "R03", "R07"),
-    "R12": ("R20", "R04", "R09", "R14"),
+    "R12": ("R20", "R04", "R09", "R14", "R03"),
     "R13": ("R08", "R20", "R12", "R16", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11", "R02", "R01"),
     "R14": ("R08", "R09", "R11", "R02", "R07", "R16"),
     "R15": ("R17", "R18", "R16", "R09", "R14"),
@@ -46,6 +46,8 @@ MILD = {
 TOO_SMALL_TO_LEARN = -3.5
 #: Loss over R13's limit, 0.98 of chance, that steps which are too large keep a network at.
 JITTERS = 1.03
+#: Share of flat outputs beyond which hardly one is left that passes a gradient.
+FLAT_ALL_OVER = 0.99
 #: Values per channel with which a BatchNorm alone may keep a network from learning.
 FEW_VALUES = 4
 
@@ -129,6 +131,8 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
     if pair in (("R09", "R12"), ("R14", "R12")):
         # A high rate kills what learned before; what has had no gradient since the start is another matter.
         return cause.step < finding.step and finding.value < finding.step
+    if pair == ("R03", "R12"):  # only what is flat everywhere passes no gradient at all
+        return cause.value > FLAT_ALL_OVER and cause.step <= max(finding.step, LATE) and finding.value < finding.step
     if cause.rule == "R09" and cause.suggestion.startswith(LOWER_DECAY):
         return True  # whatever else is seen, weights that are taken away keep nothing
     if pair in MILD and cause.severity != "critical":

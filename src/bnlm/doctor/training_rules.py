@@ -51,18 +51,19 @@ def has_learned(history: History) -> bool:
 def _sure(history: History) -> set[str]:
     """Return the probabilities that are sure of themselves rightly, for all that is known.
 
-    The loss function tells of one that is sure and wrong, or the loss has fallen to half.
+    The loss function tells of one that is sure and wrong, or the loss falls, or has fallen to half.
     """
-    return {layer for layer in history.outputs if is_judged_by_the_loss(history, layer) or has_learned(history)}
+    if has_learned(history) or history.losses.falls(100):
+        return history.outputs
+    return {layer for layer in history.outputs if is_judged_by_the_loss(history, layer)}
 
 
 def saturated(history: History) -> Iterator[Finding]:
     """Yield R03."""
     kinds, shares = _kinds(history), history.median("saturation")
-    sure = _sure(history)
-    flat = [
-        layer for layer in shares if kinds.get(layer) in SMOOTH and shares[layer] > FLAT_WARNING and layer not in sure
-    ]
+    limits = dict.fromkeys(shares, FLAT_WARNING) | dict.fromkeys(history.outputs, FLAT_CRITICAL)
+    limits |= dict.fromkeys(_sure(history), 1.0)
+    flat = [layer for layer in shares if kinds.get(layer) in SMOOTH and shares[layer] > limits[layer]]
     flat += [layer for layer in shares if history.facts.clamps.get(layer) and shares[layer] > FLAT_CRITICAL]
     if flat:
         worst = max(shares[layer] for layer in flat)
