@@ -543,3 +543,10 @@ def test_a_usual_decay_is_to_blame_for_nothing(decay: float, expected: bool) -> 
     facts = Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1, group=0)}, weight_decay=decay, rescales=True)
     finding = found(run([CHANCE] * 450, facts, classes(), decays=[5e-3]))["R13"]
     assert finding.suggestion.startswith(LOWER_DECAY) == expected
+
+
+@pytest.mark.parametrize(("update", "level", "expected"), [(-4.3, 1.0, True), (-3.7, 1.0, False), (-4.3, 0.3, False)])
+def test_small_steps_on_a_loss_of_which_nothing_is_known(update: float, level: float, expected: bool) -> None:
+    """The last third brings an eighth of what was learned, or less."""
+    losses = [8.0 - 2 * (1 - math.exp(-step / 150 / level)) for step in range(300)]
+    assert ("R10" in found(run(losses, update=update))) == expected

@@ -30,8 +30,8 @@ MOVES_NOT = (
 SLOW, SLOW_LEFT, STILL, MOST_LEFT, SLOWER = -3.15, 0.3, 0.07, 0.7, -3.5
 #: Share of the reference that the first losses of a network trained before are below.
 HALF = 0.5
-#: STILL where no reference is known: as much as a straight line brings, or nearly.
-STILL_UNKNOWN = 0.2
+#: STILL where no reference is known: as much as a straight line brings, or nearly; of steps below SMALL_WARNING.
+STILL_UNKNOWN, STILL_SMALL = 0.2, 0.1
 #: Of Adam's eps (1e-8; some take 1e-4 to 1e-3): above which it may outweigh gradients, update:data that it explains.
 LARGE_EPS, SMALL_BY_EPS = 1e-2, -3.0
 #: Of a schedule that ends early: share of the highest rate, observed steps, begun before and lasting for these shares
@@ -157,7 +157,7 @@ def _far_from_done(history: History, typical: float) -> bool:
     if not (typical < SLOW and history.is_late):
         return False
     if not history.reference.is_known:
-        return typical < SLOWER and _still_learns(history, STILL_UNKNOWN)
+        return typical < SLOWER and _still_learns(history, STILL_SMALL if typical < SMALL_WARNING else STILL_UNKNOWN)
     recent, reference = history.losses.recent(50), abs(history.reference.loss)
     if typical < SMALL_CRITICAL and history.losses.first > HALF * reference and not history.facts.frozen:
         return recent > SLOW_LEFT * reference  # what has been learned was learned by the output layer alone
