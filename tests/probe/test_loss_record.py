@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnlm.probe.loss_record import MAX_COUNTED, loss_record
+from bnlm.probe.loss_record import FIXED, MAX_COUNTED, loss_record
 
 
 def values(kind: str, x: Tensor, target: Tensor) -> list[float]:
@@ -22,7 +22,7 @@ def values(kind: str, x: Tensor, target: Tensor) -> list[float]:
 def test_a_squared_error() -> None:
     torch.manual_seed(0)
     x, target = torch.randn(16, 3), 5 + torch.randn(16, 3) * torch.tensor([1.0, 2.0, 3.0])
-    loss, error, reference, logit_std, constant, _ = values("mse_loss", x, target)
+    loss, error, reference, logit_std, constant, *_ = values("mse_loss", x, target)
     losses, y = (x - target).double().square(), target.double()
     assert loss == pytest.approx(float(losses.mean()), rel=1e-6)
     assert error == pytest.approx(float(losses.std()) / 48**0.5, rel=1e-6)
@@ -62,7 +62,7 @@ def test_classes() -> None:
     torch.manual_seed(0)
     logits, target = torch.randn(64, 7), torch.randint(7, (64,))
     target[3] = -100
-    loss, error, reference, logit_std, constant, floor, *counts = values("cross_entropy", logits, target)
+    loss, error, reference, logit_std, constant, floor, _, *counts = values("cross_entropy", logits, target)
     logits, target = logits[target >= 0], target[target >= 0]
     losses = F.cross_entropy(logits.double(), target, reduction="none")
     assert loss == pytest.approx(float(losses.mean()), rel=1e-6)
@@ -80,7 +80,7 @@ def test_weights_of_classes() -> None:
     target[3] = -100
     record = loss_record("cross_entropy", logits, target, weight=weight)
     assert record is not None
-    loss, error, reference, *_, floor = record.values.tolist()
+    loss, error, reference, _, _, floor, _ = record.values.tolist()
     assert loss == pytest.approx(float(F.cross_entropy(logits.double(), target, weight.double())), rel=1e-6)
     assert reference == pytest.approx(math.log(3), rel=1e-6)
     kept = target >= 0
@@ -104,7 +104,7 @@ def test_weights_of_binary_targets(kind: str) -> None:
     assert error == pytest.approx(float(each.std()) / 128**0.5, rel=1e-6)
     factor = 1 + target * (weights["pos_weight"] - 1) if logit else weights["weight"].expand_as(target)
     assert reference == pytest.approx(float(factor.double().mean()) * math.log(2), rel=1e-6)
-    assert len(rest) == 3
+    assert len(rest) == FIXED - 3
 
 
 def test_probabilities_for_logits() -> None:
@@ -131,7 +131,7 @@ def test_what_may_have_passed_a_sigmoid() -> None:
 
 
 def test_many_classes_are_not_counted() -> None:
-    assert len(values("cross_entropy", torch.randn(4, MAX_COUNTED + 1), torch.zeros(4, dtype=torch.long))) == 6
+    assert len(values("cross_entropy", torch.randn(4, MAX_COUNTED + 1), torch.zeros(4, dtype=torch.long))) == FIXED
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_other_distances(kind: str, options: dict[str, float]) -> None:
     x, target = torch.randn(33, 2), 3 + torch.randn(33, 2) * torch.tensor([0.5, 2.0])
     record = loss_record(kind, x, target, **options)
     assert record is not None
-    loss, _, reference, _, constant, _ = record.values.tolist()
+    loss, _, reference, _, constant, *_ = record.values.tolist()
     function = partial(getattr(F, kind), **options)
     assert loss == pytest.approx(float(function(x.double(), target.double())), rel=1e-6)
     assert reference == pytest.approx(float(function(torch.zeros(33, 2).double(), target.double())), rel=1e-6)
@@ -182,6 +182,23 @@ def test_targets_that_give_each_class_a_probability() -> None:
 def test_binary_targets_are_counted(kind: str) -> None:
     torch.manual_seed(0)
     target = (torch.rand(64, 3) < torch.tensor([0.1, 0.5, 0.9])).float()
-    assert values(kind, torch.rand(64, 3), target)[6:] == [*target.sum(dim=0).tolist(), 64.0]
-    assert values(kind, torch.rand(64), target[:, 0])[6:] == [float(target[:, 0].sum()), 64.0]
-    assert values(kind, torch.rand(64, 3), target * 0.9)[6:] == []  # shades of grey
+    assert values(kind, torch.rand(64, 3), target)[FIXED:] == [*target.sum(dim=0).tolist(), 64.0]
+    assert values(kind, torch.rand(64), target[:, 0])[FIXED:] == [float(target[:, 0].sum()), 64.0]
+    assert values(kind, torch.rand(64, 3), target * 0.9)[FIXED:] == []  # shades of grey
+
+
+@pytest.mark.parametrize("kind", ["mse_loss", "cross_entropy", "binary_cross_entropy_with_logits"])
+def test_how_far_examples_differ(kind: str) -> None:
+    torch.manual_seed(0)
+    x = 5 + torch.randn(64, 3)
+    target = torch.randint(3, (64,)) if kind == "cross_entropy" else torch.rand(64, 3)
+    differ = x.double().std(dim=0).max() / x.abs().max()
+    assert values(kind, x, target)[6] == pytest.approx(float(differ), rel=1e-6)
+    assert values(kind, x[:1].expand(64, 3), target)[6] < 1e-6
+    assert math.isnan(values(kind, x[:1], target[:1])[6])
+
+
+def test_a_large_output_is_compared_in_part() -> None:
+    x = torch.zeros(300, 100_000)
+    x[:, 0] = torch.arange(300)
+    assert values("mse_loss", x, x)[6] == pytest.approx(0.5**0.5)  # of the first two examples

@@ -226,7 +226,8 @@ def _parameter_facts(name: str, parameter: Tensor, role: str, feeds_norm: bool) 
     if role in ("hidden", "output"):
         found.zero = not bool(parameter.any())
         rows = parameter.detach().flatten(1)[:256].float()
-        if rows.shape[0] > 1 and rows.shape[1] > 4 and not found.zero:
+        # Of few inputs two rows may be alike by chance, and four are not.
+        if rows.shape[0] > 1 and rows.shape[1] > (1 if rows.shape[0] >= 4 else 4) and not found.zero:
             unit = nn.functional.normalize(rows, dim=1)
             found.collinear_rows = float(((unit[1:] @ unit[0]).abs() > 0.999).float().mean())
     return found

@@ -27,6 +27,7 @@ class Output:
         counts: Targets of each class, where they were counted.
         scales: See `LossRecord`: whether it is a loss at all is to be seen.
         activation: See `LossRecord`.
+        spread: How far an output differs between examples, as a share of the largest output; nan of a single example.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Output:
     counts: list[float] = field(default_factory=list)
     scales: tuple[float, ...] = ()
     activation: str = ""
+    spread: float = math.nan
 
     @property
     def out_of_reach(self) -> float:
@@ -53,9 +55,9 @@ class Output:
     @classmethod
     def of(cls, record: LossRecord) -> Output:
         """Return what a call of a loss function tells."""
-        loss, error, reference, logit_std, constant, floor, *counts = record.values.tolist()
+        loss, error, reference, logit_std, constant, floor, differ, *counts = record.values.tolist()
         kind, more = family_of(record.kind), (record.scales, record.activation)
-        return cls(kind, reference, loss, error, logit_std, constant, record.broadcast, floor, counts, *more)
+        return cls(kind, reference, loss, error, logit_std, constant, record.broadcast, floor, counts, *more, differ)
 
 
 @dataclass

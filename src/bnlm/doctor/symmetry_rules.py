@@ -11,6 +11,10 @@ from bnlm.doctor.history import History
 COLLINEAR = 0.9
 #: Observed steps without a gradient after which zero weights are taken to stay so.
 SEEN_OFTEN = 3
+#: How far outputs of different examples differ by rounding alone, as a share of the largest.
+BLIND = 1e-5
+#: How the weights of torch's recurrences begin by which their inputs come in, and by no other way.
+OF_RECURRENCES = "weight_ih"
 DRAW = "Draw the weights at random: init=kaiming_normal, or torch.nn.init.kaiming_normal_."
 
 
@@ -28,8 +32,15 @@ def symmetry_findings(history: History) -> Iterator[Finding]:
     outputs = [p.name for p in history.facts.parameters.values() if p.role == "output" and p.zero]
     if any(gradients.get(name, 0.0) > 0 for name in outputs):
         stuck = []
+    if hidden and outputs and len(zero) == len(hidden):
+        stuck = (
+            zero  # what then is learned, of biases and by the output layer, is no more than how units differ by bias
+        )
     # One matrix of zeros may be a mistake, one in each block is how blocks are started.
     cut = _cut_off(history, gradients) if len(zero) == 1 and not stuck else []
+    if not stuck and not outputs and _is_blind(history):
+        cut = zero
+    cut = cut or [name for name in zero if name not in stuck and name.rpartition(".")[2].startswith(OF_RECURRENCES)]
     if alike or stuck or cut:
         where = in_words(alike + stuck + cut)
         if alike:
@@ -39,7 +50,7 @@ def symmetry_findings(history: History) -> Iterator[Finding]:
                 "all weights are zero, as is their gradient: nothing of the input passes, and nothing is learned of it"
             )
         else:
-            how = "all weights are zero, so that nothing of the input passes and what is before gets no gradient"
+            how = "all weights are zero, so that nothing of the input passes, and no gradient back"
         yield Finding(
             "R20", "critical", where, 0, 1.0, COLLINEAR,
             f"{where}: {how}.",
@@ -64,6 +75,12 @@ def zero_findings(history: History) -> Iterator[Finding]:
             f"{in_words(stuck)}: all weights were zero at the start, and no gradient has come to them since.",
             DRAW,
         )  # fmt: skip
+
+
+def _is_blind(history: History) -> bool:
+    """Return whether the network starts with the same output for all examples; False where that is not known."""
+    output = history.first.output if history.first is not None else None
+    return output is not None and output.spread < BLIND and not history.facts.frozen
 
 
 def _cut_off(history: History, gradients: dict[str, float]) -> list[str]:

@@ -32,6 +32,10 @@ IMPROPER = 0.1
 UNSURE = 0.5
 #: Classes whose examples are counted.
 MAX_COUNTED = 1000
+#: Values of a record that are of each kind, before the counts.
+FIXED = 7
+#: Elements of an output that tell whether it is the same for all examples.
+MAX_COMPARED = 1 << 14
 
 
 def family_of(kind: str) -> str:
@@ -47,14 +51,14 @@ class LossRecord:
 
     Attributes:
         kind: A value of `LOSS_FUNCTIONS`.
-        values: `(6,)`: the mean loss of an example, its standard error, the reference (the loss of a network that knows
-            nothing), the std of an example's logits over the classes, averaged (nan without classes, and of cosines,
-            whose scale is chosen: `LossCalls` sees whether they are), the loss of
-            the best constant output (nan of other kinds than `REGRESSIONS`), and what the loss cannot fall below if
-            what is given for logits is probabilities, as it looks (else nan; -inf where nll_loss is given what is no
-            log-probabilities). Of up to `MAX_COUNTED` classes
-            `(6 + classes,)`: then how many of the targets are of each; of binary ones how many are 1, for each place of
-            an output, and then how many examples there are.
+        values: `(FIXED,)`: the mean loss of an example, its standard error, the reference (the loss of a network that
+            knows nothing), the std of an example's logits over the classes, averaged (nan without classes, and of
+            cosines, whose scale is chosen: `LossCalls` sees whether they are), the loss of the best constant output
+            (nan of other kinds than `REGRESSIONS`), what the loss cannot fall below if what is given for logits is
+            probabilities, as it looks (else nan; -inf where nll_loss is given what is no log-probabilities), and how
+            far an output differs between examples, as a share of the largest output (nan of a single example). Of up to
+            `MAX_COUNTED` classes `(FIXED + classes,)`: then how many of the targets are of each; of binary ones how
+            many are 1, for each place of an output, and then how many examples there are.
         broadcast: Whether outputs and targets differ in shape, so that each output is held against other targets too.
         activation: Of which the outputs come straight, so that they reach its values alone: the floor is of these.
         scales: Of what only looks like a loss (see `WrittenLoss`): times what its mean is the loss of the step.
@@ -99,13 +103,14 @@ def loss_record(
     if reach is not None and not reach.is_of(x):
         reach = None
     x = x.detach().float()
+    differ = _spread_over_examples(x)
     if kind in ("cross_entropy", "nll_loss"):
         if kind == "cross_entropy" and target.is_floating_point() and target.shape == x.shape and x.ndim > 1:
-            return _of_soft_targets(x, target)
+            return _of_soft_targets(x, target, differ)
         if target.is_floating_point() or x.ndim != target.ndim + 1:
             return None
         logits = x.movedim(1, -1).flatten(0, -2) if x.ndim > 1 else x[None]
-        values = _of_classes(logits, target, ignore_index, weight)
+        values = _of_classes(logits, target, ignore_index, weight, differ)
         if kind == "nll_loss":
             improper = (logits[:MAX_EXAMPLES].logsumexp(dim=1).abs() > IMPROPER).any()
             values[5] = torch.where(improper, -math.inf, math.nan)
@@ -134,10 +139,19 @@ def loss_record(
         floor = reach.floor_of_distances(distance, target)
     elif kind == "binary_cross_entropy_with_logits" and not weighted:
         floor = _floor_of_sigmoids(x, target, losses) if reach is None else reach.floor_of_logits(target)
-    values = torch.stack([losses.mean(), error, reference, none, constant, floor])
+    values = torch.stack([losses.mean(), error, reference, none, constant, floor, differ])
     if distance is None and target.ndim and not broadcast and not weighted:
         values = torch.cat([values, *_ones(target)])
     return LossRecord(kind, values, broadcast, reach.kind if reach is not None else "")
+
+
+def _spread_over_examples(x: Tensor) -> Tensor:
+    """Return the largest std over the examples of a place of an output, over the largest output; nan of one example."""
+    rows = x.reshape(len(x), -1) if x.ndim else x.reshape(1, 1)
+    rows = rows[: max(MAX_COMPARED // rows.shape[1], 2), :MAX_COMPARED]
+    if len(rows) < 2:
+        return x.new_tensor(math.nan)
+    return rows.std(dim=0).max() / rows.abs().max()
 
 
 def _ones(target: Tensor) -> list[Tensor]:
@@ -174,7 +188,7 @@ def _of_distances(distance: partial[Tensor], x: Tensor, target: Tensor) -> tuple
     return losses, reference, constant
 
 
-def _of_soft_targets(x: Tensor, target: Tensor) -> LossRecord | None:
+def _of_soft_targets(x: Tensor, target: Tensor, differ: Tensor) -> LossRecord | None:
     """Return the record where each class has a probability; None where these leave little to be known."""
     logits, probs = (t.movedim(1, -1).flatten(0, -2)[:MAX_EXAMPLES] for t in (x, target.detach().float()))
     chance = math.log(x.shape[1])
@@ -184,11 +198,11 @@ def _of_soft_targets(x: Tensor, target: Tensor) -> LossRecord | None:
     none = torch.full_like(losses[0], math.nan)
     error = losses.std() / math.sqrt(len(losses))
     spread = logits.std(dim=1).mean()
-    values = torch.stack([losses.mean(), error, torch.full_like(none, chance), spread, none, none])
+    values = torch.stack([losses.mean(), error, torch.full_like(none, chance), spread, none, none, differ])
     return LossRecord("cross_entropy", values)
 
 
-def _of_classes(logits: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None) -> Tensor:
+def _of_classes(logits: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None, differ: Tensor) -> Tensor:
     """Return the values of a `LossRecord` from `(N, classes)` logits and `(N,)` targets, and class weights."""
     target = target.reshape(-1)
     if (stride := -(-len(logits) // MAX_EXAMPLES)) > 1:
@@ -207,7 +221,7 @@ def _of_classes(logits: Tensor, target: Tensor, ignore_index: int, weight: Tenso
     sum_to_one = (logits >= 0).all() & ((logits.sum(dim=1) - 1).abs() < 0.01).all()
     # Of one probability 1 and all others 0, softmax makes e / (e + classes - 1).
     floor = torch.where(sum_to_one, math.log(math.e + logits.shape[1] - 1) - 1, none)
-    values = torch.stack([mean, error, chance, spread / n, none, floor])
+    values = torch.stack([mean, error, chance, spread / n, none, floor, differ.to(mean.dtype)])
     if logits.shape[1] > MAX_COUNTED or weight is not None:
         return values
     return torch.cat([values, torch.bincount(target[target != ignore_index], minlength=logits.shape[1])])

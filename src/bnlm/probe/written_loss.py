@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnlm.probe.loss_record import LossRecord, loss_record
+from bnlm.probe.loss_record import FIXED, LossRecord, loss_record
 from bnlm.probe.plain_values import is_mapped, place_of
 from bnlm.probe.reach import Reach
 
@@ -54,7 +54,7 @@ class WrittenLoss:
             return None
         values, number = torch.stack([record.values for record in records]).mean(dim=0), len(records)
         values[1] /= number**0.5  # a standard error
-        values[6:] *= number
+        values[FIXED:] *= number
         return replace(records[0], values=values)
 
     def logits_of(self, log_probs: Tensor, classes: int) -> Tensor | None:
