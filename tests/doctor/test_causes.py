@@ -11,6 +11,7 @@ from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import RULES
 from bnlm.doctor.loss_rules import SIGN
+from bnlm.doctor.output_rules import BRING
 from bnlm.doctor.standstill_rules import SHAPES, ZEROS
 from bnlm.doctor.training_rules import BATCHES
 
@@ -263,3 +264,17 @@ def test_what_goes_the_wrong_way_ends_in_nan(suggestion: str, cause: str, of: st
     )
     diagnosis.restore([rise, blown])
     assert {f.rule: f.caused_by for f in diagnosis.findings} == {cause: None, of: cause}
+
+
+@pytest.mark.parametrize(("suggestion", "cause"), [(f"{BRING}, or so.", "R01"), ("Scale the output layer down.", None)])
+def test_targets_far_from_zero_drive_units_to_their_limits(suggestion: str, cause: str | None) -> None:
+    diagnosis = Diagnosis()
+    diagnosis.restore(
+        [
+            Finding("R01", "warning", "output", 0, 50.0, 10.0, "", suggestion),
+            Finding("R03", "critical", "a", 70, 0.95, 0.5, "", ""),
+            Finding("R13", "warning", "loss", 200, 9.0, 1.0, "", ""),
+        ]
+    )
+    causes = {finding.rule: finding.caused_by for finding in diagnosis.findings}
+    assert causes == {"R01": None, "R03": cause, "R13": "R03"}

@@ -62,7 +62,7 @@ def test_an_infinite_loss_is_no_matter_of_the_output_layer() -> None:
     assert [finding.rule for finding in diagnosis.findings] == ["R08"]
 
 
-@pytest.mark.parametrize(("mean", "expected"), [(4.0, ["note"]), (2.0, [])])
+@pytest.mark.parametrize(("mean", "expected"), [(4.0, ["warning"]), (3.4, ["note"]), (2.0, [])])
 def test_targets_that_are_far_from_zero(mean: float, expected: list[str]) -> None:
     h = History(Facts(), 1000)
     reference = 1 + mean**2

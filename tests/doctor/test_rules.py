@@ -427,14 +427,36 @@ def test_a_schedule_that_ends_early(shares: list[float], left: float, expected: 
 
 
 @pytest.mark.parametrize(
-    ("zero", "constant", "severity"),
-    [(50.0, 1.0, "warning"), (20.0, 1.0, "note"), (5.0, 1.0, None), (0.2, 0.002, "note")],
+    ("zero", "constant", "squared", "severity"),
+    [
+        (150.0, 1.0, True, "critical"),
+        (50.0, 1.0, True, "warning"),
+        (12.0, 1.0, True, "note"),
+        (5.0, 1.0, True, None),
+        (0.2, 0.002, True, "note"),
+        (5.0, 1.0, False, "warning"),
+        (2.0, 1.0, False, None),
+    ],
 )
-def test_targets_far_from_zero_beside_their_spread(zero: float, constant: float, severity: str | None) -> None:
+def test_targets_far_from_zero_beside_their_spread(
+    zero: float, constant: float, squared: bool, severity: str | None
+) -> None:
     h = history()
-    h.add(Observation(0, {}, {}, Output("regression", zero, zero, 1e-3, math.nan, constant)))
+    h.add(Observation(0, {}, {}, Output("regression", zero, zero, 1e-3, math.nan, constant, squared=squared)))
     finding = found(h).get("R01")
     assert (finding and finding.severity) == severity
+
+
+@pytest.mark.parametrize(("last", "severity"), [(0.3, "note"), (0.8, "warning"), (20.0, "warning")])
+def test_targets_that_were_far_from_zero_and_are_followed(last: float, severity: str) -> None:
+    h = history()
+    diagnosis = Diagnosis()
+    for step in range(0, 300, 10):
+        loss = 50.0 if step < 50 else last
+        h.losses.add([loss] * 10)
+        h.add(Observation(step, {}, {}, Output("regression", 50.0, loss, 1e-3, math.nan, 1.0)))
+        diagnosis.update(h)
+    assert next(f.severity for f in diagnosis.findings if f.rule == "R01") == severity
 
 
 def test_small_steps_that_are_a_consequence_ask_for_no_higher_rate() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.loss_rules import SIGN
+from bnlm.doctor.output_rules import BRING
 from bnlm.doctor.standstill_rules import CERTAIN_CAUSES
 from bnlm.doctor.training_rules import BATCHES
 from bnlm.doctor.weight_decay import LOWER_DECAY
@@ -15,7 +16,7 @@ from bnlm.doctor.weight_decay import LOWER_DECAY
 CAUSES: dict[str, tuple[str, ...]] = {
     "R01": ("R20", "R05", "R02"),
     "R02": ("R20", "R05"),
-    "R03": ("R20", "R09", "R14"),
+    "R03": ("R20", "R01", "R09", "R14"),
     "R04": ("R20", "R09", "R14"),
     "R05": ("R20", "R04"),
     "R06": ("R20", "R16", "R04", "R05", "R03", "R09", "R10"),
@@ -152,8 +153,13 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         return False
     if cause.rule == "R05" and cause.step > 0:
         return False  # a remark on what stands still anyway
-    if pair == ("R01", "R13") and cause.severity != "critical":
-        return False  # targets that are far from zero are no start that is wrong
+    if cause.rule == "R01" and finding.rule in ("R03", "R13", "R09"):
+        # A start that is wrong is soon over, if it is not; targets that are far away drive a network to its limits.
+        far_targets = cause.suggestion.startswith(BRING)
+        if far_targets or finding.rule == "R03":
+            return far_targets and finding.step > 0
+        if finding.rule == "R13" and cause.severity != "critical":
+            return False
     if pair == ("R09", "R13") and cause.severity != "critical" and finding.value < JITTERS * finding.threshold:
         return False  # where nothing is to be learned small networks take such steps; too large ones cost something
     if pair in (("R16", "R13"), ("R16", "R09")):

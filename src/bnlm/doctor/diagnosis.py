@@ -12,7 +12,7 @@ from bnlm.doctor.frozen_rules import frozen_findings
 from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import initial_findings
 from bnlm.doctor.loss_rules import loss_findings
-from bnlm.doctor.output_rules import output_findings
+from bnlm.doctor.output_rules import BRING, FOLLOWED, output_findings
 from bnlm.doctor.overfitting_rules import overfitting_findings
 from bnlm.doctor.refusal import refusal
 from bnlm.doctor.small_update_rules import no_step, small_update_findings
@@ -85,6 +85,8 @@ class Diagnosis:
         start, recent = min(history.losses.first, abs(history.reference.loss)), history.losses.recent(50)
 
         def has_fallen(known: Finding) -> bool:
+            if known.rule == "R01":  # targets that were far away have been reached, and followed
+                return known.suggestion.startswith(BRING) and recent < FOLLOWED * history.reference.of_a_constant
             if known.rule == "R13":
                 return recent < FALLEN * min(start, known.threshold)
             if known.rule == "R11":
@@ -99,7 +101,7 @@ class Diagnosis:
 
         first_step = self._found.get("R09")
         harmless = first_step is not None and first_step.value <= 0 and not rises_at_start(history)
-        for rule in ("R05", "R06", "R13", "R03", "R09", "R11", "R14"):
+        for rule in ("R01", "R05", "R06", "R13", "R03", "R09", "R11", "R14"):
             known = self._found.get(rule)
             if known is None or known.severity == "note" or not has_fallen(known):
                 continue
@@ -112,7 +114,7 @@ class Diagnosis:
             elif known.step == 0 and rule not in OF_LOSSES:
                 # What was wrong with the start was so, whatever has become of it. Yet how much comes back in the first
                 # step is less to go by than how much of it suffices.
-                settles = rule == "R06" and known.value < 1
+                settles = rule == "R01" or (rule == "R06" and known.value < 1)
             else:
                 settles = not (rule == "R03" and known.severity == "critical")
             if settles:

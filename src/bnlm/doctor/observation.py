@@ -28,6 +28,7 @@ class Output:
         scales: See `LossRecord`: whether it is a loss at all is to be seen.
         activation: See `LossRecord`.
         spread: How far an output differs between examples, as a share of the largest output; nan of a single example.
+        squared: Whether a regression's loss grows with the square of an error, rather than with the error.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Output:
     scales: tuple[float, ...] = ()
     activation: str = ""
     spread: float = math.nan
+    squared: bool = True
 
     @property
     def out_of_reach(self) -> float:
@@ -56,8 +58,8 @@ class Output:
     def of(cls, record: LossRecord) -> Output:
         """Return what a call of a loss function tells."""
         loss, error, reference, logit_std, constant, floor, differ, *counts = record.values.tolist()
-        kind, more = family_of(record.kind), (record.scales, record.activation)
-        return cls(kind, reference, loss, error, logit_std, constant, record.broadcast, floor, counts, *more, differ)
+        kind, more, squared = family_of(record.kind), (record.scales, record.activation), record.kind == "mse_loss"
+        return cls(kind, reference, loss, error, logit_std, constant, record.broadcast, floor, counts, *more, differ, squared)
 
 
 @dataclass

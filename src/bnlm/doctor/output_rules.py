@@ -25,8 +25,11 @@ ONE_CLASS = 0.8
 REGRESSION_WARNING, REGRESSION_CRITICAL = 3.0, 4.0
 #: R01 of a regression, whatever its standard error: outputs that explode differ by factors among themselves.
 REGRESSION_SURE = 10.0
-#: R01 of a regression: loss of an output of zero over that of the best constant, of squares 1 + (mean / std)².
-FAR_TARGETS, VERY_FAR_TARGETS = 10.0, 20.0
+#: R01 of a regression: loss of an output of zero over that of the best constant, of squares 1 + (mean / std)²; of
+#: other losses the square of that.
+FAR_TARGETS, VERY_FAR_TARGETS, FARTHEST_TARGETS = 10.0, 15.0, 100.0
+#: The same of a network that has learned them: share of the loss of the best constant; how the advice begins.
+FOLLOWED, BRING = 0.5, "Bring the targets to mean 0 and variance 1"
 #: The same of a network that starts at their mean: times the loss of the best constant.
 AT_THE_MEAN = 3.0
 #: R01 of a regression: what torch's default output layer may make of nothing, with a std of 0.58; targets that are
@@ -75,7 +78,7 @@ def output_findings(history: History) -> Iterator[Finding]:
             "Nothing, if it was trained before or started so; otherwise look for the target among the inputs.",
         )  # fmt: skip
     if output.kind == "regression":
-        for finding in _regression_loss(loss, error, output.reference, output.constant):
+        for finding in _regression_loss(output, loss, error):
             large = finding.value == loss and _large_inputs(history)
             yield replace(finding, suggestion=LARGE_INPUTS) if large else finding
     else:
@@ -165,7 +168,9 @@ def _is_adapted(history: History) -> bool:
     return bool(facts.parameters) and not facts.fresh and not trained
 
 
-def _regression_loss(loss: float, error: float, reference: float, constant: float) -> Iterator[Finding]:
+def _regression_loss(output: Output, loss: float, error: float) -> Iterator[Finding]:
+    reference, constant = output.reference, output.constant
+    farther = (reference / constant) ** (1 if output.squared else 2) if constant > 0 else 0.0
     # Targets of one batch stray far from their own mean square, and a fresh network's outputs add to the loss.
     error = 3 * error if loss < REGRESSION_SURE * reference else 0.0
     if loss > REGRESSION_WARNING * reference + error:
@@ -177,14 +182,15 @@ def _regression_loss(loss: float, error: float, reference: float, constant: floa
             f"the first loss is {loss:.3g} where an output of zero gives {reference:.3g}.",
             "Scale the output layer's weights down, or bring the targets to mean 0 and variance 1.",
         )  # fmt: skip
-    elif reference > FAR_TARGETS * constant > 0 and loss > AT_THE_MEAN * constant:
-        far = reference > max(VERY_FAR_TARGETS * constant, REGRESSION_USUAL)
-        severity = "warning" if far else "note"
+    elif farther > FAR_TARGETS and loss > AT_THE_MEAN * constant:
+        severity = "critical" if farther > FARTHEST_TARGETS else "warning" if farther > VERY_FAR_TARGETS else "note"
+        if reference < REGRESSION_USUAL:
+            severity = "note"
         yield Finding(
             "R01", severity, "output", 0, reference, FAR_TARGETS * constant,
             f"the targets are far from zero beside their spread: an output of zero has a loss of {reference:.3g}, the "
             f"best constant {constant:.3g}. A network that starts near zero has to go there first.",
-            "Bring the targets to mean 0 and variance 1, or set the output's bias to their mean.",
+            f"{BRING}, or set the output's bias to their mean.",
         )  # fmt: skip
 
 
