@@ -466,7 +466,7 @@ def test_small_steps_that_are_a_consequence_ask_for_no_higher_rate() -> None:
         h.add(observation(step, update_to_data__w=-6.0, gradient_std__w=1.0, saturation__a=0.99 if step else 0.95))
     finding = found(h)["R10"]
     assert finding.caused_by == "R03"
-    assert finding.suggestion == "Mend saturated_activation first."
+    assert finding.suggestion == "Mend R03 saturated_activation first."
 
 
 def test_a_certain_cause_of_a_standstill_comes_first() -> None:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.loss_rules import SIGN
 from bnlm.doctor.output_rules import BRING
-from bnlm.doctor.standstill_rules import CERTAIN_CAUSES
+from bnlm.doctor.small_update_rules import SMALL_WARNING
+from bnlm.doctor.standstill_rules import CERTAIN_CAUSES, OVERFIT
 from bnlm.doctor.training_rules import BATCHES
 from bnlm.doctor.weight_decay import LOWER_DECAY
 
@@ -64,10 +65,11 @@ def explained(found: Mapping[str, Finding], rescales: bool) -> list[Finding]:
     for finding in sorted(linked.values(), key=_urgency):
         if _explains_itself(finding, linked):
             linked[finding.rule] = replace(finding, caused_by=None)
-    for rule in ("R10", "R12"):  # a higher rate, or a look for detach(), would be no remedy then
+    for rule in ("R10", "R12", "R13"):  # a higher rate, a look for detach() or at the data would be no remedy then
         follows = linked.get(rule)
-        if follows is not None and follows.caused_by is not None:
-            linked[rule] = replace(follows, suggestion=f"Mend {linked[follows.caused_by].name} first.")
+        if follows is not None and follows.caused_by is not None and (rule != "R13" or _is_general(follows)):
+            cause = linked[follows.caused_by]
+            linked[rule] = replace(follows, suggestion=f"Mend {cause.rule} {cause.name} first.")
     ordered: list[Finding] = []
     by_cause: dict[str | None, list[Finding]] = {}
     for finding in linked.values():
@@ -142,7 +144,9 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         return False  # where there is nothing to be learned, steps become small too
     # Some fading is usual, and held against a network only where its loss stays: small steps are enough for that.
     if pair == ("R10", "R06"):
-        return finding.severity == "warning" or rescales
+        return finding.severity == "warning" or (rescales and cause.value < SMALL_WARNING)
+    if finding.rule == "R06" and cause.rule in ("R03", "R09") and cause.step > finding.step:
+        return False  # a gradient that had faded before is why the loss stood still
     if cause.rule in SEEN_LATE:
         return cause.step <= max(finding.step, LATE)
     if cause.rule == "R14" and finding.rule in ("R03", "R04", "R08"):
@@ -179,6 +183,10 @@ def _explains_itself(finding: Finding, linked: dict[str, Finding]) -> bool:
         passed.add(rule)
         rule = linked[rule].caused_by
     return finding.rule in passed
+
+
+def _is_general(stuck: Finding) -> bool:
+    return stuck.suggestion.startswith(OVERFIT)
 
 
 def _urgency(finding: Finding) -> tuple[int, int, int]:

@@ -72,6 +72,8 @@ class Diagnosis:
                 # A note is no more than a remark: what becomes of it later, with reason, begins then.
                 kept = finding if known is None or known.severity == "note" else replace(finding, step=known.step)
                 self._found[finding.rule] = fresh[finding.rule] = kept
+            elif finding.rule == "R12" and finding.where == known.where:  # for so many steps by now
+                self._found["R12"] = replace(known, message=finding.message)
             elif finding.rule == "R07" and finding.suggestion.startswith(BATCHES):  # of the first few it was not clear
                 self._found["R07"] = replace(finding, step=known.step)
         return list(fresh.values())
@@ -108,7 +110,7 @@ class Diagnosis:
             first_step_is_large = rule == "R09" and known.step == 0
             if first_step_is_large:
                 settles = harmless or known.severity == "critical"
-                settles = settles and history.warm and large_updates_ended(history)
+                settles = settles and history.warm and large_updates_ended(history) and not self._stands_still()
             elif rule == "R09":
                 settles = all_learned(history)
             elif known.step == 0 and rule not in OF_LOSSES:
@@ -121,6 +123,10 @@ class Diagnosis:
                 message = f"{known.message} Since then the loss has fallen to {recent:.3g}."
                 severity = "warning" if first_step_is_large and not harmless else "note"
                 self._found[rule] = replace(known, severity=severity, message=message)
+
+    def _stands_still(self) -> bool:
+        stuck = self._found.get("R13")
+        return stuck is not None and stuck.severity != "note"
 
     @property
     def findings(self) -> list[Finding]:

@@ -30,6 +30,8 @@ RULES = {
     "R20": "symmetric_init",
 }
 SEVERITIES = ("note", "warning", "critical")
+#: Of update:data, in messages.
+HEALTHY = "10^-3 to 10^-2 is healthy"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ def in_words(names: list[str], limit: int = 4) -> str:
     if len(names) <= limit:
         return f"{', '.join(names[:-1])} and {names[-1]}"
     return f"{names[0]} to {names[-1]} ({len(names)} in all)"
+
+
+def percent(shares: list[float]) -> str:
+    """Return the largest of several shares as `up to 84%`, a single one as `84%`."""
+    return f"{'up to ' * (len(shares) > 1)}{max(shares):.0%}"
 
 
 def power_of_ten(log10: float) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from bnlm.doctor.depth_rules import gradient_findings, scale_findings
-from bnlm.doctor.finding import Finding, in_words
+from bnlm.doctor.finding import HEALTHY, Finding, in_words, percent
 from bnlm.doctor.history import History
 from bnlm.doctor.symmetry_rules import symmetry_findings
 from bnlm.doctor.weight_decay import blamed_on_decay
@@ -91,8 +91,8 @@ def _saturated(history: History) -> Iterator[Finding]:
         severity = "note"
     yield Finding(
         "R03", severity, in_words(flat), 0, worst, FLAT_LATER,
-        f"{in_words(flat)}: up to {worst:.0%} of the {kinds[flat[0]]} outputs are on their flat part before any "
-        f"training, where hardly any gradient passes.{because}",
+        f"{in_words(flat)}: {percent([shares[n] for n in flat])} of the {kinds[flat[0]]} outputs are on their flat part "
+        f"before any training, where hardly any gradient passes.{because}",
         change,
     )  # fmt: skip
 
@@ -182,7 +182,7 @@ def _first_step(history: History) -> Iterator[Finding]:
         found = Finding(
             "R09", "critical", in_words(list(far)), 0, worst, FIRST_STEP,
             f"{in_words(list(far))}: the first step alone changes the weights by 10^{worst:.1f} of their size, so what "
-            f"they were initialised to is gone; about 10^-3 is healthy.{because}",
+            f"they were initialised to is gone; {HEALTHY}.{because}",
             change,
         )  # fmt: skip
         yield blamed_on_decay(found, history, facts[name].group)

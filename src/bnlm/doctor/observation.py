@@ -59,7 +59,9 @@ class Output:
         """Return what a call of a loss function tells."""
         loss, error, reference, logit_std, constant, floor, differ, *counts = record.values.tolist()
         kind, more, squared = family_of(record.kind), (record.scales, record.activation), record.kind == "mse_loss"
-        return cls(kind, reference, loss, error, logit_std, constant, record.broadcast, floor, counts, *more, differ, squared)
+        return cls(
+            kind, reference, loss, error, logit_std, constant, record.broadcast, floor, counts, *more, differ, squared
+        )
 
 
 @dataclass

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator
 from itertools import takewhile
 
-from bnlm.doctor.finding import Finding, in_words, power_of_ten
+from bnlm.doctor.finding import HEALTHY, Finding, in_words, power_of_ten
 from bnlm.doctor.history import History
 from bnlm.doctor.update_rules import hidden_updates
 from bnlm.doctor.weight_decay import decay_of
@@ -16,9 +16,8 @@ from bnlm.doctor.weight_decay import decay_of
 SMALL_WARNING, SMALL_LATER, SMALL_CRITICAL = -4.0, -3.15, -5.0
 #: Share of the reference that the first losses are above, of a network that knows little.
 FRESH = 0.85
-#: Losses to wait for before the lack of a fall counts, and before the later limit holds.
-PATIENCE, LATER = 100, 250
-HEALTHY = "10^-2 to 10^-3 is healthy"
+#: Losses to wait for before the lack of a fall counts, and before the later limit holds, or this share of the run.
+PATIENCE, LATER, LATER_SHARE = 100, 250, 0.9
 #: Where there is a gradient, and no weight changes at all.
 MOVES_NOT = (
     "Look whether optimizer.step() is called, and zero_grad() before backward() rather than between the two; whether "
@@ -65,7 +64,8 @@ def _small_updates(history: History) -> Iterator[Finding]:
     chance = abs(history.reference.loss)
     far = history.losses.first <= 0.5 * chance or history.losses.recent(50) > 1.5 * max(history.losses.first, chance)
     # What was trained before may have come to its end.
-    later = history.losses.steps >= LATER and history.losses.first > FRESH * chance
+    waited = history.losses.steps >= min(LATER, LATER_SHARE * history.total_steps)
+    later = waited and history.losses.first > FRESH * chance
     limit = SMALL_LATER if later else SMALL_WARNING
     if typical < limit and not history.losses.improves() and not far:
         times = f"10^{-3 - typical:.0f}" if -math.inf < typical < SMALL_CRITICAL else "3 to 10"

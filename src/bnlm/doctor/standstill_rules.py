@@ -38,7 +38,8 @@ HEAVY_DROPOUT = 0.9
 #: R13 of dropout: share of the reference that is left late in the run; what to change.
 LEFT_BY_DROPOUT = 0.3
 LESS_DROPOUT = "Lower the p of the dropout to 0.5 or less: 0.1 to 0.3 is usual."
-#: R13: how the advice begins where the cause is certain.
+#: R13: how the advice begins where the cause is not known; and where it is certain.
+OVERFIT = "Try to overfit a single batch"
 ZEROS, SHAPES = "Look at the inputs", "Give outputs and targets the same shape"
 CERTAIN_CAUSES = (ZEROS, SHAPES, REMOVE)
 
@@ -82,10 +83,7 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     suggestion = (
         "Mend what made the loss rise first."
         if rose
-        else (
-            "Try to overfit a single batch: if that fails look at labels, frozen layers and optimizer.lr; if it works, "
-            "at the data."
-        )
+        else (f"{OVERFIT}: if that fails look at labels, frozen layers and optimizer.lr; if it works, at the data.")
     )
     if output is not None and output.kind == "regression" and recent > FAR_ABOVE * chance and not rose:
         suggestion = SCALE_TARGETS
@@ -105,7 +103,7 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     yield Finding(
         "R13", "warning" if output is None else "critical", "loss", history.step, shown, limit,
         f"after {history.losses.steps} steps {what} is {shown:.3g}; {knowing} {chance:.3g}"
-        f"{', hardly more' * (HARDLY * chance < shown < chance)}.",
+        f"{', which is hardly worse' * (HARDLY * chance < shown < chance)}.",
         suggestion,
     )  # fmt: skip
 

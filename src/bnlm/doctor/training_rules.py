@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from bnlm.doctor.depth_rules import KEEP_GRADIENTS, chain_of, steep, whole_gradient
-from bnlm.doctor.finding import Finding, in_words
+from bnlm.doctor.finding import Finding, in_words, percent
 from bnlm.doctor.history import History
 from bnlm.doctor.initial_rules import SMOOTH, are_gates, is_judged_by_the_loss
 from bnlm.doctor.weight_scale_rules import small_weights
@@ -72,8 +72,8 @@ def saturated(history: History) -> Iterator[Finding]:
             severity = "note"
         yield Finding(
             "R03", severity, in_words(flat), history.step, worst, FLAT_WARNING,
-            f"{in_words(flat)}: up to {worst:.0%} of the {kinds[flat[0]]} outputs stay on their flat part, where "
-            "hardly any gradient passes.",
+            f"{in_words(flat)}: {percent([shares[n] for n in flat])} of the {kinds[flat[0]]} outputs stay on their "
+            "flat part, where hardly any gradient passes.",
             "Lower optimizer.lr; if they were flat from the start, a smaller gain (init=kaiming_normal) or "
             "normalization=batch.",
         )  # fmt: skip
@@ -97,8 +97,8 @@ def dead(history: History) -> Iterator[Finding]:
         yield Finding(
             "R04", severity, in_words(layers), history.step, worst,
             DEAD_WARNING,
-            f"{in_words(layers)}: up to {worst:.0%} of the {kinds.get(layers[0], 'activation')} units have not "
-            f"responded to any example of the last {min(history.observed, 20)} observed steps; they learn nothing "
+            f"{in_words(layers)}: {percent([shares[n] for n in layers])} of the "
+            f"{kinds.get(layers[0], 'activation')} units have not responded to any example of the last {min(history.observed, 20)} observed steps; they learn nothing "
             "more.",
             "Lower optimizer.lr, look at the biases and the scale of the inputs, use init=kaiming_normal, or an "
             "activation without a dead side (model.activation=leaky_relu or gelu).",

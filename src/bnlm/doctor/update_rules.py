@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from bnlm.doctor.facts import ParameterFacts
-from bnlm.doctor.finding import Finding, in_words, power_of_ten
+from bnlm.doctor.finding import HEALTHY, Finding, in_words, power_of_ten
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation
 from bnlm.doctor.training_rules import dead, has_learned, saturated
@@ -165,8 +165,8 @@ def _rises(losses: Sequence[float], first: float, share: float) -> bool:
 def _too_large(step: int, names: list[str], largest: float, severity: str) -> Finding:
     return Finding(
         "R09", severity, in_words(names), step, largest, LARGE_WARNING,
-        f"{in_words(names)}: each step changes the weights by up to {power_of_ten(largest)} of their size; about 10^-3 "
-        "is healthy.",
+        f"{in_words(names)}: each step changes the weights by up to {power_of_ten(largest)} of their size; "
+        f"{HEALTHY}.",
         "Divide optimizer.lr by 3 to 10, warm it up, or clip the gradients (trainer.gradient_clip_val=1.0).",
     )  # fmt: skip
 
