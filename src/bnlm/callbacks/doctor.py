@@ -125,7 +125,7 @@ class Doctor(Monitor):
         outputs = [Output.of(loss) for loss in seen.losses]
         statistics, channels = self.measure(seen), seen.values_per_channel
         output, others = next(iter(outputs), None), outputs[1:]
-        of_forward = channels, decays, others, seen.aside, seen.outputs, seen.dropouts
+        of_forward = channels, decays, others, seen.aside, seen.outputs, seen.blank, seen.dropouts
         self._history.add(Observation(seen.step, statistics, seen.kinds, output, share, *of_forward))
         return {}, {}
 
@@ -207,7 +207,8 @@ class Doctor(Monitor):
         if gaps:
             layer = max(gaps, key=lambda name: sum(gaps[name]))
             momentum = history.facts.batch_norms.get(layer)
-            history.gaps.append(StatisticsGap(layer, *gaps[layer], momentum, trainer.global_step))
+            updates = self._statistics.updates.get(layer)
+            history.gaps.append(StatisticsGap(layer, *gaps[layer], momentum, trainer.global_step, updates))
             gaps.clear()
         # A stream without an end may repeat itself or not.
         history.repeats = trainer.current_epoch > 0 or not math.isfinite(trainer.num_training_batches)

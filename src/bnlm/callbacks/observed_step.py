@@ -31,7 +31,7 @@ class ObservedStep:
         histograms: `activations` and `activation_gradients` by layer, `gradients` by parameter; see `stats.histogram`.
         maps: By layer, `(examples, units)` booleans: which outputs are flat.
         losses: The calls of loss functions: the first, and those of other terms, or of other networks.
-        values_per_channel, aside, outputs, dropouts: See `StepRecord`.
+        values_per_channel, aside, outputs, blank, dropouts: See `StepRecord`.
     """
 
     step: int
@@ -45,6 +45,7 @@ class ObservedStep:
     values_per_channel: dict[str, int] = field(default_factory=dict)
     aside: set[str] = field(default_factory=set)
     outputs: set[str] = field(default_factory=set)
+    blank: str = ""
     dropouts: dict[str, float] = field(default_factory=dict)
 
 
@@ -70,6 +71,7 @@ def _observed_step(record: StepRecord, step: int, statistics: Statistics) -> Obs
         record.values_per_channel,
         record.aside,
         record.outputs,
+        record.blank,
         record.dropouts,
     )
 

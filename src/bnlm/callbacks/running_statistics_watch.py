@@ -22,10 +22,12 @@ class RunningStatisticsWatch:
 
     Attributes:
         gaps: By module path, what `stats.running_statistics_gap` returns.
+        updates: By module path, how many batches the statistics have taken in.
     """
 
     def __init__(self) -> None:
         self.gaps: dict[str, tuple[float, float]] = {}
+        self.updates: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
 
     def attach(self, root: nn.Module) -> None:
@@ -52,5 +54,7 @@ class RunningStatisticsWatch:
             if len(x) >= VALUES_FOR_STATISTICS:
                 log_variance, mean = running_statistics_gap(module.running_mean, module.running_var, x)
                 self.gaps[path] = float(log_variance), float(mean)
+                if module.num_batches_tracked is not None:
+                    self.updates[path] = int(module.num_batches_tracked)
 
         return compare

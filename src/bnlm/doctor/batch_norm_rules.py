@@ -19,6 +19,11 @@ LOG_VARIANCE, MEAN_GAP, RESIDUE = 0.3, 0.2, 0.05
 FADED_ALLOWANCE = 3.0
 #: R17 of a single validation whose statistics have nothing to do with the running ones: times the limits.
 FOREIGN_ALLOWANCE = 10.0
+#: R17 of statistics that no batch has come to: what to change.
+NEVER = (
+    "Look for an eval() or a freeze before training_step: the BatchNorm has taken in no batch, and so does not "
+    "normalize; call train() on it."
+)
 #: R17: logarithm of the factor above which it is no longer told.
 MANY = math.log(1000)
 #: R17: what the validation loss is above the training loss, and at least of the reference, where it is critical.
@@ -38,8 +43,8 @@ def too_few(where: str, values: int, step: int) -> Finding:
     severity = "critical" if values == 1 else "warning" if values < VALUES_WARNING else "note"
     return Finding(
         "R16", severity, where, step, values, VALUES_WARNING,
-        f"{where}: BatchNorm takes its statistics over {values} value{'s' * (values > 1)} per channel; gradient "
-        "accumulation does not add to them.",
+        f"{where}: the batch's mean and variance are taken over {values} value{'s' * (values > 1)} per channel; "
+        "gradient accumulation does not add to them.",
         "Use a larger batch (data.batch_size; drop_last=True if only the last one is small), or a normalization that "
         "needs none: normalization=layer, group or batch_renorm.",
     )  # fmt: skip
@@ -87,15 +92,15 @@ def _mismatch(history: History) -> Iterator[Finding]:
     if not history.gaps:
         return
     gap = history.gaps[-1]
-    residue = gap.residue(gap.step)
+    residue = gap.left
     # Early in training the statistics move as fast as the network: held against them is only a start that lingers, in
     # the second half of the run or for longer than that; otherwise a large gap, in several validations in a row.
     lingers = residue > RESIDUE and (
-        2 * gap.step >= history.total_steps or gap.residue(history.total_steps / 2) > RESIDUE
+        2 * gap.step >= history.total_steps or gap.updates == 0 or gap.residue(history.total_steps / 2) > RESIDUE
     )
     judged, allowance = ([gap], 1.0) if lingers else (list(history.gaps), FADED_ALLOWANCE)
     apart = all(_beyond(each, allowance) for each in judged)
-    faded = len(judged) == history.gaps.maxlen and all(each.residue(each.step) <= RESIDUE for each in judged)
+    faded = len(judged) == history.gaps.maxlen and all(each.left <= RESIDUE for each in judged)
     foreign = residue <= RESIDUE and _beyond(gap, FOREIGN_ALLOWANCE) and 2 * gap.step >= history.total_steps
     if (apart and (lingers or faded)) or foreign:
         validation, train = history.validations[-1] if history.validations else (0.0, 0.0)
@@ -107,6 +112,7 @@ def _mismatch(history: History) -> Iterator[Finding]:
             f"{gap.layer}: the running statistics that eval uses are not those of the data: variances differ by a "
             f"factor of {_factor(gap.log_variance)}, means by {_deviations(gap.mean)} standard deviations; "
             f"{residue:.0%} of their start is left in them.",
+            NEVER if gap.updates == 0 else
             "Train longer, raise normalization.momentum, or take exact statistics with bnlm.normalization.calibrate; "
             "where they had time enough, look whether validation prepares its inputs as training does.",
         )  # fmt: skip

@@ -9,7 +9,7 @@ from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.loss_rules import SIGN
 from bnlm.doctor.output_rules import BRING
 from bnlm.doctor.small_update_rules import SMALL_WARNING
-from bnlm.doctor.standstill_rules import CERTAIN_CAUSES, OVERFIT
+from bnlm.doctor.standstill_rules import CERTAIN_CAUSES, OVERFIT, ZEROS
 from bnlm.doctor.training_rules import BATCHES
 from bnlm.doctor.weight_decay import LOWER_DECAY
 
@@ -96,6 +96,8 @@ def _cause_of(finding: Finding, found: Mapping[str, Finding], rescales: bool) ->
             return None
         if finding.rule in ("R04", "R06", "R10", "R11") and finding.step > 0:
             return "R13"
+        if finding.rule in ("R04", "R06", "R12") and stuck.suggestion.startswith(ZEROS):
+            return "R13"
     for rule in CAUSES.get(finding.rule, ()):
         cause = found.get(rule)
         if cause is None or cause.severity == "note":
@@ -164,7 +166,8 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
             return far_targets and finding.step > 0
         if finding.rule == "R13" and cause.severity != "critical":
             return False
-    if pair == ("R09", "R13") and cause.severity != "critical" and finding.value < JITTERS * finding.threshold:
+    mild = cause.severity != "critical" and cause.value <= 0
+    if pair == ("R09", "R13") and mild and finding.value < JITTERS * finding.threshold:
         return False  # where nothing is to be learned small networks take such steps; too large ones cost something
     if pair in (("R16", "R13"), ("R16", "R09")):
         return cause.value <= FEW_VALUES  # what comes back through statistics of so few is mostly noise

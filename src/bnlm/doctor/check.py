@@ -68,7 +68,7 @@ def check(
     outputs = [Output.of(each) for each in record.losses]
     output, channels = next(iter(outputs), None), record.values_per_channel
     no_decays: list[float] = []
-    of_forward = channels, no_decays, outputs[1:], record.aside, record.outputs, record.dropouts
+    of_forward = channels, no_decays, outputs[1:], record.aside, record.outputs, record.blank, record.dropouts
     history.add(Observation(0, statistics, record.kinds, output, 1.0, *of_forward))
     diagnosis = Diagnosis()
     diagnosis.update(history)

@@ -17,8 +17,9 @@ GRADIENT_NOTE, GRADIENT_CRITICAL = 10.0, 100.0
 #: R06, at the start and later: what to change.
 KEEP_GRADIENTS = (
     "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
-    "nn.init.kaiming_normal_), add a normalization or residual connections; clip the gradients of a recurrent network."
+    "nn.init.kaiming_normal_), add a normalization or residual connections."
 )
+LESSEN_GRADIENTS = f"{KEEP_GRADIENTS[:-1]}; clip the gradients of a recurrent network."
 #: R05, R06: what fades is no more than a note unless it loses this factor per layer, or the second over all of them.
 #: torch's default init keeps 0.41 per ReLU layer, 0.58 where the slope at zero is 1, and 0.29 per GELU or SiLU layer:
 #: six of them train well.
@@ -93,7 +94,7 @@ def _drift(history: History) -> Iterator[Finding]:
             continue
         fades = ratio < 1
         far = ratio < 1 / DRIFT_CRITICAL or ratio > DRIFT_CRITICAL
-        slowly = fades and not steep(ratio, kind, chain)
+        slowly = fades and not steep(ratio / history.facts.spread_thin, kind, chain)
         yield Finding(
             "R05", "note" if slowly else "critical" if far else "warning", in_words(chain), 0, ratio,
             1 / DRIFT_WARNING if fades else DRIFT_WARNING,
@@ -124,5 +125,5 @@ def gradient_findings(history: History) -> Iterator[Finding]:
             1 / GRADIENT_CRITICAL if vanishes else GRADIENT_CRITICAL,
             f"the loss gradient {'vanishes' if vanishes else 'explodes'} on its way back: std {stds[-1]:.2g} at "
             f"{chain[-1]}, {stds[0]:.2g} at {chain[0]}.",
-            KEEP_GRADIENTS,
+            KEEP_GRADIENTS if vanishes else LESSEN_GRADIENTS,
         )  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bnlm.doctor.batch_norm_rules import batch_norm_findings
 from bnlm.doctor.causes import explained
+from bnlm.doctor.dropout_rules import dropout_findings
 from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.frozen_rules import frozen_findings
 from bnlm.doctor.history import WINDOW, History
@@ -142,6 +143,7 @@ def _of_losses(history: History) -> Iterator[Finding]:
     yield from loss_findings(history)
     yield from unreachable_findings(history)
     yield from standstill_findings(history)
+    yield from dropout_findings(history)
 
 
 def _all_findings(history: History) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer
 
@@ -66,6 +66,8 @@ class Facts:
         decay_rescaled: Whether an optimizer adds it to the gradient and then rescales both: what it takes is not known.
         rescales: Whether an optimizer takes steps of the same size whatever the scale of the gradient, as Adam does.
         eps: The largest of the optimizers' parameter groups, which Adam and others divide by.
+        spread_thin: How much smaller transposed convolutions that are no output start than layers that are not: torch
+            draws their weights as if each input reached one output.
         clamps: Module path of an activation that clamps -> whether it does so on both sides of zero: a relu6 is flat at
             zero, rightly.
     """
@@ -83,6 +85,7 @@ class Facts:
     decay_rescaled: bool = False
     rescales: bool = False
     eps: float = 0.0
+    spread_thin: float = 1.0
     clamps: dict[str, bool] = field(default_factory=dict)
 
 
@@ -130,6 +133,11 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     facts.clamps = {path: module.min_val < 0 for path, module in leaves if isinstance(module, nn.Hardtanh)}
     if weights and roles.get(id(weights[-1])) is None:
         roles.update(dict.fromkeys(map(id, [weights[-1], *_heads([module for _, module in leaves])]), "output"))
+    facts.spread_thin = math.prod(
+        min(1.0, math.sqrt(m.in_channels / m.out_channels / math.prod(m.stride)))
+        for _, m in leaves
+        if isinstance(m, _ConvTransposeNd) and roles.get(id(m.weight)) != "output"
+    )
     facts.frozen = not all(parameter.requires_grad for parameter in model.parameters())
     facts.fresh = [plain(name) for name, p in model.named_parameters() if not p.requires_grad and _is_fresh(p)]
     if facts.fresh:

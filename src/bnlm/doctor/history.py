@@ -41,6 +41,7 @@ class History:
         self.early_norms: list[float] = []
         self.validations: list[tuple[float, float]] = []
         self.ungraded_since: dict[str, tuple[int, int]] = {}
+        self.blank = ""  # path of the first layer while nothing but zeros comes to it
         self.dropouts: dict[str, float] = {}  # by module path, the p
         self.outputs: set[str] = set()  # names of sigmoids that are the last before the loss
         self._aside: set[str] = set()
@@ -83,8 +84,11 @@ class History:
         observation = self._without_asides(observation)
         if self.first is None:
             self.first = observation
+            self.blank = observation.blank
             self.reference.output = observation.output
         self.recent.append(observation)
+        if observation.output is not None:
+            self.blank = observation.blank and self.blank
         self.outputs |= observation.outputs
         self.dropouts |= observation.dropouts
         self._reached_lr_share = max(self._reached_lr_share, observation.lr_share)

@@ -91,8 +91,8 @@ def _saturated(history: History) -> Iterator[Finding]:
         severity = "note"
     yield Finding(
         "R03", severity, in_words(flat), 0, worst, FLAT_LATER,
-        f"{in_words(flat)}: {percent([shares[n] for n in flat])} of the {kinds[flat[0]]} outputs are on their flat part "
-        f"before any training, where hardly any gradient passes.{because}",
+        f"{in_words(flat)}: {percent([shares[n] for n in flat])} of the {kinds[flat[0]]} outputs are on their flat "
+        f"part before any training, where hardly any gradient passes.{because}",
         change,
     )  # fmt: skip
 

@@ -70,7 +70,8 @@ class Observation:
 
     `lr_share` is the learning rate over its highest so far, `decays` what `weight_decay.decays_of` returns, `others`
     what went into further loss functions than the first, `aside` the activations that are no layers, `outputs`
-    the sigmoids that are the last before the loss, `dropouts` the p of each dropout by module path.
+    the sigmoids that are the last before the loss, `blank` the first layer if nothing but zeros came
+    to it, `dropouts` the p of each dropout by module path.
     """
 
     step: int
@@ -83,6 +84,7 @@ class Observation:
     others: list[Output] = field(default_factory=list)
     aside: set[str] = field(default_factory=set)
     outputs: set[str] = field(default_factory=set)
+    blank: str = ""
     dropouts: dict[str, float] = field(default_factory=dict)
 
     def of(self, statistic: str) -> dict[str, float]:
@@ -105,6 +107,7 @@ class StatisticsGap:
         mean: Mean over the channels of |running mean - mean|, in standard deviations.
         momentum: None for a cumulative average.
         step: Optimizer steps taken.
+        updates: Batches that the running statistics have taken in, None where nobody counts them.
     """
 
     layer: str
@@ -112,6 +115,12 @@ class StatisticsGap:
     mean: float
     momentum: float | None
     step: int
+    updates: int | None = None
+
+    @property
+    def left(self) -> float:
+        """The share of the statistics' start that is left in them."""
+        return 1.0 if self.updates == 0 else self.residue(self.step if self.updates is None else self.updates)
 
     def residue(self, steps: float) -> float:
         """Return the share of the statistics' start that is left after so many steps."""

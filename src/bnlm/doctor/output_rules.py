@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 
+from bnlm.doctor.dropout_rules import LESS_DROPOUT, heavy_dropouts
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Output
@@ -142,6 +143,8 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
     if history.facts.frozen and (spread <= LOGIT_STD_CRITICAL or _is_adapted(history)):
         severity = graded = "note"  # a new layer on features that are as large as they were learned to be
     remedy = LARGE_INPUTS if _large_inputs(history) else DRAW_ALL if _large_network(history) else ""
+    if heavy_dropouts(history):
+        remedy = LESS_DROPOUT  # what it leaves it makes larger
     if spread > LOGIT_STD_NOTE:
         yield Finding(
             "R02", graded, where, 0, spread, LOGIT_STD_WARNING,

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterator
 
+from bnlm.doctor.dropout_rules import LESS_DROPOUT, heavy_dropouts
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
 from bnlm.doctor.unreachable_rules import REMOVE, UNREACHED_WARNING, within_reach
@@ -33,11 +34,6 @@ LARGE_TARGETS, HARDLY_LEARNED = 25.0, 0.5
 SCALE_TARGETS = (
     "Bring the targets to mean 0 and variance 1: the outputs are far from them, and take long to come nearer."
 )
-#: Srivastava et al. 2014 (JMLR 15) find 0.5 to be about the best of hidden units, and errors that rise above 0.8.
-HEAVY_DROPOUT = 0.9
-#: R13 of dropout: share of the reference that is left late in the run; what to change.
-LEFT_BY_DROPOUT = 0.3
-LESS_DROPOUT = "Lower the p of the dropout to 0.5 or less: 0.1 to 0.3 is usual."
 #: R13: how the advice begins where the cause is not known; and where it is certain.
 OVERFIT = "Try to overfit a single batch"
 ZEROS, SHAPES = "Look at the inputs", "Give outputs and targets the same shape"
@@ -48,7 +44,6 @@ def standstill_findings(history: History) -> Iterator[Finding]:
     """Yield what lasts."""
     yield from _not_decreasing(history)
     yield from _far_from_targets(history)
-    yield from _heavy_dropout(history)
     yield from _nothing_comes_in(history)
 
 
@@ -89,7 +84,7 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         suggestion = SCALE_TARGETS
     if decay := heavy_decay(history):
         suggestion = f"{LOWER_DECAY} ({decay:g}) by 10 or more: it takes the weights away. {suggestion}"
-    if _heavy_dropouts(history):
+    if heavy_dropouts(history):
         suggestion = LESS_DROPOUT
     if first := _fed_with_zeros(history):
         suggestion = f"{ZEROS}: nothing but zeros comes to {first}."
@@ -110,6 +105,10 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
 
 def _fed_with_zeros(history: History) -> str:
     """Return the first weight of the network if nothing but zeros comes to it; else nothing."""
+    if history.blank:
+        return f"{history.blank}.weight"
+    if history.facts.frozen:
+        return ""
     weights = (n for n, p in history.facts.parameters.items() if n.endswith(".weight") and p.role != "vector")
     first = next(weights, "")
     return first if first in history.fed_with_zeros() else ""
@@ -144,29 +143,6 @@ def _far_from_targets(history: History) -> Iterator[Finding]:
             "R13", "warning", "loss", history.step, loss * weight, constant * weight,
             f"after {history.losses.steps} steps the loss is {loss:.3g}; the best constant has {constant:.3g}.",
             SCALE_TARGETS,
-        )  # fmt: skip
-
-
-def _heavy_dropouts(history: History) -> dict[str, float]:
-    """Return the p of those that leave a tenth or less, by module path."""
-    return {path: p for path, p in history.dropouts.items() if p >= HEAVY_DROPOUT}
-
-
-def _heavy_dropout(history: History) -> Iterator[Finding]:
-    """Yield R13 where hardly any unit is left in a step, and little has been learned late in the run."""
-    dropouts = _heavy_dropouts(history)
-    recent, chance = history.losses.recent(100), abs(history.reference.loss)
-    if not dropouts or not history.is_late or not chance > 0:
-        return
-    left = recent / chance
-    if left > LEFT_BY_DROPOUT:
-        worst = max(dropouts, key=lambda path: dropouts[path])
-        than = "what knowing nothing costs" if history.reference.is_known else "the first loss"
-        yield Finding(
-            "R13", "warning", worst, history.step, recent, LEFT_BY_DROPOUT * chance,
-            f"{worst} leaves {1 - dropouts[worst]:.0%} of its inputs in a step (p={dropouts[worst]:g}); after "
-            f"{history.losses.steps} steps {left:.0%} of {than} is left.",
-            LESS_DROPOUT,
         )  # fmt: skip
 
 

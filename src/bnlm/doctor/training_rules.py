@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
-from bnlm.doctor.depth_rules import KEEP_GRADIENTS, chain_of, steep, whole_gradient
+from bnlm.doctor.depth_rules import KEEP_GRADIENTS, LESSEN_GRADIENTS, chain_of, steep, whole_gradient
 from bnlm.doctor.finding import Finding, in_words, percent
 from bnlm.doctor.history import History
 from bnlm.doctor.initial_rules import SMOOTH, are_gates, is_judged_by_the_loss
@@ -98,8 +98,8 @@ def dead(history: History) -> Iterator[Finding]:
             "R04", severity, in_words(layers), history.step, worst,
             DEAD_WARNING,
             f"{in_words(layers)}: {percent([shares[n] for n in layers])} of the "
-            f"{kinds.get(layers[0], 'activation')} units have not responded to any example of the last {min(history.observed, 20)} observed steps; they learn nothing "
-            "more.",
+            f"{kinds.get(layers[0], 'activation')} units have not responded to any example of the last "
+            f"{min(history.observed, 20)} observed steps; they learn nothing more.",
             "Lower optimizer.lr, look at the biases and the scale of the inputs, use init=kaiming_normal, or an "
             "activation without a dead side (model.activation=leaky_relu or gelu).",
         )  # fmt: skip
@@ -133,7 +133,7 @@ def _gradient(history: History) -> Iterator[Finding]:
             f"the loss gradient {'vanishes' if ratio < 1 else 'explodes'} on its way back (std {stds[chain[-1]]:.2g} "
             f"at {chain[-1]}, {stds[chain[0]]:.2g} at {chain[0]}), and the loss has not fallen after "
             f"{history.losses.steps} steps.",
-            KEEP_GRADIENTS,
+            KEEP_GRADIENTS if ratio < 1 else LESSEN_GRADIENTS,
         )  # fmt: skip
 
 

@@ -82,6 +82,7 @@ class ActivationTap(TorchFunctionMode):
         self._forwards: list[list[Call | None]] = [[]]
         self._channel_dims: dict[torch.Size, int] = {}
         self._tail: list[str] = []  # sigmoids, and calls of rectifiers, since the last layer, product or loss function
+        self._begins = True  # no layer has been called in this forward
         self._within_grad = False  # of `torch.autograd.grad`
         self._seen: list[Seen] = []
         self._gradients: list[tuple[str, Tensor]] = []
@@ -131,6 +132,7 @@ class ActivationTap(TorchFunctionMode):
         self._resume()
         self._end_forward()
         self._forwards.append([])
+        self._begins = True
         if self.losses is not None:
             self.losses.next_forward()
         self._names.next_forward()
@@ -175,11 +177,21 @@ class ActivationTap(TorchFunctionMode):
             x = args[0] if args else kwargs["input"]
             if x.ndim >= 2 and x.shape[1]:
                 self._record.values_per_channel[self._names.caller()[0]] = x.numel() // x.shape[1]
+        if self.losses is not None and self._begins and func not in BATCH_NORMS:
+            self._first_called(args[0] if args else kwargs["input"])
         output = func(*args, **kwargs)
         self._multiplied(func, args, kwargs)
         if isinstance(output, Tensor) and not output.is_nested:  # of which some have no shape
             self._channel_dims[output.shape] = channel_dim
         return output
+
+    def _first_called(self, x: Any) -> None:
+        """Take in what comes to the first layer of a forward."""
+        self._begins = False
+        with unseen():
+            values, _ = values_of(x)
+            if values is not None and not bool(values.any()):
+                self._record.blank = self._names.caller()[0]
 
     def _dropout_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
         given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs

@@ -64,6 +64,7 @@ class StepRecord:
         aside: Which of the activations are no layers: calls of a rectifier in a loss, as a hinge is, and those of a
             parameter; not told where modules alone are heard.
         outputs: Which of the sigmoids are the last before the loss; likewise.
+        blank: Module path of the first layer of a forward, if nothing but zeros came to it; else nothing.
         dropouts: By module path, the p of its last dropout.
     """
 
@@ -77,6 +78,7 @@ class StepRecord:
     values_per_channel: dict[str, int] = field(default_factory=dict)
     aside: set[str] = field(default_factory=set)
     outputs: set[str] = field(default_factory=set)
+    blank: str = ""
     dropouts: dict[str, float] = field(default_factory=dict)
 
     @property
