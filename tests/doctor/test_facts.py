@@ -222,3 +222,28 @@ def test_weights_that_start_too_large(std: float, outputs: float, norm: bool, se
     found = [finding for finding in diagnosis.findings if finding.rule == "R05"]
     assert [finding.severity for finding in found] == [severity] * (severity is not None)
     assert all("where one over the root of its inputs is 0.25" in finding.message for finding in found)
+
+
+def test_transposed_convolutions_start_smaller_than_others() -> None:
+    """Against what torch draws: an output is the sum of fewer inputs than it takes a weight to have."""
+    torch.manual_seed(0)
+    layers = nn.ConvTranspose2d(64, 32, 4, 2, 1, bias=False), nn.ConvTranspose2d(32, 16, 4, 2, 1, bias=False)
+    facts = facts_of(nn.Sequential(*layers, nn.Conv2d(16, 1, 3)))
+    with torch.no_grad():
+        std = math.prod(float(layer(torch.randn(8, layer.in_channels, 32, 32)).std()) for layer in layers)
+    assert facts.spread_thin == pytest.approx(3 * std, rel=0.05)  # torch's linear layers keep 1/3 of a variance each
+    assert facts_of(nn.Sequential(nn.Conv2d(3, 9, 3), layers[0])).spread_thin == 1.0  # the output
+
+
+def test_an_autoencoder_of_convolutions_as_torch_draws_it() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 12, 3, 2, 1), nn.ReLU(), nn.Conv2d(12, 16, 3, 2, 1), nn.ReLU(),
+        nn.ConvTranspose2d(16, 12, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(12, 1, 4, 2, 1),
+    )  # fmt: skip
+    x = torch.randn(32, 1, 16, 16)
+    assert [f for f in check(net, (x, x), F.mse_loss, table=False) if f.severity != "note"] == []
+    with torch.no_grad():
+        for parameter in [*net[2].parameters(), *net[4].parameters()]:
+            parameter.mul_(0.5)
+    assert "R05" in [f.rule for f in check(net, (x, x), F.mse_loss, table=False) if f.severity != "note"]

@@ -550,3 +550,17 @@ def test_small_steps_on_a_loss_of_which_nothing_is_known(update: float, level: f
     """The last third brings an eighth of what was learned, or less."""
     losses = [8.0 - 2 * (1 - math.exp(-step / 150 / level)) for step in range(300)]
     assert ("R10" in found(run(losses, update=update))) == expected
+
+
+@pytest.mark.parametrize(
+    ("momentum", "steps", "expected"), [(0.999, 300, True), (0.999, 30_000, False), (0.99, 300, False)]
+)
+def test_a_momentum_that_outlasts_the_run(momentum: float, steps: int, expected: bool) -> None:
+    net = nn.Linear(9, 10)
+    facts = facts_of(net, [torch.optim.SGD(net.parameters(), 0.1, momentum=momentum)])
+    h = History(facts, steps)
+    for step in range(0, 200, 10):
+        h.losses.add([CHANCE - 0.005 * step] * 10)
+        h.add(Observation(step if steps < 1000 else step + 1000, {}, {}, classes()))
+    finding = found(h).get("R09")
+    assert (finding is not None and "momentum" in finding.suggestion) == expected

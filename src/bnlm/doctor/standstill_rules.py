@@ -105,17 +105,15 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
 
 def _fed_with_zeros(history: History) -> str:
     """Return the first weight of the network if nothing but zeros comes to it; else nothing."""
-    if history.blank:
-        return f"{history.blank}.weight"
-    if history.facts.frozen:
-        return ""
     weights = (n for n, p in history.facts.parameters.items() if n.endswith(".weight") and p.role != "vector")
     first = next(weights, "")
-    return first if first in history.fed_with_zeros() else ""
+    if first and first == f"{history.blank}.weight":  # seen, also where units that are dead of it pass no gradient
+        return first if history.recent[-1].of("gradient_std").get(first) == 0 else ""
+    return first if first in history.fed_with_zeros() and not history.facts.frozen else ""
 
 
 def _nothing_comes_in(history: History) -> Iterator[Finding]:
-    """Yield R13 of a network whose first weight has had no gradient in any observed step, though its bias has."""
+    """Yield R13 of a network to whose first weight nothing but zeros has come in all observed steps."""
     first = _fed_with_zeros(history)
     if first and history.warm and all(o.of("gradient_std").get(first) == 0 for o in history.recent):
         yield Finding(

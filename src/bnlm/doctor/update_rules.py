@@ -38,6 +38,8 @@ LEFT_GRADIENTS = 3
 DECAY_WARNING = 0.01
 #: The same of an optimizer that rescales it: log10 of update:data, share of the reference left late in the run.
 MOVED_BY_DECAY, LEFT_BY_DECAY = -2.3, 0.3
+#: R09 of momentum: what some take for large batches; share of the run that it adds up.
+USUAL_MOMENTUM, MEMORY_SHARE = 0.995, 0.1
 #: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
 SPREAD_WARNING = 1.5
 #: R11: share of the first losses, and of what knowing nothing costs, that is next to nothing.
@@ -52,6 +54,7 @@ def update_findings(history: History) -> Iterator[Finding]:
     yield from _ruinous_updates(history)
     if history.warm:
         yield from _heavy_decay(history)
+        yield from _long_memory(history)
         yield from _large_updates(history)
         yield from _uneven_updates(history)
 
@@ -119,6 +122,19 @@ def _large_updates(history: History) -> Iterator[Finding]:
         critical = judged[worst] > LARGE_CRITICAL + allowed[worst]
         found = _too_large(history.step, large, judged[worst], "critical" if critical else "warning")
         yield blamed_on_decay(found, history, parameters[worst].group)
+
+
+def _long_memory(history: History) -> Iterator[Finding]:
+    """Yield R09 where momentum adds up the gradients of so many steps that it outlasts much of the run."""
+    momentum = history.facts.momentum
+    if momentum > USUAL_MOMENTUM and 1 / (1 - min(momentum, 1 - 1e-9)) > MEMORY_SHARE * history.total_steps:
+        steps = 1 / (1 - min(momentum, 1 - 1e-9))
+        yield Finding(
+            "R09", "warning", "optimizer", history.step, momentum, USUAL_MOMENTUM,
+            f"a momentum of {momentum:g} adds up the gradients of {steps:.0f} steps, of a run of "
+            f"{history.total_steps:.0f}: steps become that many times as large, and go on long after the loss rises.",
+            "Lower the optimizer's momentum to 0.9.",
+        )  # fmt: skip
 
 
 def _heavy_decay(history: History) -> Iterator[Finding]:
