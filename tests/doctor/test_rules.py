@@ -442,12 +442,22 @@ def test_targets_far_from_zero_beside_their_spread(
     zero: float, constant: float, squared: bool, severity: str | None
 ) -> None:
     h = history()
-    h.add(Observation(0, {}, {}, Output("regression", zero, zero, 1e-3, math.nan, constant, squared=squared)))
+    for step in (0, 10):
+        h.add(Observation(step, {}, {}, Output("regression", zero, zero, 1e-3, math.nan, constant, squared=squared)))
     finding = found(h).get("R01")
     assert (finding and finding.severity) == severity
 
 
-@pytest.mark.parametrize(("last", "severity"), [(0.3, "note"), (0.8, "warning"), (20.0, "warning")])
+def test_targets_that_lie_close_together_in_one_batch() -> None:
+    """Two of them, by chance; those of the next batch do not."""
+    h = history()
+    h.add(Observation(0, {}, {}, Output("regression", 1.0, 1.0, 0.1, math.nan, 0.005)))
+    assert found(h)["R01"].severity == "warning"
+    h.add(Observation(10, {}, {}, Output("regression", 1.0, 1.0, 0.1, math.nan, 1.0)))
+    assert "R01" not in found(h)
+
+
+@pytest.mark.parametrize(("last", "severity"), [(0.1, "note"), (0.3, "warning"), (20.0, "warning")])
 def test_targets_that_were_far_from_zero_and_are_followed(last: float, severity: str) -> None:
     h = history()
     diagnosis = Diagnosis()

@@ -564,3 +564,19 @@ def test_a_momentum_that_outlasts_the_run(momentum: float, steps: int, expected:
         h.add(Observation(step if steps < 1000 else step + 1000, {}, {}, classes()))
     finding = found(h).get("R09")
     assert (finding is not None and "momentum" in finding.suggestion) == expected
+
+
+@pytest.mark.parametrize(
+    ("times", "end", "drawn", "expected"),
+    [(7.0, 2.0, 0.1, True), (3.0, 2.0, 0.1, False), (7.0, 0.5, 0.1, False), (7.0, 2.0, 0.001, False)],
+)
+def test_weights_that_have_grown_by_steps_that_were_too_large(
+    times: float, end: float, drawn: float, expected: bool
+) -> None:
+    """Beside weights so large the steps look small."""
+    facts = Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=drawn)})
+    h = run(falling(CHANCE, end), facts, classes(), update=-2.3)
+    for observation in h.recent:
+        observation.statistics["data_std"] = {"w": times * drawn}
+    finding = found(h).get("R09")
+    assert (finding is not None and "as large as they were drawn" in finding.message) == expected

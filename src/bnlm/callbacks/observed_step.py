@@ -147,6 +147,7 @@ def _statistics(records: Sequence[StepRecord]) -> list[Statistics]:
     if "update" in rows:
         moved, update, data = _beside_data("update", names, rows, stds)
         add("update_to_data", moved, np.log10(update / data))
+        add("data_std", moved, data)
     return found
 
 

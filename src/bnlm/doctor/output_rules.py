@@ -30,7 +30,7 @@ REGRESSION_SURE = 10.0
 #: other losses the square of that.
 FAR_TARGETS, VERY_FAR_TARGETS, FARTHEST_TARGETS = 10.0, 15.0, 100.0
 #: The same of a network that has learned them: share of the loss of the best constant; how the advice begins.
-FOLLOWED, BRING = 0.5, "Bring the targets to mean 0 and variance 1"
+FOLLOWED, BRING = 0.15, "Bring the targets to mean 0 and variance 1"
 #: The same of a network that starts at their mean: times the loss of the best constant.
 AT_THE_MEAN = 3.0
 #: R01 of a regression: what torch's default output layer may make of nothing, with a std of 0.58; targets that are
@@ -79,7 +79,7 @@ def output_findings(history: History) -> Iterator[Finding]:
             "Nothing, if it was trained before or started so; otherwise look for the target among the inputs.",
         )  # fmt: skip
     if output.kind == "regression":
-        for finding in _regression_loss(output, loss, error):
+        for finding in _regression_loss(history, output, loss, error):
             large = finding.value == loss and _large_inputs(history)
             yield replace(finding, suggestion=LARGE_INPUTS) if large else finding
     else:
@@ -171,9 +171,9 @@ def _is_adapted(history: History) -> bool:
     return bool(facts.parameters) and not facts.fresh and not trained
 
 
-def _regression_loss(output: Output, loss: float, error: float) -> Iterator[Finding]:
+def _regression_loss(history: History, output: Output, loss: float, error: float) -> Iterator[Finding]:
     reference, constant = output.reference, output.constant
-    farther = (reference / constant) ** (1 if output.squared else 2) if constant > 0 else 0.0
+    farther = history.reference.zero_over_constant ** (1 if output.squared else 2)
     # Targets of one batch stray far from their own mean square, and a fresh network's outputs add to the loss.
     error = 3 * error if loss < REGRESSION_SURE * reference else 0.0
     if loss > REGRESSION_WARNING * reference + error:
@@ -186,7 +186,9 @@ def _regression_loss(output: Output, loss: float, error: float) -> Iterator[Find
             "Scale the output layer's weights down, or bring the targets to mean 0 and variance 1.",
         )  # fmt: skip
     elif farther > FAR_TARGETS and loss > AT_THE_MEAN * constant:
-        severity = "critical" if farther > FARTHEST_TARGETS else "warning" if farther > VERY_FAR_TARGETS else "note"
+        # Targets of one small batch may lie close together by chance.
+        farthest = farther > FARTHEST_TARGETS and history.observed > 1
+        severity = "critical" if farthest else "warning" if farther > VERY_FAR_TARGETS else "note"
         if reference < REGRESSION_USUAL:
             severity = "note"
         yield Finding(

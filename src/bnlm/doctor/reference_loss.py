@@ -109,6 +109,12 @@ class ReferenceLoss:
         return statistics.fmean(self._constants) * self.weight if self.is_known else math.nan
 
     @property
+    def zero_over_constant(self) -> float:
+        """The loss of an output of zero over that of the best constant, of all batches together; 0 without any."""
+        constants = sum(self._constants)
+        return sum(self._last) / constants if constants > 0 else 0.0
+
+    @property
     def of_frequencies(self) -> float:
         """The loss of a network that has learned how frequent each class is, and nothing else.
 

@@ -38,6 +38,9 @@ LEFT_GRADIENTS = 3
 DECAY_WARNING = 0.01
 #: The same of an optimizer that rescales it: log10 of update:data, share of the reference left late in the run.
 MOVED_BY_DECAY, LEFT_BY_DECAY = -2.3, 0.3
+#: R09 of weights that have grown: times what they were drawn as, where that was no less than this beside one over the
+#: root of their inputs; share of the reference that is left.
+GROWN, DRAWN_SMALL, LEFT_BY_GROWTH = 5.0, 0.1, 0.5
 #: R09 of momentum: what some take for large batches; share of the run that it adds up.
 USUAL_MOMENTUM, MEMORY_SHARE = 0.995, 0.1
 #: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
@@ -56,6 +59,7 @@ def update_findings(history: History) -> Iterator[Finding]:
         yield from _heavy_decay(history)
         yield from _long_memory(history)
         yield from _large_updates(history)
+        yield from _grown_weights(history)
         yield from _uneven_updates(history)
 
 
@@ -134,6 +138,27 @@ def _long_memory(history: History) -> Iterator[Finding]:
             f"a momentum of {momentum:g} adds up the gradients of {steps:.0f} steps, of a run of "
             f"{history.total_steps:.0f}: steps become that many times as large, and go on long after the loss rises.",
             "Lower the optimizer's momentum to 0.9.",
+        )  # fmt: skip
+
+
+def _grown_weights(history: History) -> Iterator[Finding]:
+    """Yield R09 where hidden weights have become many times what they were drawn as, and little has been learned.
+
+    Such weights no longer move far beside their size, however large the steps are that have made them so.
+    """
+    if not (history.is_late and history.reference.is_known):
+        return
+    left = history.losses.recent(50) / abs(history.reference.loss)
+    stds = history.recent[-1].of("data_std")
+    drawn = {n: one.std for n, one in history.facts.parameters.items() if one.role == "hidden" and n in stds}
+    scales = {n: std * math.sqrt(history.facts.parameters[n].fan_in) for n, std in drawn.items()}
+    growth = {n: stds[n] / drawn[n] for n, scale in scales.items() if scale > DRAWN_SMALL}
+    if growth and (typical := statistics.median(growth.values())) > GROWN and left > LEFT_BY_GROWTH:
+        yield Finding(
+            "R09", "warning", in_words(list(growth)), history.step, typical, GROWN,
+            f"{in_words(list(growth))}: typically {typical:.0f} times as large as they were drawn, after "
+            f"{history.losses.steps} steps: these were too large, and {left:.0%} of what knowing nothing costs is left.",
+            "Divide optimizer.lr by 10 or more, or warm it up.",
         )  # fmt: skip
 
 
