@@ -71,3 +71,16 @@ def test_targets_that_are_far_from_zero(mean: float, expected: list[str]) -> Non
     diagnosis = Diagnosis()
     diagnosis.update(h)
     assert [finding.severity for finding in diagnosis.findings if finding.rule == "R01"] == expected
+
+
+@pytest.mark.parametrize(("spread", "severity"), [(2.2, "warning"), (0.5, None)])
+def test_large_binary_logits(spread: float, severity: str | None) -> None:
+    """What large ones cost is less certain, and more likely."""
+    h = History(Facts(), 1000)
+    h.losses.add([1.0])
+    h.add(Observation(0, {}, {}, Output("binary_cross_entropy", math.log(2), 1.0, 0.1, spread)))
+    diagnosis = Diagnosis()
+    diagnosis.update(h)
+    assert {f.rule: f.severity for f in diagnosis.findings} == (
+        {} if severity is None else {"R01": severity, "R02": severity}
+    )

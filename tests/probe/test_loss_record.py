@@ -202,3 +202,11 @@ def test_a_large_output_is_compared_in_part() -> None:
     x = torch.zeros(300, 100_000)
     x[:, 0] = torch.arange(300)
     assert values("mse_loss", x, x)[6] == pytest.approx(0.5**0.5)  # of the first two examples
+
+
+def test_the_spread_of_binary_logits() -> None:
+    torch.manual_seed(0)
+    x, target = 2 * torch.randn(64, 3), torch.rand(64, 3).round()
+    spread = float(x.double().std())
+    assert values("binary_cross_entropy_with_logits", x, target)[3] == pytest.approx(spread, rel=1e-6)
+    assert math.isnan(values("binary_cross_entropy", x.sigmoid(), target)[3])

@@ -58,6 +58,7 @@ def test_gradients_and_real_updates(observe: Observe, make: Callable[..., torch.
         assert statistics["grad_to_data"][name] == pytest.approx(ratio, rel=1e-10)
         moved = float(((after[name] - before[name]).std() / before[name].std()).log10())
         assert statistics["update_to_data"][name] == pytest.approx(moved, rel=1e-10)
+        assert statistics["data_std"][name] == pytest.approx(float(before[name].std()), rel=1e-10)
     norm = torch.cat([g.reshape(-1) for g in gradients.values()]).norm()
     assert statistics["gradient_norm"]["total"] == pytest.approx(float(norm), rel=1e-10)
 
@@ -70,7 +71,7 @@ def test_only_what_is_wanted_is_looked_at(observe: Observe) -> None:
     assert all(p.update is None and p.gradient_histogram is None for p in gradients.parameters.values())
     updates = observe(model, x, wanted=Wanted(updates=True))
     assert all(p.gradient is None for p in updates.parameters.values())
-    assert list(observed_steps([updates], [0])[0].statistics) == ["update_to_data"]
+    assert list(observed_steps([updates], [0])[0].statistics) == ["update_to_data", "data_std"]
     assert Wanted(gradients=True) | Wanted(maps=True) == Wanted(gradients=True, maps=True)
 
 

@@ -23,8 +23,9 @@ class ObservedStep:
     Attributes:
         step: Its number.
         statistics: See the monitors for their meaning. `grad_to_data` and `update_to_data` are not finite where they
-            do not exist; parameters with a single element have neither these nor `gradient_std`. `gradient_alike` is
-            the sum of a gradient all of whose elements are the same, and not zero: its std tells nothing.
+            do not exist; parameters with a single element have neither these nor `gradient_std` nor `data_std`, which
+            is that of the weights before the step. `gradient_alike` is the sum of a gradient all of whose elements are
+            the same, and not zero: its std tells nothing.
         kinds: By layer, torch's name of the activation.
         shapes: By parameter.
         responded: By layer, `(units,)` booleans, see `stats.responding_units`.

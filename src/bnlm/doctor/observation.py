@@ -18,7 +18,7 @@ class Output:
             output of zero.
         loss: Mean over the examples looked at, and `loss_error`, the standard error of that mean.
         logit_std: Of an example's logits over the classes, averaged; nan where there are no classes, or their logits
-            are cosines, times a scale that is chosen.
+            are cosines, times a scale that is chosen; of binary logits that over all of them.
         constant: Loss of the best constant output on the same examples, of a squared error the variance of the targets;
             nan of other kinds.
         broadcast: See `LossRecord`.

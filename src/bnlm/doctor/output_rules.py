@@ -137,7 +137,7 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
     severity = "critical" if critical else "warning"
     if output.kind == "cross_entropy" and not spread > LOGIT_STD_WARNING:
         severity = "warning" if critical else "note"
-    if binary and not loss > BINARY_WARNING * output.reference + error:
+    if binary and not (loss > BINARY_WARNING * output.reference + error or spread > LOGIT_STD_WARNING):
         severity = "note"
     graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else "note"
     if history.facts.frozen and (spread <= LOGIT_STD_CRITICAL or _is_adapted(history)):
@@ -148,9 +148,9 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
     if spread > LOGIT_STD_NOTE:
         yield Finding(
             "R02", graded, where, 0, spread, LOGIT_STD_WARNING,
-            f"before any training the logits have std {spread:.1f} within an example, so the network is confidently "
-            f"wrong: loss {loss:.2f} where {output.reference:.2f} is chance. The first steps only squash the output "
-            "layer.",
+            f"before any training the logits have std {spread:.1f}{' within an example' * (not binary)}, so the "
+            f"network is confidently wrong: loss {loss:.2f} where {output.reference:.2f} is chance. The first steps "
+            "only squash the output layer.",
             remedy or
             "Scale the output layer's weights down and zero its bias: init.output_scale=0.1 init.output_bias=zeros; in "
             "torch `layer.weight.data *= 0.1; layer.bias.data.zero_()`.",

@@ -157,7 +157,7 @@ def _grown_weights(history: History) -> Iterator[Finding]:
         yield Finding(
             "R09", "warning", in_words(list(growth)), history.step, typical, GROWN,
             f"{in_words(list(growth))}: typically {typical:.0f} times as large as they were drawn, after "
-            f"{history.losses.steps} steps: these were too large, and {left:.0%} of what knowing nothing costs is left.",
+            f"{history.losses.steps} steps: too large ones, and {left:.0%} of what knowing nothing costs is left.",
             "Divide optimizer.lr by 10 or more, or warm it up.",
         )  # fmt: skip
 

@@ -52,13 +52,13 @@ class LossRecord:
     Attributes:
         kind: A value of `LOSS_FUNCTIONS`.
         values: `(FIXED,)`: the mean loss of an example, its standard error, the reference (the loss of a network that
-            knows nothing), the std of an example's logits over the classes, averaged (nan without classes, and of
-            cosines, whose scale is chosen: `LossCalls` sees whether they are), the loss of the best constant output
-            (nan of other kinds than `REGRESSIONS`), what the loss cannot fall below if what is given for logits is
-            probabilities, as it looks (else nan; -inf where nll_loss is given what is no log-probabilities), and how
-            far an output differs between examples, as a share of the largest output (nan of a single example). Of up to
-            `MAX_COUNTED` classes `(FIXED + classes,)`: then how many of the targets are of each; of binary ones how
-            many are 1, for each place of an output, and then how many examples there are.
+            knows nothing), the std of an example's logits over the classes, averaged (of binary logits that of all; nan
+            of others, and of cosines, whose scale is chosen: `LossCalls` sees whether they are), the loss of the best
+            constant output (nan of other kinds than `REGRESSIONS`), what the loss cannot fall below if what is given
+            for logits is probabilities, as it looks (else nan; -inf where nll_loss is given what is no
+            log-probabilities), and how far an output differs between examples, as a share of the largest output (nan of
+            a single example). Of up to `MAX_COUNTED` classes `(FIXED + classes,)`: then how many of the targets are of
+            each; of binary ones how many are 1, for each place of an output, and then how many examples there are.
         broadcast: Whether outputs and targets differ in shape, so that each output is held against other targets too.
         activation: Of which the outputs come straight, so that they reach its values alone: the floor is of these.
         scales: Of what only looks like a loss (see `WrittenLoss`): times what its mean is the loss of the step.
@@ -139,7 +139,8 @@ def loss_record(
         floor = reach.floor_of_distances(distance, target)
     elif kind == "binary_cross_entropy_with_logits" and not weighted:
         floor = _floor_of_sigmoids(x, target, losses) if reach is None else reach.floor_of_logits(target)
-    values = torch.stack([losses.mean(), error, reference, none, constant, floor, differ])
+    logit_std = x.std() if kind == "binary_cross_entropy_with_logits" and several else none
+    values = torch.stack([losses.mean(), error, reference, logit_std, constant, floor, differ])
     if distance is None and target.ndim and not broadcast and not weighted:
         values = torch.cat([values, *_ones(target)])
     return LossRecord(kind, values, broadcast, reach.kind if reach is not None else "")
