@@ -567,16 +567,23 @@ def test_a_momentum_that_outlasts_the_run(momentum: float, steps: int, expected:
 
 
 @pytest.mark.parametrize(
-    ("times", "end", "drawn", "expected"),
-    [(7.0, 2.0, 0.1, True), (3.0, 2.0, 0.1, False), (7.0, 0.5, 0.1, False), (7.0, 2.0, 0.001, False)],
+    ("times", "end", "drawn", "early", "expected"),
+    [
+        (7.0, 2.0, 0.1, -1.0, True),
+        (3.0, 2.0, 0.1, -1.0, False),
+        (7.0, 0.5, 0.1, -1.0, False),
+        (7.0, 2.0, 0.001, -1.0, False),
+        (7.0, 2.0, 0.1, -2.0, False),  # in the course of many steps
+    ],
 )
 def test_weights_that_have_grown_by_steps_that_were_too_large(
-    times: float, end: float, drawn: float, expected: bool
+    times: float, end: float, drawn: float, early: float, expected: bool
 ) -> None:
     """Beside weights so large the steps look small."""
     facts = Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=drawn)})
-    h = run(falling(CHANCE, end), facts, classes(), update=-2.3)
+    h = run(falling(CHANCE, end), facts, classes(), update=early)
     for observation in h.recent:
+        observation.statistics["update_to_data"] = {"w": -2.3}
         observation.statistics["data_std"] = {"w": times * drawn}
     finding = found(h).get("R09")
     assert (finding is not None and "as large as they were drawn" in finding.message) == expected

@@ -17,6 +17,8 @@ from bnlm.doctor.reference_loss import ReferenceLoss
 
 #: Observed steps that a verdict over a window looks at.
 WINDOW = 20
+#: Steps after which those of AdamW are no longer large for it is young.
+FIRST_OVER = 10
 #: What counts as the start, in observed steps.
 EARLY_OBSERVED = 10
 #: Steps that a warm-up of the learning rate may take before the lack of progress is held against it.
@@ -47,6 +49,8 @@ class History:
         self._aside: set[str] = set()
         self.turns: set[str] = set()  # names of parameters that have a gradient in some steps and none in others
         self._with_spread = [name for name, one in facts.parameters.items() if math.prod(one.shape) >= 2]
+        self._hidden = [name for name, one in facts.parameters.items() if one.role == "hidden" and one.std > 0]
+        self.largest_step = -math.inf  # log10 of update:data of the typical hidden weight, after the first steps
         self.overflows_allowed = 0
         self.steps_with_left_gradients = 0  # observed ones in a row, see the callback's `LeftGradients`
         self.clip = 0.0  # the norm that gradients are clipped to; 0 for none
@@ -95,6 +99,9 @@ class History:
         self.observed += 1
         if observation.output is not None:
             self.reference.add(observation.output, loss)
+        moved = observation.of("update_to_data")
+        if observation.step >= FIRST_OVER and (hidden := [moved[name] for name in self._hidden if name in moved]):
+            self.largest_step = max(self.largest_step, statistics.median(hidden))
         norm = observation.gradient_norm
         if norm is not None and math.isfinite(norm) and len(self.early_norms) < EARLY_OBSERVED:
             self.early_norms.append(norm)

@@ -39,8 +39,8 @@ DECAY_WARNING = 0.01
 #: The same of an optimizer that rescales it: log10 of update:data, share of the reference left late in the run.
 MOVED_BY_DECAY, LEFT_BY_DECAY = -2.3, 0.3
 #: R09 of weights that have grown: times what they were drawn as, where that was no less than this beside one over the
-#: root of their inputs; share of the reference that is left.
-GROWN, DRAWN_SMALL, LEFT_BY_GROWTH = 5.0, 0.1, 0.5
+#: root of their inputs; share of the reference that is left; update:data of the steps that have made them so.
+GROWN, DRAWN_SMALL, LEFT_BY_GROWTH, MADE_GROW = 5.0, 0.1, 0.5, -1.5
 #: R09 of momentum: what some take for large batches; share of the run that it adds up.
 USUAL_MOMENTUM, MEMORY_SHARE = 0.995, 0.1
 #: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
@@ -146,7 +146,7 @@ def _grown_weights(history: History) -> Iterator[Finding]:
 
     Such weights no longer move far beside their size, however large the steps are that have made them so.
     """
-    if not (history.is_late and history.reference.is_known):
+    if not (history.is_late and history.reference.is_known and history.largest_step > MADE_GROW):
         return
     left = history.losses.recent(50) / abs(history.reference.loss)
     stds = history.recent[-1].of("data_std")
@@ -157,7 +157,7 @@ def _grown_weights(history: History) -> Iterator[Finding]:
         yield Finding(
             "R09", "warning", in_words(list(growth)), history.step, typical, GROWN,
             f"{in_words(list(growth))}: typically {typical:.0f} times as large as they were drawn, after "
-            f"{history.losses.steps} steps: too large ones, and {left:.0%} of what knowing nothing costs is left.",
+            f"{history.losses.steps} steps that were too large; {left:.0%} of what knowing nothing costs is left.",
             "Divide optimizer.lr by 10 or more, or warm it up.",
         )  # fmt: skip
 
