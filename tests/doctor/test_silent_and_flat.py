@@ -9,6 +9,7 @@ from torch import nn
 
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output, facts_of
 from bnlm.doctor.facts import ParameterFacts
+from bnlm.probe import Heard
 
 
 def found(of: History) -> dict[str, Finding]:
@@ -138,7 +139,7 @@ def test_probabilities_become_sure(kind: str | None, last: float, expected: bool
         h.losses.add([last if step >= 300 else 2.3] * 10)
         share = 0.95 if step >= 100 else 0.1
         statistics = {"saturation": {"sigmoid": share}, "dead_units": {"sigmoid": share}}
-        h.add(Observation(step, statistics, {"sigmoid": "sigmoid"}, output, outputs={"sigmoid"}))
+        h.add(Observation(step, statistics, {"sigmoid": "sigmoid"}, output, heard=Heard(outputs={"sigmoid"})))
     assert ("R03" in found(h), "R04" in found(h)) == (expected, expected)
 
 
@@ -155,7 +156,7 @@ def test_a_probability_that_starts_small(kind: str, spread: float, expected: boo
     statistics = {"saturation": {"a": 0.1, "sigmoid": 1.0}, "preactivation_std": {"a": 1.0, "sigmoid": spread}}
     output = Output(kind, 0.7, 0.7, 0.01, math.nan)
     kinds = {"a": "tanh", "sigmoid": "sigmoid"}
-    h.add(Observation(0, statistics, kinds, output, outputs={"sigmoid"}))
+    h.add(Observation(0, statistics, kinds, output, heard=Heard(outputs={"sigmoid"})))
     assert ("R03" in found(h)) == expected
 
 

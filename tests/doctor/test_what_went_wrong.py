@@ -124,7 +124,7 @@ def test_a_dropout_is_heard_of_wherever_it_is_called(functional: bool) -> None:
     F.cross_entropy(net(torch.randn(8, 9)), torch.randint(10, (8,))).backward()
     optimizer.step()
     probe.end()
-    assert probe.record().dropouts == {"dropout" if functional else "drop": 0.96}
+    assert probe.record().heard.dropouts == {"dropout" if functional else "drop": 0.96}
 
 
 @pytest.mark.parametrize(("last", "expected"), [(nn.ReLU(), True), (nn.Identity(), False), (nn.LeakyReLU(), False)])

@@ -228,4 +228,4 @@ def test_probabilities_that_a_loss_is_made_of(
     observe: Observe, forward: Callable[[Tensor], Tensor], expected: set[str]
 ) -> None:
     x = X.clone().requires_grad_()
-    assert observe(Calls(forward), x).outputs == expected
+    assert observe(Calls(forward), x).heard.outputs == expected

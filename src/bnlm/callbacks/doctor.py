@@ -123,10 +123,8 @@ class Doctor(Monitor):
         self._hear(self._history)
         share, decays = self._rates.pop(seen.step)
         outputs = [Output.of(loss) for loss in seen.losses]
-        statistics, channels = self.measure(seen), seen.values_per_channel
-        output, others = next(iter(outputs), None), outputs[1:]
-        of_forward = channels, decays, others, seen.aside, seen.outputs, seen.blank, seen.dropouts
-        self._history.add(Observation(seen.step, statistics, seen.kinds, output, share, *of_forward))
+        statistics, output, others = self.measure(seen), next(iter(outputs), None), outputs[1:]
+        self._history.add(Observation(seen.step, statistics, seen.kinds, output, share, decays, others, seen.heard))
         return {}, {}
 
     def draw(self, trainer: Trainer, seen: ObservedStep, statistics: Statistics) -> None:

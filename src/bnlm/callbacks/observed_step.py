@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnlm.probe import LossRecord, StepRecord, Sums
+from bnlm.probe import Heard, LossRecord, StepRecord, Sums
 
 #: By statistic, by layer or parameter: `statistics["saturation"]["layers.0"]`.
 Statistics = dict[str, dict[str, float]]
@@ -32,7 +32,7 @@ class ObservedStep:
         histograms: `activations` and `activation_gradients` by layer, `gradients` by parameter; see `stats.histogram`.
         maps: By layer, `(examples, units)` booleans: which outputs are flat.
         losses: The calls of loss functions: the first, and those of other terms, or of other networks.
-        values_per_channel, aside, outputs, blank, dropouts: See `StepRecord`.
+        heard: Of the calls in the forward pass.
     """
 
     step: int
@@ -43,11 +43,7 @@ class ObservedStep:
     histograms: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     losses: list[LossRecord] = field(default_factory=list)
-    values_per_channel: dict[str, int] = field(default_factory=dict)
-    aside: set[str] = field(default_factory=set)
-    outputs: set[str] = field(default_factory=set)
-    blank: str = ""
-    dropouts: dict[str, float] = field(default_factory=dict)
+    heard: Heard = field(default_factory=Heard)
 
 
 def observed_steps(records: Sequence[StepRecord], steps: Sequence[int]) -> list[ObservedStep]:
@@ -69,11 +65,7 @@ def _observed_step(record: StepRecord, step: int, statistics: Statistics) -> Obs
         {which: _arrays(record.histograms.get(which, {})) for which in HISTOGRAMS},
         _arrays(record.maps),
         record.losses,
-        record.values_per_channel,
-        record.aside,
-        record.outputs,
-        record.blank,
-        record.dropouts,
+        record.heard,
     )
 
 

@@ -52,7 +52,7 @@ def too_few(where: str, values: int, step: int) -> Finding:
 
 def _batches(history: History) -> Iterator[Finding]:
     assert history.first is not None
-    values = history.first.values_per_channel
+    values = history.first.heard.values_per_channel
     if not values:
         return
     fewest = min(values.values())

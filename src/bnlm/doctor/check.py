@@ -66,10 +66,8 @@ def check(
     history = History(facts)
     history.losses.add([float(loss.detach())])
     outputs = [Output.of(each) for each in record.losses]
-    output, channels = next(iter(outputs), None), record.values_per_channel
-    no_decays: list[float] = []
-    of_forward = channels, no_decays, outputs[1:], record.aside, record.outputs, record.blank, record.dropouts
-    history.add(Observation(0, statistics, record.kinds, output, 1.0, *of_forward))
+    output, others = next(iter(outputs), None), outputs[1:]
+    history.add(Observation(0, statistics, record.kinds, output, others=others, heard=record.heard))
     diagnosis = Diagnosis()
     diagnosis.update(history)
     if table:

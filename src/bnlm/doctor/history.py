@@ -88,13 +88,13 @@ class History:
         observation = self._without_asides(observation)
         if self.first is None:
             self.first = observation
-            self.blank = observation.blank
+            self.blank = observation.heard.blank
             self.reference.output = observation.output
         self.recent.append(observation)
         if observation.output is not None:
-            self.blank = observation.blank and self.blank
-        self.outputs |= observation.outputs
-        self.dropouts |= observation.dropouts
+            self.blank = observation.heard.blank and self.blank
+        self.outputs |= observation.heard.outputs
+        self.dropouts |= observation.heard.dropouts
         self._reached_lr_share = max(self._reached_lr_share, observation.lr_share)
         self.observed += 1
         if observation.output is not None:
@@ -124,7 +124,7 @@ class History:
 
     def _without_asides(self, observation: Observation) -> Observation:
         """Return an observation without what is no layer, such as a hinge, which is zero where it is met."""
-        self._aside |= observation.aside
+        self._aside |= observation.heard.aside
         if not self._aside:
             return observation
         units = {layer: share for layer, share in observation.of("dead_units").items() if layer not in self._aside}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from bnlm.probe import LossRecord, family_of
+from bnlm.probe import Heard, LossRecord, family_of
 
 
 @dataclass
@@ -69,9 +69,7 @@ class Observation:
     """One observed step: statistics by name and layer or parameter, and what fed the loss.
 
     `lr_share` is the learning rate over its highest so far, `decays` what `weight_decay.decays_of` returns, `others`
-    what went into further loss functions than the first, `aside` the activations that are no layers, `outputs`
-    the sigmoids that are the last before the loss, `blank` the first layer if nothing but zeros came
-    to it, `dropouts` the p of each dropout by module path.
+    what went into further loss functions than the first, `heard` what the calls of the forward pass tell.
     """
 
     step: int
@@ -79,13 +77,9 @@ class Observation:
     kinds: dict[str, str]
     output: Output | None = None
     lr_share: float = 1.0
-    values_per_channel: dict[str, int] = field(default_factory=dict)
     decays: list[float] = field(default_factory=list)
     others: list[Output] = field(default_factory=list)
-    aside: set[str] = field(default_factory=set)
-    outputs: set[str] = field(default_factory=set)
-    blank: str = ""
-    dropouts: dict[str, float] = field(default_factory=dict)
+    heard: Heard = field(default_factory=Heard)
 
     def of(self, statistic: str) -> dict[str, float]:
         """Return one statistic by layer or parameter."""

@@ -5,7 +5,7 @@ from bnlm.probe.activation_tap import ActivationTap
 from bnlm.probe.loss_record import LOSS_FUNCTIONS, LossRecord, family_of
 from bnlm.probe.moment_table import Sums, in_order
 from bnlm.probe.names import Names
-from bnlm.probe.records import ActivationRecord, ParameterRecord, StepRecord
+from bnlm.probe.records import ActivationRecord, Heard, ParameterRecord, StepRecord
 from bnlm.probe.step_probe import StepProbe, Wanted, records_of
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ActivationModules",
     "ActivationRecord",
     "ActivationTap",
+    "Heard",
     "LossRecord",
     "Names",
     "ParameterRecord",

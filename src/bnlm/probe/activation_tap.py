@@ -139,11 +139,11 @@ class ActivationTap(TorchFunctionMode):
 
     def _end_forward(self) -> None:
         """What was called last, and neither by a module nor before a loss function, is a part of the loss: a hinge."""
-        self._record.aside |= {layer for layer in self._tail if self._record.kinds[layer] == "relu"}
+        self._record.heard.aside |= {layer for layer in self._tail if self._record.kinds[layer] == "relu"}
         self._outputs_are_made()
 
     def _outputs_are_made(self) -> None:
-        self._record.outputs |= {layer for layer in self._tail if self._record.kinds[layer] == "sigmoid"}
+        self._record.heard.outputs |= {layer for layer in self._tail if self._record.kinds[layer] == "sigmoid"}
         self._tail.clear()
 
     def record(self) -> StepRecord:
@@ -176,7 +176,7 @@ class ActivationTap(TorchFunctionMode):
         if self.losses is not None and func in BATCH_NORMS:
             x = args[0] if args else kwargs["input"]
             if x.ndim >= 2 and x.shape[1]:
-                self._record.values_per_channel[self._names.caller()[0]] = x.numel() // x.shape[1]
+                self._record.heard.values_per_channel[self._names.caller()[0]] = x.numel() // x.shape[1]
         if self.losses is not None and self._begins and func not in BATCH_NORMS:
             self._first_called(args[0] if args else kwargs["input"])
         output = func(*args, **kwargs)
@@ -191,12 +191,12 @@ class ActivationTap(TorchFunctionMode):
         with unseen():
             values, _ = values_of(x)
             if values is not None and not bool(values.any()):
-                self._record.blank = self._names.caller()[0]
+                self._record.heard.blank = self._names.caller()[0]
 
     def _dropout_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
         given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
         if self.losses is not None and given.get("training", True) and self.root.training:
-            self._record.dropouts[self._names.caller()[0] or "dropout"] = given.get("p", 0.5)
+            self._record.heard.dropouts[self._names.caller()[0] or "dropout"] = given.get("p", 0.5)
         return func(*args, **kwargs)
 
     def _combination_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -266,7 +266,7 @@ class ActivationTap(TorchFunctionMode):
         if kind == "sigmoid" or (module is None and kind == "relu"):
             self._tail.append(layer)
         if isinstance(x, nn.Parameter):  # which is kept in a range
-            self._record.aside.add(layer)
+            self._record.heard.aside.add(layer)
         self._take_in(layer, kind, pre_activation, values, mapped, channel_dim, limits)
         return output
 

@@ -48,6 +48,26 @@ class ParameterRecord:
 
 
 @dataclass
+class Heard:
+    """What calls of functions in a forward pass tell of a network, beside what they return.
+
+    Attributes:
+        values_per_channel: By module path of a BatchNorm, how many values its last batch had per channel.
+        aside: Which of the activations are no layers: calls of a rectifier in a loss, as a hinge is, and those of a
+            parameter; not told where modules alone are heard.
+        outputs: Which of the sigmoids are the last before the loss; likewise.
+        blank: Module path of the first layer of a forward, if nothing but zeros came to it; else nothing.
+        dropouts: By module path, the p of its last dropout.
+    """
+
+    values_per_channel: dict[str, int] = field(default_factory=dict)
+    aside: set[str] = field(default_factory=set)
+    outputs: set[str] = field(default_factory=set)
+    blank: str = ""
+    dropouts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
 class StepRecord:
     """All that was seen of one optimizer step.
 
@@ -60,12 +80,7 @@ class StepRecord:
         maps: By layer, see `ActivationRecord.flat_map`.
         shapes: By parameter.
         losses: The calls of loss functions in one forward, in their order.
-        values_per_channel: By module path of a BatchNorm, how many values its last batch had per channel.
-        aside: Which of the activations are no layers: calls of a rectifier in a loss, as a hinge is, and those of a
-            parameter; not told where modules alone are heard.
-        outputs: Which of the sigmoids are the last before the loss; likewise.
-        blank: Module path of the first layer of a forward, if nothing but zeros came to it; else nothing.
-        dropouts: By module path, the p of its last dropout.
+        heard: Of the calls in the forward pass.
     """
 
     sums: dict[str, Sums] = field(default_factory=dict)
@@ -75,11 +90,7 @@ class StepRecord:
     maps: dict[str, Tensor] = field(default_factory=dict)
     shapes: dict[str, torch.Size] = field(default_factory=dict)
     losses: list[LossRecord] = field(default_factory=list)
-    values_per_channel: dict[str, int] = field(default_factory=dict)
-    aside: set[str] = field(default_factory=set)
-    outputs: set[str] = field(default_factory=set)
-    blank: str = ""
-    dropouts: dict[str, float] = field(default_factory=dict)
+    heard: Heard = field(default_factory=Heard)
 
     @property
     def activations(self) -> dict[str, ActivationRecord]:
