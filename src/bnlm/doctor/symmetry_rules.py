@@ -33,9 +33,8 @@ def symmetry_findings(history: History) -> Iterator[Finding]:
     if any(gradients.get(name, 0.0) > 0 for name in outputs):
         stuck = []
     if hidden and outputs and len(zero) == len(hidden):
-        stuck = (
-            zero  # what then is learned, of biases and by the output layer, is no more than how units differ by bias
-        )
+        # What is learned then, by biases and the output layer, is no more than units differ by their biases.
+        stuck = zero
     # One matrix of zeros may be a mistake, one in each block is how blocks are started.
     cut = _cut_off(history, gradients) if len(zero) == 1 and not stuck else []
     if not stuck and not outputs and _is_blind(history):
