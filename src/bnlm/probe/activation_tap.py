@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from bnlm.probe.activation_modules import ActivationModules, Call
 from bnlm.probe.call_names import CallNames
 from bnlm.probe.cosines import PRODUCTS
+from bnlm.probe.hearing import Hearing
 from bnlm.probe.loss_calls import LossCalls
 from bnlm.probe.loss_record import LOSS_FUNCTIONS
 from bnlm.probe.moment_table import MAX_WAITING, Flat, MomentTable, in_order
@@ -25,7 +26,6 @@ from bnlm.probe.reduction import Seen, count
 from bnlm.probe.torch_functions import (
     ACTIVATION_FUNCTIONS,
     BACKWARD,
-    BATCH_NORMS,
     CHANNEL_DIMS,
     COMBINATIONS,
     DROPOUTS,
@@ -81,8 +81,7 @@ class ActivationTap(TorchFunctionMode):
         self._handles: list[RemovableHandle] = []
         self._forwards: list[list[Call | None]] = [[]]
         self._channel_dims: dict[torch.Size, int] = {}
-        self._tail: list[str] = []  # sigmoids, and calls of rectifiers, since the last layer, product or loss function
-        self._begins = True  # no layer has been called in this forward
+        self._hearing = Hearing(self._names)
         self._within_grad = False  # of `torch.autograd.grad`
         self._seen: list[Seen] = []
         self._gradients: list[tuple[str, Tensor]] = []
@@ -130,26 +129,17 @@ class ActivationTap(TorchFunctionMode):
     def next_forward(self) -> None:
         """A new forward begins: its first tanh is the layer `tanh` again, not `tanh_1`."""
         self._resume()
-        self._end_forward()
+        self._hearing.next_forward()
         self._forwards.append([])
-        self._begins = True
         if self.losses is not None:
             self.losses.next_forward()
         self._names.next_forward()
 
-    def _end_forward(self) -> None:
-        """What was called last, and neither by a module nor before a loss function, is a part of the loss: a hinge."""
-        self._record.heard.aside |= {layer for layer in self._tail if self._record.kinds[layer] == "relu"}
-        self._outputs_are_made()
-
-    def _outputs_are_made(self) -> None:
-        self._record.heard.outputs |= {layer for layer in self._tail if self._record.kinds[layer] == "sigmoid"}
-        self._tail.clear()
-
     def record(self) -> StepRecord:
         """Reduce what waits, and return all that was seen; to be called once, after `detach`."""
         count(self.uncounted())
-        self._end_forward()
+        self._hearing.next_forward()
+        self._record.heard = self._hearing.heard
         if self.losses is not None:
             self._record.losses = self.losses.records()
         self._record.responded = {layer: units for layer, units in self._record.responded.items() if len(units)}
@@ -173,30 +163,18 @@ class ActivationTap(TorchFunctionMode):
         return watch(self, func, what, args, kwargs or {})
 
     def _layer_called(self, func: Callable[..., Any], channel_dim: int, args: Any, kwargs: dict[str, Any]) -> Any:
-        if self.losses is not None and func in BATCH_NORMS:
-            x = args[0] if args else kwargs["input"]
-            if x.ndim >= 2 and x.shape[1]:
-                self._record.heard.values_per_channel[self._names.caller()[0]] = x.numel() // x.shape[1]
-        if self.losses is not None and self._begins and func not in BATCH_NORMS:
-            self._first_called(args[0] if args else kwargs["input"])
+        if self.losses is not None:
+            with unseen():
+                self._hearing.layer_called(func, args[0] if args else kwargs["input"])
         output = func(*args, **kwargs)
         self._multiplied(func, args, kwargs)
         if isinstance(output, Tensor) and not output.is_nested:  # of which some have no shape
             self._channel_dims[output.shape] = channel_dim
         return output
 
-    def _first_called(self, x: Any) -> None:
-        """Take in what comes to the first layer of a forward."""
-        self._begins = False
-        with unseen():
-            values, _ = values_of(x)
-            if values is not None and not bool(values.any()):
-                self._record.heard.blank = self._names.caller()[0]
-
     def _dropout_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
-        given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
-        if self.losses is not None and given.get("training", True) and self.root.training:
-            self._record.heard.dropouts[self._names.caller()[0] or "dropout"] = given.get("p", 0.5)
+        if self.losses is not None and self.root.training:
+            self._hearing.dropout_called(args, kwargs)
         return func(*args, **kwargs)
 
     def _combination_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -204,7 +182,7 @@ class ActivationTap(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _multiplied(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> None:
-        self._tail.clear()
+        self._hearing.goes_on()
         if self.losses is not None:
             if func in PRODUCTS:
                 self.losses.product.called(func, args, kwargs)
@@ -228,7 +206,7 @@ class ActivationTap(TorchFunctionMode):
             self._within_grad = False
 
     def _loss_called(self, func: Callable[..., Any], kind: str | None, args: Any, kwargs: dict[str, Any]) -> Any:
-        self._outputs_are_made()
+        self._hearing.loss_called()
         if kind is not None and self.losses is not None and self.root.training:
             with unseen():
                 self.losses.called(kind, args, kwargs)
@@ -263,10 +241,7 @@ class ActivationTap(TorchFunctionMode):
         limits = limits_from_call(kind, args, kwargs)
         alone = module is not None and layer == path and not getattr(module, "inplace", False)
         self._forwards[-1].append(Call(module, layer, kind, channel_dim, limits) if module and alone else None)
-        if kind == "sigmoid" or (module is None and kind == "relu"):
-            self._tail.append(layer)
-        if isinstance(x, nn.Parameter):  # which is kept in a range
-            self._record.heard.aside.add(layer)
+        self._hearing.activation_called(layer, kind, x, module is not None)
         self._take_in(layer, kind, pre_activation, values, mapped, channel_dim, limits)
         return output
 

@@ -1,0 +1,69 @@
+"""What the calls of a forward pass tell of a network, beside what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from bnlm.probe.call_names import CallNames
+from bnlm.probe.plain_values import values_of
+from bnlm.probe.records import Heard
+from bnlm.probe.torch_functions import BATCH_NORMS
+
+
+class Hearing:
+    """Takes in calls in their order.
+
+    Args:
+        names: Of the network.
+
+    Attributes:
+        heard: What they tell.
+    """
+
+    def __init__(self, names: CallNames) -> None:
+        self.heard = Heard()
+        self._names = names
+        self._begins = True  # no layer has been called in this forward
+        self._tail: list[tuple[str, str]] = []  # sigmoids, and calls of rectifiers, that nothing has followed yet
+
+    def layer_called(self, func: Callable[..., Any], x: Any) -> None:
+        """A layer's function is called with `x`."""
+        if func in BATCH_NORMS:
+            if x.ndim >= 2 and x.shape[1]:
+                self.heard.values_per_channel[self._names.caller()[0]] = x.numel() // x.shape[1]
+        elif self._begins:
+            self._begins = False
+            values, _ = values_of(x)
+            if values is not None and not bool(values.any()):
+                self.heard.blank = self._names.caller()[0]
+
+    def dropout_called(self, args: Any, kwargs: dict[str, Any]) -> None:
+        """A dropout is called, which does nothing where it is not training."""
+        given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
+        if given.get("training", True):
+            self.heard.dropouts[self._names.caller()[0] or "dropout"] = given.get("p", 0.5)
+
+    def activation_called(self, layer: str, kind: str, x: Any, by_module: bool) -> None:
+        """An activation is called with `x`, a module or a function."""
+        if kind == "sigmoid" or (kind == "relu" and not by_module):
+            self._tail.append((layer, kind))
+        if isinstance(x, nn.Parameter):  # which is kept in a range
+            self.heard.aside.add(layer)
+
+    def goes_on(self) -> None:
+        """What was called so far is followed by a layer or a product: no output, and no part of a loss."""
+        self._tail.clear()
+
+    def loss_called(self) -> None:
+        """What was called so far is what a loss function compares with the targets."""
+        self.heard.outputs |= {layer for layer, kind in self._tail if kind == "sigmoid"}
+        self._tail.clear()
+
+    def next_forward(self) -> None:
+        """The forward is over: a rectifier that only the loss has followed, and no loss function, is a part of it."""
+        self.heard.aside |= {layer for layer, kind in self._tail if kind == "relu"}
+        self.loss_called()
+        self._begins = True
