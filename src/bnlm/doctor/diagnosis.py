@@ -17,7 +17,7 @@ from bnlm.doctor.output_rules import BRING, FOLLOWED, output_findings
 from bnlm.doctor.overfitting_rules import overfitting_findings
 from bnlm.doctor.refusal import refusal
 from bnlm.doctor.small_update_rules import no_step, small_update_findings
-from bnlm.doctor.standstill_rules import standstill_findings
+from bnlm.doctor.standstill_rules import SCALE_TARGETS, standstill_findings
 from bnlm.doctor.symmetry_rules import zero_findings
 from bnlm.doctor.training_rules import BATCHES, LEARNED, training_findings
 from bnlm.doctor.unreachable_rules import unreachable_findings
@@ -47,7 +47,9 @@ class Diagnosis:
         """Apply all rules; return the findings that are new or have become more severe."""
         self._rescales = history.facts.rescales
         self._settle(history)
-        return self._take(_all_findings(history))
+        fresh = self._take(_all_findings(history))
+        self._blame_targets()
+        return fresh
 
     def follow(self, history: History) -> list[Finding]:
         """Do as `update` at an observed step; what looks at a window of them waits until it has moved on a little."""
@@ -124,6 +126,14 @@ class Diagnosis:
                 message = f"{known.message} Since then the loss has fallen to {recent:.3g}."
                 severity = "warning" if first_step_is_large and not harmless else "note"
                 self._found[rule] = replace(known, severity=severity, message=message)
+
+    def _blame_targets(self) -> None:
+        """Make more of a remark on targets that are far from zero where the loss has not come near them since."""
+        stuck, start = self._found.get("R13"), self._found.get("R01")
+        remark = start is not None and start.severity == "note" and start.suggestion.startswith(BRING)
+        far = stuck is not None and stuck.severity != "note" and stuck.suggestion == SCALE_TARGETS
+        if start is not None and remark and far:
+            self._found["R01"] = replace(start, severity="warning")
 
     def _stands_still(self) -> bool:
         stuck = self._found.get("R13")
