@@ -587,3 +587,25 @@ def test_weights_that_have_grown_by_steps_that_were_too_large(
         observation.statistics["data_std"] = {"w": times * drawn}
     finding = found(h).get("R09")
     assert (finding is not None and "as large as they were drawn" in finding.message) == expected
+
+
+@pytest.mark.parametrize(
+    ("losses", "first_step", "expected"),
+    [
+        ([*(0.7 * 1.02**step for step in range(20)), 1.3, 2.0, 40.0, math.nan], -2.6, True),
+        ([*(0.7 * 1.02**step for step in range(20)), 1.3, 2.0, 40.0, math.nan], -0.4, False),
+        ([*(0.7 * 1.5**step for step in range(20)), math.nan], -2.6, False),  # leaps at once, as of a rate too high
+        ([*(0.7 * 0.97**step for step in range(20)), 1.3, 2.0, 40.0, math.nan], -2.6, False),  # it had fallen
+        ([*([0.7, 0.72] * 10), math.nan], -2.6, False),  # out of the blue
+    ],
+)
+def test_the_wrong_sign_of_a_loss_that_soon_is_nan(losses: list[float], first_step: float, expected: bool) -> None:
+    h = History(Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1)}), 300)
+    for step, loss in enumerate(losses):
+        h.losses.add([loss])
+        if step % 10 == 0:
+            update = {0: first_step, 10: -1.7}.get(step, 0.3)
+            h.add(Observation(step, {"update_to_data": {"w": update}, "gradient_std": {"w": 1.0}}, {}))
+    findings = found(h)
+    assert ("R14" in findings and findings["R14"].suggestion.startswith(SIGN)) == expected
+    assert findings["R08"].caused_by == ("R14" if expected else findings["R08"].caused_by)

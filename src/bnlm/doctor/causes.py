@@ -152,6 +152,8 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
     if cause.rule in SEEN_LATE:
         return cause.step <= max(finding.step, LATE)
     if cause.rule == "R14" and finding.rule in ("R03", "R04", "R08"):
+        if finding.rule == "R03" and cause.suggestion.startswith(SIGN):
+            return True
         return cause.step < finding.step  # what diverges dies in the end; what dies may diverge, too
     if "R08" in pair:
         return cause.step <= finding.step

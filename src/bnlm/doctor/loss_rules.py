@@ -15,6 +15,8 @@ RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
 NEVER_FELL = 0.97
 #: R14: log10 of update:data in the first step that makes no loss rise by its size: of Adam and its like, and of SGD.
 USUAL_FIRST, USUAL_OF_SGD = -0.7, -1.7
+#: R14 of a run that ended in nan: steps that begin and end the first twenty, times the first loss that they stay below.
+SLOWLY, CREEPS = 5, 1.2
 #: R14: how the advice begins where the loss rises from the start by steps of the usual size.
 SIGN = "Look at the sign of the loss"
 #: R14 of a loss with the wrong sign: how near it is to minus the loss function's; to minus the validation loss, which
@@ -80,7 +82,7 @@ def _negated(history: History) -> Iterator[Finding]:
         return
     yield Finding(
         "R14", "critical", "loss", history.step, history.losses.recent(50), 0.0,
-        f"the loss of a step has the wrong sign: it began at {history.losses.first:.3g}; {than}.",
+        f"the loss of a step has the wrong sign: it began at {history.reference.first_losses[0]:.3g}; {than}.",
         f"{SIGN}: what is minimised is minus what is to become small.",
     )  # fmt: skip
 
@@ -114,7 +116,15 @@ def _diverging(history: History) -> Iterator[Finding]:
     strays = losses.best < 0 and losses.smooth - losses.best < RISE_OF_NOISE * statistics.pstdev(losses.tail(50))
     # Nor does it say much where it was below zero from the start, or comes back to it.
     strays |= losses.best < 0 and not history.reference.is_known and losses.smooth < max(losses.first, 0.0)
-    if losses.steps_above >= RISE_STEPS and not strays:
+    if _crept_up(history):
+        first, last = losses.early[0], next(loss for loss in reversed(losses.last) if math.isfinite(loss))
+        yield Finding(
+            "R14", "critical", "loss", history.step, last / first, RISE_WARNING,
+            f"the loss rises from the start, slowly at first: from {first:.3g} to {last:.3g}, and then to nan.",
+            f"{SIGN} (a minus, maximize=True): it never fell, though the first steps were not large. If it is right: "
+            "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0).",
+        )  # fmt: skip
+    elif losses.steps_above >= RISE_STEPS and not strays:
         rise = losses.worst_rise
         change = "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up."
         if losses.best > NEVER_FELL * losses.first > 0:
@@ -128,6 +138,20 @@ def _diverging(history: History) -> Iterator[Finding]:
             f"the loss rises: {losses.smooth:.3g} on average where it had been {losses.best:.3g}.",
             change,
         )  # fmt: skip
+
+
+def _crept_up(history: History) -> bool:
+    """Return whether a loss that ended in nan rose from the start, by steps of the usual size and slowly at first.
+
+    Of a rate that is too high it falls along most directions, or leaps at once.
+    """
+    early, last = history.losses.early, history.losses.last
+    if not (history.losses.non_finite and len(early) >= 2 * SLOWLY and early[0] > 0 and _steps_are_usual(history)):
+        return False
+    start, end = early[:SLOWLY], early[-SLOWLY:]
+    never_fell = min(history.losses.best, *early) > NEVER_FELL * early[0]
+    creeps = max(start) < CREEPS * early[0] and statistics.fmean(end) > statistics.fmean(start)
+    return never_fell and creeps and max(last) > TWICE * early[0] and not history.steps_with_left_gradients
 
 
 def _steps_are_usual(history: History) -> bool:

@@ -89,7 +89,7 @@ def _small_updates(history: History) -> Iterator[Finding]:
         if typical == -math.inf:
             how = "most hidden weights do not change at all"
         graded = history.recent[-1].of("gradient_std")
-        if typical == -math.inf and any(graded.get(name) for name in hidden):
+        if typical == -math.inf and any(graded.get(name) for name in hidden) and share > 0:
             change = MOVES_NOT
         yield Finding(
             "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
