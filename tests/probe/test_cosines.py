@@ -48,3 +48,19 @@ def test_the_scale_of_cosines_is_not_judged(head: Callable[[Tensor, Tensor], Ten
     batch = torch.randn(64, 20), torch.randint(10, (64,))
     findings = check(Net(head), batch, F.cross_entropy, table=False)
     assert bool({"R01", "R02"} & {f.rule for f in findings if f.severity != "note"}) == expected
+
+
+def mapped(z: Tensor, w: Tensor) -> Tensor:
+    return 30 * torch.vmap(lambda row: F.linear(F.normalize(row, dim=0), F.normalize(w)))(z)
+
+
+def nested(z: Tensor, w: Tensor) -> Tensor:
+    parts = torch.nested.as_nested_tensor(list(z.split(32)), layout=torch.jagged)
+    return 30 * F.linear(parts, w).values()
+
+
+@pytest.mark.parametrize("head", [mapped, nested])
+def test_products_of_which_nothing_is_to_be_seen_are_left_alone(head: Callable[[Tensor, Tensor], Tensor]) -> None:
+    torch.manual_seed(1)
+    batch = torch.randn(64, 20), torch.randint(10, (64,))
+    assert "R02" in [f.rule for f in check(Net(head), batch, F.cross_entropy, table=False)]

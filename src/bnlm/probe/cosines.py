@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnlm.probe.plain_values import is_mapped, values_of
+
 _MATMUL: tuple[Callable[..., Any], ...] = (
     torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__, Tensor.__rmatmul__
 )  # fmt: skip
@@ -29,6 +31,8 @@ class LastProduct:
         if func is torch.einsum:
             args = args[1:]
         operands = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)][:2]
+        if any(is_mapped(t) or values_of(t)[0] is None for t in operands):  # what vmap maps over is gone after it
+            operands = []
         if func in _MATMUL and len(operands) == 2 and operands[1].ndim > 1:
             operands[1] = operands[1].mT
         self._operands = operands
