@@ -247,3 +247,8 @@ def test_an_autoencoder_of_convolutions_as_torch_draws_it() -> None:
         for parameter in [*net[2].parameters(), *net[4].parameters()]:
             parameter.mul_(0.5)
     assert "R05" in [f.rule for f in check(net, (x, x), F.mse_loss, table=False) if f.severity != "note"]
+
+
+def test_transposed_convolutions_that_do_not_know_their_inputs_yet() -> None:
+    net = nn.Sequential(nn.LazyConvTranspose2d(8, 4, 2, 1), nn.ReLU(), nn.LazyConvTranspose2d(1, 4, 2, 1))
+    assert facts_of(net).spread_thin == 1.0

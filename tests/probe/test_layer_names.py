@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnlm.probe import StepProbe, StepRecord, Wanted
+from bnlm.probe import ActivationTap, StepProbe, StepRecord, Wanted
 
 Observe = Callable[..., StepRecord]
 
@@ -229,3 +229,22 @@ def test_probabilities_that_a_loss_is_made_of(
 ) -> None:
     x = X.clone().requires_grad_()
     assert observe(Calls(forward), x).heard.outputs == expected
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x: F.scaled_dot_product_attention(query=x[None], key=x[None], value=x[None])[0],
+        lambda x: F.bilinear(input1=x, input2=x, weight=torch.ones(5, 5, 5)),
+        lambda x: F.linear(input=x, weight=torch.eye(5)),
+        lambda x: F.embedding(input=torch.arange(4), weight=torch.ones(4, 5)) + x,
+    ],
+)
+def test_layers_that_are_called_by_keyword(forward: Callable[[Tensor], Tensor]) -> None:
+    tap = ActivationTap(Calls(forward, torch.tanh), losses=True)
+    tap.attach()
+    try:
+        F.mse_loss(tap.root(X.clone().requires_grad_()), X)
+    finally:
+        tap.detach()
+    assert list(tap.record().activations) == ["tanh"]

@@ -138,7 +138,7 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     facts.spread_thin = math.prod(
         min(1.0, math.sqrt(m.in_channels / m.out_channels / math.prod(m.stride)))
         for _, m in leaves
-        if isinstance(m, _ConvTransposeNd) and roles.get(id(m.weight)) != "output"
+        if isinstance(m, _ConvTransposeNd) and m.in_channels and roles.get(id(m.weight)) != "output"
     )
     facts.frozen = not all(parameter.requires_grad for parameter in model.parameters())
     facts.fresh = [plain(name) for name, p in model.named_parameters() if not p.requires_grad and _is_fresh(p)]

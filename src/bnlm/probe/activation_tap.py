@@ -165,7 +165,7 @@ class ActivationTap(TorchFunctionMode):
     def _layer_called(self, func: Callable[..., Any], channel_dim: int, args: Any, kwargs: dict[str, Any]) -> Any:
         if self.losses is not None:
             with unseen():
-                self._hearing.layer_called(func, args[0] if args else kwargs["input"])
+                self._hearing.layer_called(func, args[0] if args else kwargs.get("input"))
         output = func(*args, **kwargs)
         self._multiplied(func, args, kwargs)
         if isinstance(output, Tensor) and not output.is_nested:  # of which some have no shape
