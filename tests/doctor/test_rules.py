@@ -451,12 +451,14 @@ def test_targets_far_from_zero_beside_their_spread(
 @pytest.mark.parametrize(("last", "severity"), [(7.0, "warning"), (0.5, "note")])
 def test_targets_that_are_a_little_far_from_zero_and_never_reached(last: float, severity: str) -> None:
     h, diagnosis = history(), Diagnosis()
+    told: list[Finding] = []
     for step in range(0, 1000, 10):
         loss = 10.5 + (last - 10.5) * step / 1000
         h.losses.add([loss] * 10)
         h.add(Observation(step, {}, {}, Output("regression", 10.5, loss, 1e-3, math.nan, 1.0)))
-        diagnosis.update(h)
+        told += diagnosis.update(h)
     assert next(f.severity for f in diagnosis.findings if f.rule == "R01") == severity
+    assert [f.severity for f in told if f.rule == "R01"] == ["note", *["warning"] * (severity == "warning")]
 
 
 def test_targets_that_lie_close_together_in_one_batch() -> None:

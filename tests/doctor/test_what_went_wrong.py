@@ -608,4 +608,4 @@ def test_the_wrong_sign_of_a_loss_that_soon_is_nan(losses: list[float], first_st
             h.add(Observation(step, {"update_to_data": {"w": update}, "gradient_std": {"w": 1.0}}, {}))
     findings = found(h)
     assert ("R14" in findings and findings["R14"].suggestion.startswith(SIGN)) == expected
-    assert findings["R08"].caused_by == ("R14" if expected else findings["R08"].caused_by)
+    assert (findings["R08"].caused_by == "R14") == expected

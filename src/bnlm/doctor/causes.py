@@ -67,7 +67,9 @@ def explained(found: Mapping[str, Finding], rescales: bool) -> list[Finding]:
             linked[finding.rule] = replace(finding, caused_by=None)
     for rule in ("R10", "R12", "R13"):  # a higher rate, a look for detach() or at the data would be no remedy then
         follows = linked.get(rule)
-        if follows is not None and follows.caused_by is not None and (rule != "R13" or _is_general(follows)):
+        if follows is not None and follows.caused_by is not None:
+            if rule == "R13" and not follows.suggestion.startswith(OVERFIT):
+                continue  # it says more
             cause = linked[follows.caused_by]
             linked[rule] = replace(follows, suggestion=f"Mend {cause.rule} {cause.name} first.")
     ordered: list[Finding] = []
@@ -188,10 +190,6 @@ def _explains_itself(finding: Finding, linked: dict[str, Finding]) -> bool:
         passed.add(rule)
         rule = linked[rule].caused_by
     return finding.rule in passed
-
-
-def _is_general(stuck: Finding) -> bool:
-    return stuck.suggestion.startswith(OVERFIT)
 
 
 def _urgency(finding: Finding) -> tuple[int, int, int]:

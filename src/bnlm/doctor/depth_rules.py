@@ -15,11 +15,11 @@ DRIFT_WARNING, DRIFT_CRITICAL = 10.0, 100.0
 #: R06: std of the loss gradient at the first activation over the last's.
 GRADIENT_NOTE, GRADIENT_CRITICAL = 10.0, 100.0
 #: R06, at the start and later: what to change.
-KEEP_GRADIENTS = (
+_KEEP = (
     "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
-    "nn.init.kaiming_normal_), add a normalization or residual connections."
+    "nn.init.kaiming_normal_), add a normalization or residual connections"
 )
-LESSEN_GRADIENTS = f"{KEEP_GRADIENTS[:-1]}; clip the gradients of a recurrent network."
+KEEP_GRADIENTS, LESSEN_GRADIENTS = f"{_KEEP}.", f"{_KEEP}; clip the gradients of a recurrent network."
 #: R05, R06: what fades is no more than a note unless it loses this factor per layer, or the second over all of them.
 #: torch's default init keeps 0.41 per ReLU layer, 0.58 where the slope at zero is 1, and 0.29 per GELU or SiLU layer:
 #: six of them train well.

@@ -47,9 +47,7 @@ class Diagnosis:
         """Apply all rules; return the findings that are new or have become more severe."""
         self._rescales = history.facts.rescales
         self._settle(history)
-        fresh = self._take(_all_findings(history))
-        self._blame_targets()
-        return fresh
+        return self._take(_all_findings(history)) + self._blame_targets()
 
     def follow(self, history: History) -> list[Finding]:
         """Do as `update` at an observed step; what looks at a window of them waits until it has moved on a little."""
@@ -127,13 +125,14 @@ class Diagnosis:
                 severity = "warning" if first_step_is_large and not harmless else "note"
                 self._found[rule] = replace(known, severity=severity, message=message)
 
-    def _blame_targets(self) -> None:
+    def _blame_targets(self) -> list[Finding]:
         """Make more of a remark on targets that are far from zero where the loss has not come near them since."""
-        stuck, start = self._found.get("R13"), self._found.get("R01")
-        remark = start is not None and start.severity == "note" and start.suggestion.startswith(BRING)
-        far = stuck is not None and stuck.severity != "note" and stuck.suggestion == SCALE_TARGETS
-        if start is not None and remark and far:
-            self._found["R01"] = replace(start, severity="warning")
+        start = self._found.get("R01")
+        far = self._stands_still() and self._found["R13"].suggestion == SCALE_TARGETS
+        if start is None or start.severity != "note" or not start.suggestion.startswith(BRING) or not far:
+            return []
+        self._found["R01"] = replace(start, severity="warning")
+        return [self._found["R01"]]
 
     def _stands_still(self) -> bool:
         stuck = self._found.get("R13")

@@ -58,10 +58,10 @@ class Output:
     def of(cls, record: LossRecord) -> Output:
         """Return what a call of a loss function tells."""
         loss, error, reference, logit_std, constant, floor, differ, *counts = record.values.tolist()
-        kind, more, squared = family_of(record.kind), (record.scales, record.activation), record.kind == "mse_loss"
         return cls(
-            kind, reference, loss, error, logit_std, constant, record.broadcast, floor, counts, *more, differ, squared
-        )
+            family_of(record.kind), reference, loss, error, logit_std, constant, record.broadcast, floor, counts,
+            record.scales, record.activation, spread=differ, squared=record.kind == "mse_loss",
+        )  # fmt: skip
 
 
 @dataclass

@@ -131,8 +131,8 @@ def _large_updates(history: History) -> Iterator[Finding]:
 def _long_memory(history: History) -> Iterator[Finding]:
     """Yield R09 where momentum adds up the gradients of so many steps that it outlasts much of the run."""
     momentum = history.facts.momentum
-    if momentum > USUAL_MOMENTUM and 1 / (1 - min(momentum, 1 - 1e-9)) > MEMORY_SHARE * history.total_steps:
-        steps = 1 / (1 - min(momentum, 1 - 1e-9))
+    steps = 1 / (1 - momentum) if momentum < 1 else math.inf
+    if momentum > USUAL_MOMENTUM and steps > MEMORY_SHARE * history.total_steps:
         yield Finding(
             "R09", "warning", "optimizer", history.step, momentum, USUAL_MOMENTUM,
             f"a momentum of {momentum:g} adds up the gradients of {steps:.0f} steps, of a run of "

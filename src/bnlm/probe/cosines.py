@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnlm.probe.plain_values import is_mapped, values_of
+from bnlm.probe.torch_functions import spellings
 
-_MATMUL: tuple[Callable[..., Any], ...] = (
-    torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__, Tensor.__rmatmul__
-)  # fmt: skip
+_MATMUL = spellings(["matmul", "mm", "bmm", "__matmul__"])
 #: The functions that such logits may come from.
-PRODUCTS: frozenset[Callable[..., Any]] = frozenset({F.linear, torch.einsum, F.cosine_similarity, *_MATMUL})
+PRODUCTS: frozenset[Callable[..., Any]] = _MATMUL | {F.linear, torch.einsum, F.cosine_similarity}
 #: Share of a length by which others may differ from it, in half precision too.
 NEARLY = 0.01
 

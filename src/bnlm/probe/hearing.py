@@ -30,7 +30,7 @@ class Hearing:
         self._tail: list[tuple[str, str]] = []  # sigmoids, and calls of rectifiers, that nothing has followed yet
 
     def layer_called(self, func: Callable[..., Any], x: Any) -> None:
-        """A layer's function is called with `x`, None where that is not its first argument's name."""
+        """A layer's function is called with `x`; None of one that names its inputs otherwise, as attention does."""
         if func in BATCH_NORMS:
             if x.ndim >= 2 and x.shape[1]:
                 self.heard.values_per_channel[self._names.caller()[0]] = x.numel() // x.shape[1]

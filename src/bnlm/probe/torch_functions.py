@@ -48,21 +48,20 @@ CHANNEL_DIMS = _channel_dims()
 #: Recurrences of torch whose outputs are those of an activation; what comes to it stays within the kernel.
 RECURRENCES: dict[Callable[..., Any], str] = {torch.rnn_tanh: "tanh", torch.rnn_relu: "relu"}
 BATCH_NORMS: frozenset[Callable[..., Any]] = frozenset({F.batch_norm, torch.batch_norm})
-DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
-    {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout}
-)
 BACKWARD: frozenset[Callable[..., Any]] = frozenset({Tensor.backward, torch.autograd.backward})
 
 
-def _spellings(names: list[str]) -> frozenset[Callable[..., Any]]:
+def spellings(names: list[str]) -> frozenset[Callable[..., Any]]:
+    """Return what torch has of these names: functional, in torch, or Tensor's method."""
     found = {getattr(owner, name, None) for owner in (F, torch, Tensor) for name in names}
     return frozenset(function for function in found if function is not None)
 
 
+DROPOUTS = spellings("dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout".split())
 #: Products and distances: what comes before them is no output, and no part of a loss.
-COMBINATIONS = _spellings(
+COMBINATIONS = spellings(
     "matmul mm bmm einsum addmm baddbmm mv dot cdist tensordot __matmul__ __rmatmul__ cosine_similarity "
     "pairwise_distance".split()
 )
 #: What comes before them is an output.
-LOSSES = _spellings(["kl_div", *(name for name in vars(F) if name.endswith("_loss") and not name.startswith("_"))])
+LOSSES = spellings(["kl_div", *(name for name in vars(F) if name.endswith("_loss") and not name.startswith("_"))])
