@@ -21,6 +21,7 @@ from bnlm.doctor.standstill_rules import SCALE_TARGETS, standstill_findings
 from bnlm.doctor.symmetry_rules import zero_findings
 from bnlm.doctor.training_rules import BATCHES, LEARNED, training_findings
 from bnlm.doctor.unreachable_rules import unreachable_findings
+from bnlm.doctor.update_imbalance_rules import imbalance_findings
 from bnlm.doctor.update_rules import all_learned, large_updates_ended, rises_at_start, update_findings
 
 #: Optimizer steps after which a window, once it is full, is judged anew: sooner it has hardly moved on.
@@ -166,4 +167,5 @@ def _all_findings(history: History) -> Iterator[Finding]:
         yield from frozen_findings(history)
         yield from training_findings(history)
         yield from update_findings(history)
+        yield from imbalance_findings(history)
         yield from small_update_findings(history)

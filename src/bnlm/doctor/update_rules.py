@@ -1,4 +1,4 @@
-"""Rules over how far steps move the weights: R09, R11."""
+"""R09: steps that move the weights too far."""
 
 from __future__ import annotations
 
@@ -43,12 +43,8 @@ MOVED_BY_DECAY, LEFT_BY_DECAY = -2.3, 0.3
 GROWN, DRAWN_SMALL, LEFT_BY_GROWTH, MADE_GROW = 5.0, 0.1, 0.5, -1.5
 #: R09 of momentum: what some take for large batches; share of the run that it adds up.
 USUAL_MOMENTUM, MEMORY_SHARE = 0.995, 0.1
-#: R11: dex between hidden matrices. Healthy: 0.2 to 0.9.
-SPREAD_WARNING = 1.5
-#: R11: share of the first losses, and of what knowing nothing costs, that is next to nothing.
+#: Share of the first losses, and of what knowing nothing costs, that is next to nothing.
 ALL_LEARNED = 0.005
-#: R11: dex of that which learning rates of their own may account for.
-BY_RATE = 1.0
 
 
 def update_findings(history: History) -> Iterator[Finding]:
@@ -60,7 +56,6 @@ def update_findings(history: History) -> Iterator[Finding]:
         yield from _long_memory(history)
         yield from _large_updates(history)
         yield from _grown_weights(history)
-        yield from _uneven_updates(history)
 
 
 def _left_gradients(history: History) -> Iterator[Finding]:
@@ -279,42 +274,3 @@ def all_learned(history: History) -> bool:
     """Return whether nothing is left that slow layers should have learned."""
     start = min(history.losses.first, abs(history.reference.loss))
     return history.losses.recent(50) < ALL_LEARNED * start
-
-
-def _apart_by_rate(history: History, slow: str, fast: str) -> float:
-    """Return how many dex of two weights' updates are the ratio of their learning rates, up to 1.
-
-    Where rates grow with depth, three of them or more, as in fine-tuning by Howard & Ruder 2018 (arXiv 1801.06146); one
-    layer with a rate of its own is rather a mistake.
-    """
-    facts = history.facts.parameters
-    rates = [one.lr for one in facts.values() if one.role != "vector"]
-    if rates != sorted(rates) or len(set(rates)) < 3 or not facts[slow].lr > 0:
-        return 0.0
-    return min(max(0.0, math.log10(facts[fast].lr / facts[slow].lr)), BY_RATE)
-
-
-def _uneven_updates(history: History) -> Iterator[Finding]:
-    if history.recent[-1].lr_share < 0.1 or history.observed < 8:
-        return
-    # What gets no gradient, now or at most steps, is R12's.
-    hidden = {
-        name: u
-        for name, u in hidden_updates(history).items()
-        if name not in history.ungraded_since
-        and name not in history.turns
-        and (u > -math.inf or history.usually_graded(name))
-    }
-    if not hidden:
-        return
-    slow, fast = min(hidden, key=lambda n: hidden[n]), max(hidden, key=lambda n: hidden[n])
-    spread = hidden[fast] - hidden[slow]
-    if spread > SPREAD_WARNING + _apart_by_rate(history, slow, fast):
-        severity = "note" if all_learned(history) else "warning"
-        yield Finding(
-            "R11", severity, f"{slow} and {fast}", history.step, spread, SPREAD_WARNING,
-            f"layers move at very different speeds: {fast} by {power_of_ten(hidden[fast])} of its size a step, "
-            f"{slow} by {power_of_ten(hidden[slow])}.",
-            "Give the layers the same scale (init=kaiming_normal, a normalization), or the parameter groups their own "
-            "learning rates; where the first layer is the slow one, bring the inputs to mean 0 and variance 1.",
-        )  # fmt: skip

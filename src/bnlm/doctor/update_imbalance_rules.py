@@ -1,0 +1,55 @@
+"""R11: layers that move at very different speeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from bnlm.doctor.finding import Finding, power_of_ten
+from bnlm.doctor.history import History
+from bnlm.doctor.update_rules import all_learned, hidden_updates
+
+#: Dex between hidden matrices. Healthy: 0.2 to 0.9.
+SPREAD_WARNING = 1.5
+#: Dex of that which learning rates of their own may account for.
+BY_RATE = 1.0
+
+
+def _apart_by_rate(history: History, slow: str, fast: str) -> float:
+    """Return how many dex of two weights' updates are the ratio of their learning rates, up to 1.
+
+    Where rates grow with depth, three of them or more, as in fine-tuning by Howard & Ruder 2018 (arXiv 1801.06146); one
+    layer with a rate of its own is rather a mistake.
+    """
+    facts = history.facts.parameters
+    rates = [one.lr for one in facts.values() if one.role != "vector"]
+    if rates != sorted(rates) or len(set(rates)) < 3 or not facts[slow].lr > 0:
+        return 0.0
+    return min(max(0.0, math.log10(facts[fast].lr / facts[slow].lr)), BY_RATE)
+
+
+def imbalance_findings(history: History) -> Iterator[Finding]:
+    """Yield R11; nothing before the first steps are over."""
+    if not history.warm or history.recent[-1].lr_share < 0.1 or history.observed < 8:
+        return
+    # What gets no gradient, now or at most steps, is R12's.
+    hidden = {
+        name: u
+        for name, u in hidden_updates(history).items()
+        if name not in history.ungraded_since
+        and name not in history.turns
+        and (u > -math.inf or history.usually_graded(name))
+    }
+    if not hidden:
+        return
+    slow, fast = min(hidden, key=lambda n: hidden[n]), max(hidden, key=lambda n: hidden[n])
+    spread = hidden[fast] - hidden[slow]
+    if spread > SPREAD_WARNING + _apart_by_rate(history, slow, fast):
+        severity = "note" if all_learned(history) else "warning"
+        yield Finding(
+            "R11", severity, f"{slow} and {fast}", history.step, spread, SPREAD_WARNING,
+            f"layers move at very different speeds: {fast} by {power_of_ten(hidden[fast])} of its size a step, "
+            f"{slow} by {power_of_ten(hidden[slow])}.",
+            "Give the layers the same scale (init=kaiming_normal, a normalization), or the parameter groups their own "
+            "learning rates; where the first layer is the slow one, bring the inputs to mean 0 and variance 1.",
+        )  # fmt: skip
