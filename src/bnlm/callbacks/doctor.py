@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from bnlm.callbacks.dead_units import DeadUnits
+from bnlm.callbacks.findings_file import write_findings
 from bnlm.callbacks.gradient_watch import GradientWatch
 from bnlm.callbacks.left_gradients import LeftGradients
 from bnlm.callbacks.monitor import Monitor
@@ -34,7 +31,6 @@ from bnlm.doctor import (
     StatisticsGap,
     decays_of,
     facts_of,
-    findings_markdown,
     findings_table,
 )
 from bnlm.probe import Wanted
@@ -228,7 +224,7 @@ class Doctor(Monitor):
             self._judge(self._diagnosis.update(self._history), trainer)
         elif trainer.global_step == 0:
             self._judge(self._diagnosis.without_steps(trainer.fit_loop.total_batch_idx + 1), trainer)
-        self._write(trainer)
+        write_findings(self.findings, trainer, self.folder)
         if self.table and trainer.is_global_zero:
             from rich.console import Console
 
@@ -242,7 +238,7 @@ class Doctor(Monitor):
             self._hear(self._history)
             _tell(self._diagnosis.update(self._history))
         _tell(self._diagnosis.refused(exception, trainer.global_step))
-        self._write(trainer)
+        write_findings(self.findings, trainer, self.folder)
 
     def state_dict(self) -> dict[str, Any]:
         findings = [finding.to_dict() for finding in self.findings]
@@ -286,21 +282,6 @@ class Doctor(Monitor):
             self._highest_lr[index] = max(self._highest_lr.get(index, 0.0), lr, float(group.get("initial_lr", 0.0)))
             shares.append(lr / self._highest_lr[index] if self._highest_lr[index] > 0 else 1.0)
         return max(shares, default=1.0)
-
-    @rank_zero_only
-    def _write(self, trainer: Trainer) -> None:
-        findings = self.findings
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("doctor", findings_markdown(findings), trainer.global_step)
-        # Not `trainer.log_dir`: that talks to the other processes.
-        folder = self.folder or next((d for d in (getattr(x, "log_dir", None) for x in trainer.loggers) if d), None)
-        if folder is not None:
-            path = Path(folder) / "findings.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".json.partial")
-            partial.write_text(json.dumps([finding.to_dict() for finding in findings], indent=2), encoding="utf-8")
-            os.replace(partial, path)
 
 
 @rank_zero_only
