@@ -11,18 +11,17 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from bnlm.probe.activation_copies import ActivationCopies
 from bnlm.probe.activation_modules import ActivationModules, Call
 from bnlm.probe.call_names import CallNames
 from bnlm.probe.cosines import PRODUCTS
 from bnlm.probe.hearing import Hearing
 from bnlm.probe.loss_calls import LossCalls
 from bnlm.probe.loss_record import LOSS_FUNCTIONS
-from bnlm.probe.moment_table import MAX_WAITING, Flat, MomentTable, in_order
 from bnlm.probe.names import Names
-from bnlm.probe.plain_values import behind, copied, values_of
+from bnlm.probe.plain_values import copied, values_of
 from bnlm.probe.reach import Reach
 from bnlm.probe.records import StepRecord
-from bnlm.probe.reduction import Seen, count
 from bnlm.probe.torch_functions import (
     ACTIVATION_FUNCTIONS,
     BACKWARD,
@@ -33,7 +32,7 @@ from bnlm.probe.torch_functions import (
     RECURRENCES,
 )
 from bnlm.probe.written_loss import WRITTEN
-from bnlm.stats import channel_dim_of, histogram, limits_from_call
+from bnlm.stats import channel_dim_of, limits_from_call
 
 #: Within it no mode sees what is called: the probe's own work would pass through the tap, call by call.
 unseen = torch._C.DisableTorchFunction
@@ -68,12 +67,10 @@ class ActivationTap(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.root = root
-        self.histograms = histograms
-        self.maps = maps
         self.losses = LossCalls() if losses else None
-        self.table = MomentTable()
         self.on = False
         self._record = StepRecord()
+        self.copies = ActivationCopies(self._record, histograms, maps)
         self._entered = False
         self._names = CallNames(Names(root) if names is None else names)
         self._modules = modules
@@ -83,9 +80,6 @@ class ActivationTap(TorchFunctionMode):
         self._channel_dims: dict[torch.Size, int] = {}
         self._hearing = Hearing(self._names)
         self._within_grad = False  # of `torch.autograd.grad`
-        self._seen: list[Seen] = []
-        self._gradients: list[tuple[str, Tensor]] = []
-        self.waiting = 0  # elements of these
 
     def attach(self) -> None:
         """Start to look."""
@@ -137,20 +131,11 @@ class ActivationTap(TorchFunctionMode):
 
     def record(self) -> StepRecord:
         """Reduce what waits, and return all that was seen; to be called once, after `detach`."""
-        count(self.uncounted())
+        self.copies.finish()
         self._hearing.next_forward()
         self._record.heard = self._hearing.heard
         if self.losses is not None:
             self._record.losses = self.losses.records()
-        self._record.responded = {layer: units for layer, units in self._record.responded.items() if len(units)}
-        sums = self._record.sums = self.table.sums()
-        for group in ("output gradient", "flat"):  # which came from the last layer on, or kind by kind
-            if group in sums:
-                sums[group] = in_order(sums[group], self._record.kinds)
-        of_gradients = self._record.histograms.get("activation_gradients", {})
-        if of_gradients:
-            in_place = {layer: of_gradients[layer] for layer in self._record.kinds if layer in of_gradients}
-            self._record.histograms["activation_gradients"] = in_place
         return self._record
 
     def __torch_function__(
@@ -280,10 +265,7 @@ class ActivationTap(TorchFunctionMode):
         limits: tuple[float, float] | None,
     ) -> None:
         """Keep a copy of the output of an activation, and of its gradient once that comes."""
-        seen = copied(values, mapped, channel_dim)
-        if self.histograms and layer not in self._record.kinds:
-            self._record.histograms.setdefault("activations", {})[layer] = histogram(seen)
-        self._record.kinds[layer] = kind
+        self.copies.add(layer, kind, pre_activation, values, mapped, channel_dim, limits)
         if self.losses is not None:
             self.losses.reach = Reach.of(kind, values, limits)
         # Of a recurrence the gradient at its outputs leaves out what comes back through time.
@@ -293,38 +275,11 @@ class ActivationTap(TorchFunctionMode):
             values.grad_fn.register_prehook(
                 lambda gradients: self._keep_gradient(layer, gradients[index], mapped, channel_dim)
             )
-        channels = behind(channel_dim, mapped)
-        self._seen.append(
-            Seen(self._record, self.table, layer, kind, pre_activation, seen, channels, limits, self.maps)
-        )
-        self._wait(2 * seen.numel())
 
     def _keep_gradient(self, layer: str, gradient: Tensor | None, mapped: int | None, channel_dim: int) -> None:
         if self.on and gradient is not None and not self._within_grad:
             with unseen():
-                seen = copied(gradient, mapped, channel_dim)
-                if self.histograms:
-                    of_gradients = self._record.histograms.setdefault("activation_gradients", {})
-                    if layer not in of_gradients:
-                        of_gradients[layer] = histogram(seen)
-                self._gradients.append((layer, seen))
-                self._wait(seen.numel())
-
-    def _wait(self, elements: int) -> None:
-        """Leave what was copied for later, unless it is much."""
-        self.waiting += elements
-        if self.waiting > MAX_WAITING:
-            count(self.uncounted())
-
-    def uncounted(self) -> list[Seen]:
-        """Hand over what waits to be counted; its moments are left to the table."""
-        seen, gradients, self._seen, self._gradients, self.waiting = self._seen, self._gradients, [], [], 0
-        self.table.add("output", [each.layer for each in seen], *(_flat(each.output) for each in seen))
-        inputs = [(each.layer, each.input) for each in seen if each.input is not None]
-        self.table.add("input", [layer for layer, _ in inputs], *(_flat(x) for _, x in inputs))
-        gradients.reverse()  # the last layer's came first
-        self.table.add("output gradient", [layer for layer, _ in gradients], *(_flat(g) for _, g in gradients))
-        return seen
+                self.copies.add_gradient(layer, gradient, mapped, channel_dim)
 
 
 #: By function of torch: what watches its calls, and what that has to know of it.
@@ -340,7 +295,3 @@ _WATCHED: dict[Callable[..., Any], tuple[Callable[..., Any], Any]] = {
     torch.autograd.grad: (ActivationTap._grad_called, None),
     **dict.fromkeys(BACKWARD, (ActivationTap._backward_called, None)),
 }
-
-
-def _flat(copy: Tensor) -> Flat:
-    return Flat(copy, [copy.numel()])

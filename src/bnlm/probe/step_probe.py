@@ -75,7 +75,7 @@ class StepProbe:
             if wanted.activations or wanted.losses
             else None
         )
-        self.table = MomentTable() if self._tap is None else self._tap.table
+        self.table = MomentTable() if self._tap is None else self._tap.copies.table
         self._parameters = ParameterTap(self._names, self.table, wanted.histograms and wanted.gradients)
         self._waiting = list(optimizers)
         self._handles: list[RemovableHandle] = []
@@ -165,7 +165,7 @@ class StepProbe:
     @property
     def is_small(self) -> bool:
         """Whether what was seen, and is not yet reduced, may be kept for a while."""
-        return self.table.waiting + (0 if self._tap is None else self._tap.waiting) <= MAX_HELD
+        return self.table.waiting + (0 if self._tap is None else self._tap.copies.waiting) <= MAX_HELD
 
     def detach(self) -> None:
         """Take everything off, whatever state it is in. May be called twice."""
@@ -183,8 +183,8 @@ class StepProbe:
             self._stance = None
 
     def uncounted(self) -> list[Seen]:
-        """Hand over what waits to be counted, which probes may do together; see `ActivationTap.uncounted`."""
-        return [] if self._tap is None else self._tap.uncounted()
+        """Hand over what waits to be counted, which probes may do together; see `ActivationCopies.uncounted`."""
+        return [] if self._tap is None else self._tap.copies.uncounted()
 
     @torch.no_grad()
     def record(self) -> StepRecord:
