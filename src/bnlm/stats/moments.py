@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Elements that are reduced at a time on the CPU; in float64 those of small networks stay in its caches.
+#: Elements that are reduced at a time on the CPU.
 BLOCK = 1 << 18
 #: Elements whose squares are summed in one call.
 PIECE = 10_000
@@ -74,21 +74,24 @@ class _Room(threading.local):
     def __init__(self) -> None:
         self._block = np.empty(0)
 
-    def filled(self, values: Flattened, minus: Flattened | None) -> np.ndarray:
-        """Return the values, less those of `minus`, in float64; to be overwritten at will."""
+    def filled(self, values: Sequence[Flattened], minus: Sequence[Flattened | None]) -> np.ndarray:
+        """Return the values one after the other, less those of `minus`, in float64; to be overwritten at will."""
         if not len(self._block):
             self._block = np.empty(BLOCK)
-        x = self._block[: len(values)]
-        x[:] = values if isinstance(values, np.ndarray) else values.double().numpy()
-        if minus is not None:
-            x -= minus if isinstance(minus, np.ndarray) else minus.double().numpy()
-        return x
+        end = 0
+        for array, other in zip(values, minus, strict=True):
+            start, end = end, end + len(array)
+            x = self._block[start:end]
+            x[:] = array if isinstance(array, np.ndarray) else array.double().numpy()
+            if other is not None:
+                x -= other if isinstance(other, np.ndarray) else other.double().numpy()
+        return self._block[:end]
 
     def pieces(self, values: Flattened, minus: Flattened | None, start: int, end: int) -> Iterator[np.ndarray]:
         """Yield the same of the values from `start` to `end`, as much as fits at a time."""
         for low in range(start, end, BLOCK):
             piece = slice(low, min(low + BLOCK, end))
-            yield self.filled(values[piece], None if minus is None else minus[piece])
+            yield self.filled([values[piece]], [None if minus is None else minus[piece]])
 
 
 _room = _Room()
@@ -104,24 +107,8 @@ def _reduced(blocks: Sequence[Tensor], counts: Sequence[Sequence[int]], minus: S
     """Return `(n, 3)`: the moment sums of tensors that lie one after the other in blocks, less those of `minus`."""
     arrays = [_flat(block) for block in blocks]
     others = [None] * len(arrays) if minus is None else [_flat(block) for block in minus]
-    totals: list[float] = []
-    squares: list[float] = []
-    for array, other, of_block in zip(arrays, others, counts, strict=True):
-        if 0 < len(array) <= BLOCK and all(of_block):  # as almost always
-            x = _room.filled(array, other)
-            if len(of_block) == 1:
-                totals.append(np.add.reduce(x))
-                squares.append(_square_sum(x))
-            else:
-                bounds = list(accumulate(of_block, initial=0))
-                totals += np.add.reduceat(x, bounds[:-1]).tolist()
-                squares += [_square_sum(x[start:end]) for start, end in pairwise(bounds)]
-        else:
-            for start, end in pairwise(accumulate(of_block, initial=0)):
-                of_pieces = [(np.add.reduce(x), _square_sum(x)) for x in _room.pieces(array, other, start, end)]
-                totals.append(sum(total for total, _ in of_pieces))
-                squares.append(sum(square for _, square in of_pieces))
-    sums = np.array([[size for of_block in counts for size in of_block], totals, squares]).T
+    parts = [_sums_about_zero(arrays[of], others[of], counts[of]) for of in _fitting(arrays)]
+    sums = np.concatenate(parts) if parts else np.zeros((0, 3))
     means = sums[:, 1] / np.maximum(sums[:, 0], 1)
     about_mean = sums[:, 2] - sums[:, 1] * means
     cancelled = ~(about_mean > CANCELLED * sums[:, 2]) & (sums[:, 2] != 0)  # all but constant, or nan
@@ -132,6 +119,40 @@ def _reduced(blocks: Sequence[Tensor], counts: Sequence[Sequence[int]], minus: S
             pieces = _room.pieces(arrays[block], others[block], start, end)
             about_mean[row] = sum(_square_sum(np.subtract(x, means[row], out=x)) for x in pieces)
     sums[:, 2] = about_mean
+    return sums
+
+
+def _fitting(arrays: Sequence[Flattened]) -> Iterator[slice]:
+    """Yield which of the arrays follow each other and fit into the room together; a larger one comes alone."""
+    first, filled = 0, 0
+    for index, array in enumerate(arrays):
+        if index > first and filled + len(array) > BLOCK:
+            yield slice(first, index)
+            first, filled = index, 0
+        filled += len(array)
+    if arrays:
+        yield slice(first, len(arrays))
+
+
+def _sums_about_zero(
+    arrays: Sequence[Flattened], others: Sequence[Flattened | None], counts: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Return `(n, 3)`: number of elements of each tensor in the arrays, sum, and sum of squares."""
+    sizes = [size for of_array in counts for size in of_array]
+    sums = np.zeros((len(sizes), 3))
+    sums[:, 0] = sizes
+    bounds = list(accumulate(sizes, initial=0))
+    if bounds[-1] <= BLOCK:
+        some = sums[:, 0] > 0
+        if some.any():
+            starts = np.array(bounds[:-1])[some]
+            x = _room.filled(arrays, others)
+            sums[some, 1] = np.add.reduceat(x, starts)
+            sums[some, 2] = np.add.reduceat(np.multiply(x, x, out=x), starts)
+    else:
+        for row, place in enumerate(pairwise(bounds)):
+            of_pieces = [(np.add.reduce(x), _square_sum(x)) for x in _room.pieces(arrays[0], others[0], *place)]
+            sums[row, 1:] = np.sum(of_pieces, axis=0) if of_pieces else 0
     return sums
 
 
