@@ -152,6 +152,29 @@ def test_a_gradient_that_fades_over_time_is_a_note_at_the_start(steps: int) -> N
     batch = torch.randn(32, 4), torch.randint(3, (32,))
     found = [f for f in check(Cell(), batch, F.cross_entropy, table=False) if f.rule == "R06"]
     assert [f.severity for f in found] == ["note" if steps == 20 else "critical"]
+    assert ("orthogonal_" if steps == 20 else "kaiming_normal_") in found[0].suggestion
+
+
+def test_a_recurrent_cell_is_told_of_orthogonal_weights() -> None:
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inputs, self.state, self.out = nn.Linear(8, 32), nn.Linear(32, 32), nn.Linear(32, 3)
+            nn.init.normal_(self.state.weight)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = x.new_zeros(len(x), 32)
+            for inputs in x.unbind(1):
+                h = torch.tanh(self.inputs(inputs) + self.state(h))
+            return self.out(h)
+
+    torch.manual_seed(0)
+    found = check(Cell(), (torch.randn(32, 20, 8), torch.randint(3, (32,))), F.cross_entropy, table=False)
+    assert {f.rule for f in found} >= {"R03", "R06"}
+    for finding in found:
+        if finding.rule in ("R03", "R06"):
+            assert "orthogonal_" in finding.suggestion
+            assert "kaiming" not in finding.suggestion
 
 
 @pytest.mark.parametrize(

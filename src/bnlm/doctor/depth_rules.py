@@ -14,12 +14,13 @@ from bnlm.doctor.weight_scale_rules import large_recurrences, large_weights
 DRIFT_WARNING, DRIFT_CRITICAL = 10.0, 100.0
 #: R06: std of the loss gradient at the first activation over the last's.
 GRADIENT_NOTE, GRADIENT_CRITICAL = 10.0, 100.0
-#: R06, at the start and later: what to change.
-_KEEP = (
+#: R05 and R06: what to change.
+_GAIN = (
     "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
-    "nn.init.kaiming_normal_), add a normalization or residual connections"
+    "nn.init.kaiming_normal_)"
 )
-KEEP_GRADIENTS, LESSEN_GRADIENTS = f"{_KEEP}.", f"{_KEEP}; clip the gradients of a recurrent network."
+#: The same, and R03, in a recurrent network.
+ORTHOGONAL = "Draw the weights that carry the state from step to step orthogonal (in torch nn.init.orthogonal_)"
 #: R05, R06: what fades is no more than a note unless it loses this factor per layer, or the second over all of them.
 #: torch's default init keeps 0.41 per ReLU layer, 0.58 where the slope at zero is 1, and 0.29 per GELU or SiLU layer:
 #: six of them train well.
@@ -72,10 +73,18 @@ def whole_gradient(ratio: float, chain: list[str], elements: dict[str, float]) -
     return ratio * math.sqrt(max(1.0, elements.get(chain[0], 1.0) / elements.get(chain[-1], 1.0)))
 
 
-def _over_time(history: History, chain: list[str]) -> bool:
+def over_time(history: History, chain: list[str]) -> bool:
     """Return whether there are more layers than weights: of a recurrent cell, which may learn from its last steps."""
     weights = sum(parameter.role != "vector" for parameter in history.facts.parameters.values())
     return 0 < weights < len(chain)
+
+
+def advice_on_gradients(history: History, chain: list[str], vanish: bool) -> str:
+    """Return what to change where gradients vanish, or explode, on their way back (R06)."""
+    if over_time(history, chain):
+        return f"{ORTHOGONAL}, " + ("or use a GRU or an LSTM." if vanish else "and clip the gradients.")
+    keep = f"{_GAIN}, add a normalization or residual connections"
+    return f"{keep}." if vanish else f"{keep}; clip the gradients of a recurrent network."
 
 
 def scale_findings(history: History) -> Iterator[Finding]:
@@ -100,9 +109,10 @@ def _drift(history: History) -> Iterator[Finding]:
             1 / DRIFT_WARNING if fades else DRIFT_WARNING,
             f"activations {'fade' if fades else 'blow up'} with depth: std {stds[0]:.2g} at {chain[0]}, "
             f"{stds[-1]:.2g} at {chain[-1]}.",
-            "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
-            "nn.init.kaiming_normal_), or normalize (normalization=batch or layer); in a residual network scale each "
-            "branch by 1 / sqrt(2 x layers).",
+            f"{ORTHOGONAL}, or use a GRU or an LSTM."
+            if over_time(history, chain)
+            else f"{_GAIN}, or normalize (normalization=batch or layer); in a residual network scale each branch by "
+            "1 / sqrt(2 x layers).",
         )  # fmt: skip
 
 
@@ -118,12 +128,12 @@ def gradient_findings(history: History) -> Iterator[Finding]:
         if not (ratio < 1 / GRADIENT_NOTE or ratio > GRADIENT_NOTE):
             continue
         whole = whole_gradient(ratio, chain, elements)
-        far = whole < 1 / GRADIENT_CRITICAL and steep(whole, kind, chain) and not _over_time(history, chain)
+        far = whole < 1 / GRADIENT_CRITICAL and steep(whole, kind, chain) and not over_time(history, chain)
         critical = far or ratio > GRADIENT_CRITICAL
         yield Finding(
             "R06", "critical" if critical else "note", in_words(chain), 0, ratio,
             1 / GRADIENT_CRITICAL if vanishes else GRADIENT_CRITICAL,
             f"the loss gradient {'vanishes' if vanishes else 'explodes'} on its way back: std {stds[-1]:.2g} at "
             f"{chain[-1]}, {stds[0]:.2g} at {chain[0]}.",
-            KEEP_GRADIENTS if vanishes else LESSEN_GRADIENTS,
+            advice_on_gradients(history, chain, vanishes),
         )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bnlm.doctor.depth_rules import gradient_findings, scale_findings
+from bnlm.doctor.depth_rules import ORTHOGONAL, gradient_findings, over_time, scale_findings
 from bnlm.doctor.finding import HEALTHY, Finding, in_words, percent
 from bnlm.doctor.history import History
 from bnlm.doctor.symmetry_rules import symmetry_findings
@@ -74,6 +74,8 @@ def _saturated(history: History) -> Iterator[Finding]:
         "Use init=kaiming_normal (std gain / sqrt(fan_in), gain 5/3 for tanh), or put a BatchNorm before each "
         "(normalization=batch)."
     )
+    if over_time(history, flat):
+        change = f"{ORTHOGONAL}, and the others with std gain / sqrt(fan_in), gain 5/3 for tanh."
     weight = history.facts.parameters.get(history.facts.weight_of.get(flat[0], ""))
     if weight is not None and weight.fan_in > 1:
         wanted = 5 / 3 / math.sqrt(weight.fan_in)

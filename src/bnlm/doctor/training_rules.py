@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
-from bnlm.doctor.depth_rules import KEEP_GRADIENTS, LESSEN_GRADIENTS, chain_of, steep, whole_gradient
+from bnlm.doctor.depth_rules import advice_on_gradients, chain_of, steep, whole_gradient
 from bnlm.doctor.finding import Finding, in_words, percent
 from bnlm.doctor.history import History
 from bnlm.doctor.initial_rules import SMOOTH, are_gates, is_judged_by_the_loss
@@ -133,7 +133,7 @@ def _gradient(history: History) -> Iterator[Finding]:
             f"the loss gradient {'vanishes' if ratio < 1 else 'explodes'} on its way back (std {stds[chain[-1]]:.2g} "
             f"at {chain[-1]}, {stds[chain[0]]:.2g} at {chain[0]}), and the loss has not fallen after "
             f"{history.losses.steps} steps.",
-            KEEP_GRADIENTS if ratio < 1 else LESSEN_GRADIENTS,
+            advice_on_gradients(history, chain, ratio < 1),
         )  # fmt: skip
 
 
