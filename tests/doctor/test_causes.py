@@ -8,6 +8,8 @@ import random
 import pytest
 
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
+from bnlm.doctor.batch_norm_rules import NEVER
+from bnlm.doctor.causes import explained as explained_by
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import RULES
 from bnlm.doctor.loss_rules import SIGN
@@ -55,6 +57,9 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         ([("R09", "warning", 250, -1.6), ("R13", "critical", 400, 1.05)], {"R09": None, "R13": "R09"}),
         ([("R09", "warning", 250, -1.6), ("R13", "critical", 400, 1.01)], {"R13": None, "R09": None}),
         ([("R09", "critical", 250, -0.6), ("R13", "critical", 400, 1.01)], {"R09": None, "R13": "R09"}),
+        # A rate that ruins a network stops its gradients; what never had one is another matter (R12's value: steps).
+        ([("R09", "critical", 40, -0.1), ("R12", "critical", 30, 20.0)], {"R09": None, "R12": "R09"}),
+        ([("R09", "critical", 40, -0.1), ("R12", "critical", 30, 30.0)], {"R12": None, "R09": None}),
         # What diverges dies in the end.
         ([("R14", "warning", 180, 1.4), ("R04", "critical", 300, 1.0)], {"R14": None, "R04": "R14"}),
         ([("R14", "warning", 300, 1.4), ("R04", "critical", 300, 1.0)], {"R04": None, "R14": None}),
@@ -231,6 +236,39 @@ def test_spikes_of_single_batches(steps: tuple[int, ...], height: float, single:
     (found,) = [finding for finding in diagnosis.findings if finding.rule == "R07"]
     assert found.suggestion.startswith(BATCHES) == single
     assert ("the median is 1.0" in found.message) == single
+
+
+@pytest.mark.parametrize(("scale", "cause"), [(20.0, "R05"), (0.05, None)])
+def test_beside_large_weights_steps_of_adam_are_small(scale: float, cause: str | None) -> None:
+    found = {
+        "R05": Finding("R05", "critical", "w", 0, scale, 1.0, "", ""),
+        "R10": Finding("R10", "warning", "w", 100, -4.7, 1.0, "", ""),
+    }
+    by_rule = {finding.rule: finding for finding in explained_by(found, rescales=True)}
+    assert by_rule["R10"].caused_by == cause
+
+
+@pytest.mark.parametrize(("value", "change", "cause"), [(900.0, NEVER, "R17"), (3.0, NEVER, None), (900.0, "", None)])
+def test_a_batch_norm_that_never_normalizes_explains_what_a_network_without_it_has(
+    value: float, change: str, cause: str | None
+) -> None:
+    diagnosis = Diagnosis()
+    found = [("R04", "critical", 0, 1.0, ""), ("R13", "critical", 400, 2.3, ""), ("R17", "warning", 93, value, change)]
+    diagnosis.restore([Finding(rule, severe, "w", step, v, 1.0, "", text) for rule, severe, step, v, text in found])
+    assert {f.rule: f.caused_by for f in diagnosis.findings}["R04"] == cause
+
+
+def test_how_long_there_was_no_gradient_at_first_sight_is_kept() -> None:
+    """It tells whether there was one before, and the steps go on."""
+    diagnosis = Diagnosis()
+    h = History(Facts({"w": ParameterFacts("w", (90, 100), "hidden", std=0.1)}), 1000)
+    for step in range(0, 130, 10):
+        h.losses.add([2.3] * 10)
+        h.add(Observation(step, {"gradient_std": {"w": 1.0 if step < 40 else 0.0}}, {}))
+        diagnosis.update(h)
+    finding = next(f for f in diagnosis.findings if f.rule == "R12")
+    assert (finding.severity, finding.step, finding.value) == ("critical", 60, 20)
+    assert "no gradient for 80 steps" in finding.message
 
 
 @pytest.mark.parametrize(("rescales", "first"), [(False, "R06"), (True, "R10")])

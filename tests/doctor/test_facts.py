@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Never
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output, StatisticsGap, check, facts_of
+from bnlm.doctor.depth_rules import is_one_leap
 from bnlm.doctor.facts import ParameterFacts
+from bnlm.doctor.unregistered import unregistered_parameters
 
 
 def found(of: History) -> dict[str, Finding]:
@@ -153,6 +156,42 @@ def test_a_gradient_that_fades_over_time_is_a_note_at_the_start(steps: int) -> N
     found = [f for f in check(Cell(), batch, F.cross_entropy, table=False) if f.rule == "R06"]
     assert [f.severity for f in found] == ["note" if steps == 20 else "critical"]
     assert ("orthogonal_" if steps == 20 else "kaiming_normal_") in found[0].suggestion
+
+
+def test_activations_that_are_registered_in_a_row_are_not_after_the_last_weight() -> None:
+    class Stacked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 4)])
+            self.acts = nn.ModuleList([nn.Tanh(), nn.Tanh()])
+
+    assert facts_of(Stacked()).weight_of == {}
+    assert facts_of(nn.Sequential(nn.Linear(8, 8), nn.Tanh())).weight_of == {"1": "0.weight"}
+
+
+def test_a_dictionary_of_its_own_kind_is_looked_into_all_the_same() -> None:
+    class Refuses(dict[str, object]):
+        def items(self) -> Never:
+            raise RuntimeError
+
+    module = nn.Linear(2, 2)
+    module.more = Refuses(weight=nn.Parameter(torch.ones(2)), scale=torch.ones(2))
+    assert list(unregistered_parameters(module)) == ["more['weight']"]
+
+
+@pytest.mark.parametrize(
+    ("gradients", "outputs", "leaps"),
+    [
+        ([7e-4, 6e-4, 6e-7, 5e-7], [0.6, 0.7, 0.6, 0.7], True),  # two passes, the second of little weight
+        ([0.0, 9e-4, 2e-3, 9e-4], [0.2, 0.07, 0.4, 0.2], True),  # a penalty's pass, through which nothing comes
+        ([9e-4, 9e-4, 9e-6], [0.5, 0.5, 50.0], False),  # weights that are large
+        ([1e-1, 2e-2, 4e-3, 8e-4], [0.9, 0.9, 0.9, 0.9], False),  # from layer to layer
+        ([1e-6, 1e-3, 1.0], [0.5, 0.5, 0.5], False),
+        ([0.0, 0.0, 1e-9, 1e-3], [0.5, 0.5, 0.5, 0.5], False),
+    ],
+)
+def test_a_gradient_that_leaps_between_two_layers(gradients: list[float], outputs: list[float], leaps: bool) -> None:
+    assert is_one_leap(gradients, outputs) == leaps
 
 
 def test_a_recurrent_cell_is_told_of_orthogonal_weights() -> None:

@@ -48,6 +48,23 @@ def test_a_layer_that_falls_silent(silent_from: int, expected: bool) -> None:
     assert ("R04" in found(h)) == expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "below", "says"),
+    [
+        ("hardswish", -0.6, None),  # below zero it has a slope all the same
+        ("hardswish", -4.0, "have not responded to any example"),
+        ("relu", -0.6, "have not responded to any example"),
+        ("tanh", 0.0, "were on their flat part for every example"),
+    ],
+)
+def test_units_that_do_not_respond(kind: str, below: float, says: str | None) -> None:
+    h = History(Facts(), 1000)
+    for step in range(0, 120, 10):
+        h.add(Observation(step, {"dead_units": {"b": 0.9}, "preactivation_mean": {"b": below}}, {"b": kind}))
+    messages = [finding.message for finding in found(h).values() if finding.rule == "R04"]
+    assert [says for message in messages if says is None or says in message] == ([] if says is None else [says])
+
+
 @pytest.mark.parametrize(("bias", "expected"), [(0.1, False), (0.0, True)])
 def test_a_weight_whose_bias_learns_is_not_frozen(bias: float, expected: bool) -> None:
     parameters = {"a.weight": ParameterFacts("a.weight", (9, 8), "hidden", std=0.3)}

@@ -97,6 +97,15 @@ def test_overfitting_below_zero(train: float, validations: Sequence[float], expe
     assert ("R15" in found(run(falling(1.1, train), validations=validations))) == expected
 
 
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_a_sum_over_larger_batches_is_no_overfitting(batch_size: int) -> None:
+    """The validation has eight times as many examples a batch."""
+    losses = [batch_size * loss for loss in falling(2.3, 0.6)]
+    validations = [8 * batch_size * loss for loss in (1.4, 1.0, 0.7, 0.7, 0.7, 0.7)]
+    expected = {1: True, 32: False}[batch_size]
+    assert ("R15" in found(run(losses, output=classes(losses[0] / batch_size), validations=validations))) == expected
+
+
 @pytest.mark.parametrize(("p", "end", "expected"), [(0.97, 2.0, True), (0.97, 0.3, False), (0.5, 2.0, False)])
 def test_a_dropout_that_leaves_next_to_nothing(p: float, end: float, expected: bool) -> None:
     h = run(falling(CHANCE, end), output=classes())

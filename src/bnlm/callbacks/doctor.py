@@ -17,6 +17,7 @@ from bnlm.callbacks.findings_file import write_findings
 from bnlm.callbacks.gradient_watch import GradientWatch
 from bnlm.callbacks.left_gradients import LeftGradients
 from bnlm.callbacks.monitor import Monitor
+from bnlm.callbacks.moved_weights import MovedWeights
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
 from bnlm.callbacks.running_statistics_watch import RunningStatisticsWatch
 from bnlm.callbacks.step_losses import StepLosses
@@ -32,6 +33,7 @@ from bnlm.doctor import (
     decays_of,
     facts_of,
     findings_table,
+    is_lazy,
 )
 from bnlm.probe import Wanted
 
@@ -84,7 +86,9 @@ class Doctor(Monitor):
         self._validation_losses = ValidationLosses()
         self._left_gradients = LeftGradients()
         self._gradients = GradientWatch()
+        self._weights = MovedWeights()
         self._restored = False
+        self._knows_all = True  # that there is to be known of the model
         self._stop = False
 
     @property
@@ -114,6 +118,8 @@ class Doctor(Monitor):
     def publish(
         self, trainer: Trainer, seen: ObservedStep, asked: Asked
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        if not self._knows_all:  # lazy modules have their weights by now
+            self._history, self._knows_all = self._begun(trainer), True
         assert self._history is not None
         self._history.steps_with_left_gradients = self._left_gradients.steps
         self._hear(self._history)
@@ -136,12 +142,18 @@ class Doctor(Monitor):
         self._rates.clear()
         self._left_gradients = LeftGradients()
         self._gradients = GradientWatch()
-        self._history = History(facts_of(pl_module, trainer.optimizers), self._total_steps)
-        # A scaler (fp16) looks for the largest scale that does not overflow: single steps rightly do.
-        self._history.overflows_allowed = 4 if getattr(trainer.precision_plugin, "scaler", None) is not None else 0
-        if trainer.gradient_clip_algorithm in (None, "norm"):
-            self._history.clip = float(trainer.gradient_clip_val or 0.0)
+        self._history = self._begun(trainer)
+        self._knows_all = not any(is_lazy(module) for module in pl_module.modules())
         self._losses.start(trainer)
+        self._weights.start(pl_module)
+
+    def _begun(self, trainer: Trainer) -> History:
+        history = History(facts_of(trainer.lightning_module, trainer.optimizers), self._total_steps)
+        # A scaler (fp16) looks for the largest scale that does not overflow: single steps rightly do.
+        history.overflows_allowed = 4 if getattr(trainer.precision_plugin, "scaler", None) is not None else 0
+        if trainer.gradient_clip_algorithm in (None, "norm"):
+            history.clip = float(trainer.gradient_clip_val or 0.0)
+        return history
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         self._losses.before_backward(trainer, pl_module, loss)
@@ -223,7 +235,8 @@ class Doctor(Monitor):
             self._hear(self._history)
             self._judge(self._diagnosis.update(self._history), trainer)
         elif trainer.global_step == 0:
-            self._judge(self._diagnosis.without_steps(trainer.fit_loop.total_batch_idx + 1), trainer)
+            batches, moved = trainer.fit_loop.total_batch_idx + 1, self._weights.have_moved(pl_module)
+            self._judge(self._diagnosis.without_steps(batches, moved), trainer)
         write_findings(self.findings, trainer, self.folder)
         if self.table and trainer.is_global_zero:
             from rich.console import Console

@@ -227,6 +227,10 @@ class Monitor(Callback, ABC):
         self.read()
         return {"last_step": self._last_step}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is to have: it is of no trainer, and hears of all hooks."""
+        return {name: value for name, value in vars(self).items() if name not in BATCH_HOOKS} | {"_shared": None}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._last_step = state_dict["last_step"]
 

@@ -24,6 +24,8 @@ NEVER = (
     "Look for an eval() or a freeze before training_step: the BatchNorm has taken in no batch, and so does not "
     "normalize; call train() on it."
 )
+#: R17 of statistics that few batches have come to: how the advice begins; in fewer than one of so many steps.
+NO_MORE, FEW_UPDATES = "Look for an eval() that stays, as after a validation", 1.5
 #: R17: logarithm of the factor above which it is no longer told.
 MANY = math.log(1000)
 #: R17: what the validation loss is above the training loss, and at least of the reference, where it is critical.
@@ -112,10 +114,20 @@ def _mismatch(history: History) -> Iterator[Finding]:
             f"{gap.layer}: the running statistics that eval uses are not those of the data: variances differ by a "
             f"factor of {_factor(gap.log_variance)}, means by {_deviations(gap.mean)} standard deviations; "
             f"{residue:.0%} of their start is left in them.",
-            NEVER if gap.updates == 0 else
-            "Train longer, raise normalization.momentum, or take exact statistics with bnlm.normalization.calibrate; "
-            "where they had time enough, look whether validation prepares its inputs as training does.",
+            _change(gap),
         )  # fmt: skip
+
+
+def _change(gap: StatisticsGap) -> str:
+    if gap.updates == 0:
+        return NEVER
+    if gap.updates is not None and FEW_UPDATES * gap.updates < gap.step:
+        taken = f"{gap.updates} batch{'es' * (gap.updates != 1)}"
+        return f"{NO_MORE}: of {gap.step} steps the BatchNorm has taken in {taken}; call train() on it."
+    return (
+        "Train longer, raise normalization.momentum, or take exact statistics with bnlm.normalization.calibrate; "
+        "where they had time enough, look whether validation prepares its inputs as training does."
+    )
 
 
 def _beyond(gap: StatisticsGap, allowance: float) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from bnlm.doctor.batch_norm_rules import NEVER
 from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.loss_rules import SIGN
 from bnlm.doctor.output_rules import BRING
 from bnlm.doctor.small_update_rules import SMALL_WARNING
 from bnlm.doctor.standstill_rules import CERTAIN_CAUSES, OVERFIT, ZEROS
 from bnlm.doctor.training_rules import BATCHES
+from bnlm.doctor.unreachable_rules import SEVERAL_OUTPUTS
 from bnlm.doctor.weight_decay import LOWER_DECAY
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
@@ -50,6 +52,8 @@ TOO_SMALL_TO_LEARN = -3.5
 JITTERS = 1.03
 #: Share of flat outputs beyond which hardly one is left that passes a gradient.
 FLAT_ALL_OVER = 0.99
+#: R17: times its limits by which running statistics are off that do not normalize at all; what comes of that.
+FAR_OFF, WITHOUT_NORM = 10.0, ("R01", "R02", "R03", "R04", "R05", "R06", "R10", "R12", "R13")
 #: Values per channel with which a BatchNorm alone may keep a network from learning.
 FEW_VALUES = 4
 
@@ -100,14 +104,19 @@ def _cause_of(finding: Finding, found: Mapping[str, Finding], rescales: bool) ->
             return "R13"
         if finding.rule in ("R04", "R06", "R12") and stuck.suggestion.startswith(ZEROS):
             return "R13"
+        if finding.rule in ("R01", "R02", "R12") and stuck.suggestion.startswith(SEVERAL_OUTPUTS):
+            return "R13"
+    gap = found.get("R17")
+    if gap is not None and gap.suggestion == NEVER and gap.value > FAR_OFF and finding.rule in WITHOUT_NORM:
+        return "R17"
     for rule in CAUSES.get(finding.rule, ()):
         cause = found.get(rule)
         if cause is None or cause.severity == "note":
             continue
         if finding.rule == "R09" and rule in ("R05", "R02", "R01") and rescales:
             continue  # a scale that is wrong makes no step larger then
-        if finding.rule == "R10" and rule in ("R05", "R06") and rescales:
-            continue  # nor smaller
+        if finding.rule == "R10" and rule in ("R05", "R06") and rescales and not (rule == "R05" and cause.value > 1):
+            continue  # nor smaller, unless weights are large
         if _explains(cause, finding, rescales):
             return rule
     return None
@@ -137,7 +146,7 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
             return rise is cause
     if pair in (("R09", "R12"), ("R14", "R12")):
         # A high rate kills what learned before; what has had no gradient since the start is another matter.
-        return cause.step < finding.step and finding.value < finding.step
+        return finding.value < finding.step and cause.step <= max(finding.step, LATE)
     if pair == ("R03", "R12"):  # only what is flat everywhere passes no gradient at all
         return cause.value > FLAT_ALL_OVER and cause.step <= max(finding.step, LATE) and finding.value < finding.step
     if cause.rule == "R09" and cause.suggestion.startswith(LOWER_DECAY):
@@ -167,7 +176,7 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         # A start that is wrong is soon over, if it is not; targets that are far away drive a network to its limits.
         far_targets = cause.suggestion.startswith(BRING)
         if far_targets or finding.rule == "R03":
-            return far_targets and finding.step > 0
+            return far_targets and (finding.step > 0 or finding.rule == "R09")
         if finding.rule == "R13" and cause.severity != "critical":
             return False
     mild = cause.severity != "critical" and cause.value <= 0

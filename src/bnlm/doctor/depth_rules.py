@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
+from itertools import pairwise
 
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
@@ -14,6 +16,8 @@ from bnlm.doctor.weight_scale_rules import large_recurrences, large_weights
 DRIFT_WARNING, DRIFT_CRITICAL = 10.0, 100.0
 #: R06: std of the loss gradient at the first activation over the last's.
 GRADIENT_NOTE, GRADIENT_CRITICAL = 10.0, 100.0
+#: R06: factor between neighbours that is no matter of depth, where that of their outputs is below the second.
+LEAP, SAME_SCALE = 30.0, 10.0
 #: R05 and R06: what to change.
 _GAIN = (
     "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
@@ -73,6 +77,25 @@ def whole_gradient(ratio: float, chain: list[str], elements: dict[str, float]) -
     return ratio * math.sqrt(max(1.0, elements.get(chain[0], 1.0) / elements.get(chain[-1], 1.0)))
 
 
+def is_one_leap(gradients: list[float], outputs: list[float]) -> bool:
+    """Return whether the first of these gradients differs from the last by one leap alone.
+
+    Between two neighbours whose outputs are as large as each other: those are not one after the other, but in two
+    passes through a network, or in two branches, whose losses do not count the same.
+
+    Args:
+        gradients: Their std, in forward order.
+        outputs: Std of the outputs.
+    """
+    steps = [a / b if b > 0 else math.inf if a > 0 else 1.0 for a, b in pairwise(gradients)]
+    vanishes = gradients[0] < gradients[-1]
+    at = min(range(len(steps)), key=lambda i: steps[i] if vanishes else -steps[i])
+    rest = math.prod(step for i, step in enumerate(steps) if i != at)
+    alike = 1 / SAME_SCALE <= outputs[at] / max(outputs[at + 1], sys.float_info.min) <= SAME_SCALE
+    leaps = steps[at] < 1 / LEAP if vanishes else steps[at] > LEAP
+    return leaps and alike and 1 / GRADIENT_NOTE <= rest <= GRADIENT_NOTE
+
+
 def over_time(history: History, chain: list[str]) -> bool:
     """Return whether there are more layers than weights: of a recurrent cell, which may learn from its last steps."""
     weights = sum(parameter.role != "vector" for parameter in history.facts.parameters.values())
@@ -126,6 +149,9 @@ def gradient_findings(history: History) -> Iterator[Finding]:
         ratio = stds[0] / stds[-1]
         vanishes = ratio < 1
         if not (ratio < 1 / GRADIENT_NOTE or ratio > GRADIENT_NOTE):
+            continue
+        outputs = history.first.of("activation_std")
+        if is_one_leap(stds, [outputs.get(layer, 0.0) for layer in chain]):
             continue
         whole = whole_gradient(ratio, chain, elements)
         far = whole < 1 / GRADIENT_CRITICAL and steep(whole, kind, chain) and not over_time(history, chain)

@@ -62,9 +62,9 @@ class Diagnosis:
         finding = refusal(error, step)
         return self._take(iter([finding] if finding is not None else []))
 
-    def without_steps(self, batches: int) -> list[Finding]:
-        """Take in that so many batches brought no optimizer step; return the findings that are new."""
-        return self._take(iter([no_step(batches)] if batches >= BATCHES_WITHOUT_STEP else []))
+    def without_steps(self, batches: int, moved: bool) -> list[Finding]:
+        """Take in that so many batches brought no optimizer step, and whether weights have moved all the same."""
+        return self._take(iter([no_step(batches, moved)] if batches >= BATCHES_WITHOUT_STEP else []))
 
     def _take(self, findings: Iterator[Finding]) -> list[Finding]:
         fresh: dict[str, Finding] = {}
@@ -72,8 +72,11 @@ class Diagnosis:
             known = self._found.get(finding.rule)
             if known is None or SEVERITIES.index(finding.severity) > SEVERITIES.index(known.severity):
                 # A note is no more than a remark: what becomes of it later, with reason, begins then.
-                kept = finding if known is None or known.severity == "note" else replace(finding, step=known.step)
-                self._found[finding.rule] = fresh[finding.rule] = kept
+                if known is not None and known.severity != "note":
+                    # R12's value is for how long there had been no gradient by then.
+                    value = known.value if finding.rule == "R12" else finding.value
+                    finding = replace(finding, step=known.step, value=value)
+                self._found[finding.rule] = fresh[finding.rule] = finding
             elif finding.rule == "R12" and finding.where == known.where:  # for so many steps by now
                 self._found["R12"] = replace(known, message=finding.message)
             elif finding.rule == "R07" and finding.suggestion.startswith(BATCHES):  # of the first few it was not clear

@@ -75,7 +75,7 @@ class Facts:
 
     parameters: dict[str, ParameterFacts] = field(default_factory=dict)
     not_optimized: dict[str, nn.Parameter] = field(default_factory=dict)
-    unregistered: dict[str, nn.Parameter] = field(default_factory=dict)
+    unregistered: dict[str, Tensor] = field(default_factory=dict)
     batch_norms: dict[str, float | None] = field(default_factory=dict)
     redundant_biases: dict[str, str] = field(default_factory=dict)
     weight_of: dict[str, str] = field(default_factory=dict)
@@ -96,6 +96,11 @@ def is_normalization(module: nn.Module) -> bool:
     return isinstance(module, _NORMALIZATIONS) or hasattr(type(module), "makes_bias_redundant")
 
 
+def is_lazy(module: nn.Module) -> bool:
+    """Return whether parameters of this module itself have no shape before its first forward."""
+    return any(isinstance(p, nn.parameter.UninitializedParameter) for p in module.parameters(recurse=False))
+
+
 @torch.no_grad()
 def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     """Look at a model before its first step; of networks that are stacked in one, at the first."""
@@ -105,6 +110,7 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
         (plain(path), module)
         for path, module in model.named_modules()
         if not any(True for _ in module.children()) and not isinstance(module, nn.Identity | nn.Dropout)
+        if not is_lazy(module)
     ]
     names = {id(p): plain(name) for name, p in model.named_parameters()}
     of_torch = {
@@ -131,7 +137,11 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
                         "InstanceNorm" if isinstance(following, _InstanceNorm) else "BatchNorm"
                     )
         elif not list(module.parameters(recurse=False)) and weights and id(weights[-1]) in names:
-            facts.weight_of[path] = names[id(weights[-1])]
+            name = names[id(weights[-1])]
+            if name not in facts.weight_of.values():
+                facts.weight_of[path] = name
+            else:  # several in a row: they are not in the order in which they are called
+                facts.weight_of = {p: n for p, n in facts.weight_of.items() if n != name}
     facts.clamps = {path: module.min_val < 0 for path, module in leaves if isinstance(module, nn.Hardtanh)}
     if weights and roles.get(id(weights[-1])) is None:
         roles.update(dict.fromkeys(map(id, [weights[-1], *_heads([module for _, module in leaves])]), "output"))

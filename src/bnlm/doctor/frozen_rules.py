@@ -72,10 +72,13 @@ def _without_gradient(history: History) -> Iterator[Finding]:
         elements = {name: math.prod(one.shape) for name, one in facts.items()}
         left_over = sum(elements[name] for name in frozen) < LEFT_OVER * sum(elements.values())
         critical = longest >= FROZEN_CRITICAL and matrix and not left_over
+        change = "Look for a detach(), a no_grad() or a module that is not called; otherwise set requires_grad=False."
+        if not history.losses.steps and not graded:
+            change = f"Return the loss from training_step: none has come back. Otherwise: {change}"
         yield Finding(
             "R12", "critical" if critical else "warning", in_words(frozen), history.step, longest, FROZEN_WARNING,
-            f"{in_words(frozen)}: no gradient for {longest} steps, though it is meant to be trained.",
-            "Look for a detach(), a no_grad() or a module that is not called; otherwise set requires_grad=False.",
+            f"{in_words(frozen)}: no gradient for {longest} steps, though meant to be trained.",
+            change,
         )  # fmt: skip
 
 
@@ -100,7 +103,8 @@ def _unregistered(history: History) -> Iterator[Finding]:
     yield Finding(
         "R12", "critical" if elements >= LEFT_OVER * (elements + registered) else "warning", in_words(list(graded)),
         history.step, len(graded), 0,
-        f"{in_words(list(graded))}: in a plain list or dict, so that torch does not know of it: it gets a gradient, "
-        "and is in no optimizer, in no checkpoint, and stays on its device.",
-        "Put it into nn.ModuleList, nn.ModuleDict or nn.ParameterList; set requires_grad=False if it is not to learn.",
+        f"{in_words(list(graded))}: in a plain list or dict, or no nn.Parameter, so that torch does not know of it: it "
+        "gets a gradient, and is in no optimizer, in no checkpoint, and stays on its device.",
+        "Put it into nn.ModuleList, nn.ModuleDict or nn.ParameterList, make a tensor an nn.Parameter; set "
+        "requires_grad=False if it is not to learn.",
     )  # fmt: skip

@@ -79,6 +79,12 @@ class History:
         """Whether the learning rate has yet to come near its highest, and the run is young enough to wait for that."""
         return self._reached_lr_share < 0.1 and self.losses.steps < min(WARM_UP_STEPS, self.total_steps / 2)
 
+    @property
+    def only_warms_up(self) -> bool:
+        """Whether the learning rate rises, and has not come near its highest."""
+        shares = [observation.lr_share for observation in self.recent]
+        return self._reached_lr_share < 0.1 and shares[-1] == max(shares) > shares[0]
+
     def add(self, observation: Observation) -> None:
         """Take in an observed step; of one that waited not, the losses up to its own are to be taken in before."""
         self._medians.clear()

@@ -23,7 +23,8 @@ class Output:
             nan of other kinds.
         broadcast: See `LossRecord`.
         floor: What the loss cannot fall below, where what is given for logits may be probabilities, or comes out of an
-            activation; -inf where what is given for log-probabilities is none; else nan.
+            activation; -inf where what is given for log-probabilities is none, inf where each probability is 1; else
+            nan.
         counts: Targets of each class, where they were counted.
         scales: See `LossRecord`: whether it is a loss at all is to be seen.
         activation: See `LossRecord`.

@@ -69,7 +69,8 @@ def output_findings(history: History) -> Iterator[Finding]:
     loss, error = output.loss, output.loss_error
     if history.observed > 1 and history.reference.first_losses and not history.facts.frozen:
         # The batches after the first tell more of the start, as long as the steps between have not made it worse.
-        loss = min(loss, loss * history.losses.first / history.reference.first_losses[0])
+        if history.reference.first_losses[0] > 0:
+            loss = min(loss, loss * history.losses.first / history.reference.first_losses[0])
         error /= math.sqrt(len(history.reference.first_losses))
     elif output.kind != "regression" and loss < LOSS_NOTE * output.reference:
         yield Finding(

@@ -12,10 +12,12 @@ from bnlm.doctor.standstill_rules import STUCK
 
 #: How far the validation loss is above the training loss, and stays above its best; the latter also by this share
 #: of the reference, because losses near zero differ by factors in healthy runs.
-GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.05
+GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.04
 #: Of what is known by heart: share of its best that is rest; training loss over validation loss, and share of the
 #: reference that the one is above the other, which may be less where more of the first is learned.
 AT_REST, BY_HEART, FAR_APART = 0.99, (0.25, 0.1), (0.3, 0.09)
+#: Times the mean of its examples that the loss is, to be their sum.
+SUMMED = 4.0
 #: Of what is of no use to another set: training loss over validation loss, and this over chance.
 OF_NO_USE, WORSE = 0.97, 1.02
 
@@ -36,6 +38,8 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
     rises_alone = train < then + GAP * abs(then)
     if risen and rises_alone and loss - train > GAP * abs(train) > 0:
         how = f"the validation loss has risen from {best:.3g} to {loss:.3g}, while the training loss is {train:.3g}."
+    elif history.reference.weight > SUMMED:
+        return  # over batches of another size
     elif _by_heart(history, losses, train):
         how = (
             f"the validation loss is {loss:.3g} and no longer falls, while the training loss is {train:.3g}: the "

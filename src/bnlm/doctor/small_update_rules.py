@@ -80,6 +80,11 @@ def _small_updates(history: History) -> Iterator[Finding]:
                 f"Stretch the schedule over the run: it has optimizer.lr at {share:.1g} of its highest. A decay meant "
                 "for epochs is not stepped with interval=step."
             )
+            if history.only_warms_up:
+                change = (
+                    f"Shorten the warm-up to a few percent of the run: after {history.step} steps it has optimizer.lr "
+                    f"at {share:.1g} of its highest. One meant for steps is stepped with interval=step."
+                )
         elif clipped := _left_by_clipping(history):
             change = (
                 f"Raise trainer.gradient_clip_val={history.clip:g}: it leaves {clipped:.1g} of the gradient, and as "
@@ -171,7 +176,7 @@ def _far_from_done(history: History, typical: float) -> bool:
 def _still_learns(history: History, share: float) -> bool:
     """Return whether the last third of the steps has brought more than this share of all that was learned."""
     before, recent = history.losses.tail(len(history.losses.last) // 3 + 25)[:50], history.losses.recent(50)
-    return statistics.fmean(before) - recent > share * (history.losses.first - recent) > 0
+    return bool(before) and statistics.fmean(before) - recent > share * (history.losses.first - recent) > 0
 
 
 def _without_decay(history: History, updates: dict[str, float]) -> dict[str, float]:
@@ -193,7 +198,7 @@ def _without_decay(history: History, updates: dict[str, float]) -> dict[str, flo
 def _ended_schedule(history: History) -> Iterator[Finding]:
     """Yield R10 where the rate has fallen to next to nothing early in the run, and most is still to be learned."""
     low = list(takewhile(lambda observation: observation.lr_share <= ENDED, reversed(history.recent)))
-    if len(low) < ENDED_OBSERVED or history.warms_up or not history.losses.last:
+    if len(low) < ENDED_OBSERVED or history.warms_up or history.only_warms_up or not history.losses.last:
         return
     since, total = low[-1].step, history.total_steps
     left = history.losses.recent(50) / (abs(history.reference.loss) or math.inf)
@@ -210,8 +215,15 @@ def _ended_schedule(history: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def no_step(batches: int) -> Finding:
-    """Return R10 of a run in which no optimizer has taken a step."""
+def no_step(batches: int, moved: bool) -> Finding:
+    """Return R10 of a run in which no optimizer has taken a step, or none that Lightning counts: weights have moved."""
+    if moved:
+        return Finding(
+            "R10", "note", "optimizer", 0, math.nan, SMALL_WARNING,
+            f"no optimizer step was counted in {batches} batches, though the weights have moved: nothing was observed.",
+            "Return the optimizers from configure_optimizers, and in manual optimization call step() of what "
+            "self.optimizers() returns: Lightning counts these steps alone.",
+        )  # fmt: skip
     return Finding(
         "R10", "critical", "optimizer", 0, -math.inf, SMALL_WARNING,
         f"no optimizer step was taken in {batches} batches, so nothing has changed.",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from bnlm.doctor.dropout_rules import LESS_DROPOUT, heavy_dropouts
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
-from bnlm.doctor.unreachable_rules import REMOVE, UNREACHED_WARNING, within_reach
+from bnlm.doctor.unreachable_rules import REMOVE, SEVERAL_OUTPUTS, UNREACHED_WARNING, within_reach
 from bnlm.doctor.weight_decay import LOWER_DECAY, heavy_decay
 
 #: R13: recent loss over the reference. Language models are flat at 0.56 to 0.72 of it in some window, healthily.
@@ -37,7 +37,7 @@ SCALE_TARGETS = (
 #: R13: how the advice begins where the cause is not known; and where it is certain.
 OVERFIT = "Try to overfit a single batch"
 ZEROS, SHAPES = "Look at the inputs", "Give outputs and targets the same shape"
-CERTAIN_CAUSES = (ZEROS, SHAPES, REMOVE)
+CERTAIN_CAUSES = (ZEROS, SHAPES, REMOVE, SEVERAL_OUTPUTS)
 
 
 def standstill_findings(history: History) -> Iterator[Finding]:

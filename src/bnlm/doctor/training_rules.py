@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
-from bnlm.doctor.depth_rules import advice_on_gradients, chain_of, steep, whole_gradient
+from bnlm.doctor.depth_rules import advice_on_gradients, chain_of, is_one_leap, steep, whole_gradient
 from bnlm.doctor.finding import Finding, in_words, percent
 from bnlm.doctor.history import History
-from bnlm.doctor.initial_rules import SMOOTH, are_gates, is_judged_by_the_loss
+from bnlm.doctor.initial_rules import HARD, SMOOTH, are_gates, is_judged_by_the_loss
 from bnlm.doctor.weight_scale_rules import small_weights
 from bnlm.stats import RELU_LIKE
 
@@ -90,18 +91,24 @@ def dead(history: History) -> Iterator[Finding]:
     shares = {layer: share for layer, share in last.items() if seen[layer] >= DEAD_PATIENCE and layer not in sure}
     # A layer that falls silent as a whole is seen long before the window over single units has moved on.
     shares |= {layer: 1.0 for layer in _silent(history) if layer in shares}
-    layers = [layer for layer, value in shares.items() if value > DEAD_WARNING]
+    # What bends smoothly has a slope just below zero.
+    below = history.median("preactivation_mean")
+    smooth = [n for n in shares if kinds.get(n) in RELU_LIKE and kinds[n] not in HARD and below.get(n, -math.inf) >= -1]
+    layers = [layer for layer, value in shares.items() if value > DEAD_WARNING and layer not in smooth]
     if layers:
         worst = max(shares[layer] for layer in layers)
         severity = "critical" if worst > DEAD_CRITICAL else "note" if has_learned(history) else "warning"
+        at_ends = kinds.get(layers[0]) in SMOOTH
         yield Finding(
             "R04", severity, in_words(layers), history.step, worst,
             DEAD_WARNING,
             f"{in_words(layers)}: {percent([shares[n] for n in layers])} of the "
-            f"{kinds.get(layers[0], 'activation')} units have not responded to any example of the last "
+            f"{kinds.get(layers[0], 'activation')} units "
+            f"{'were on their flat part for every' if at_ends else 'have not responded to any'} example of the last "
             f"{min(history.observed, 20)} observed steps; they learn nothing more.",
-            "Lower optimizer.lr, look at the biases and the scale of the inputs, use init=kaiming_normal, or an "
-            "activation without a dead side (model.activation=leaky_relu or gelu).",
+            "Lower optimizer.lr, look at the biases and the scale of the inputs, use init=kaiming_normal, or "
+            + ("a normalization before it." if at_ends else
+               "an activation without a dead side (model.activation=leaky_relu or gelu)."),
         )  # fmt: skip
 
 
@@ -115,13 +122,14 @@ def _gradient(history: History) -> Iterator[Finding]:
     if history.losses.improves() or history.losses.steps < PATIENCE:
         return
     kinds, stds = _kinds(history), history.median("activation_gradient_std")
+    outputs = history.median("activation_std")
     elements = history.recent[-1].of("activation_elements")
     for kind in dict.fromkeys(kinds.values()):
         chain = chain_of(kind, history.recent[-1], stds)
         if len(chain) < 3 or not stds[chain[-1]] > 0 or stds[chain[0]] == 0:
             continue  # none at all is no matter of scale: cut off, or dead
         ratio = stds[chain[0]] / stds[chain[-1]]
-        if 0.1 <= ratio <= 10:
+        if 0.1 <= ratio <= 10 or is_one_leap([stds[n] for n in chain], [outputs.get(n, 0.0) for n in chain]):
             continue
         whole = whole_gradient(ratio, chain, elements) if ratio < 1 else ratio
         if 0.01 <= whole < 1 and not steep(whole, kind, chain):

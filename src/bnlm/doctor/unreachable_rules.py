@@ -15,6 +15,8 @@ CERTAIN = 3
 CERTAIN_LATER = 10
 #: R13 of outputs that come out of an activation: share of the reference that is out of their reach.
 UNREACHED_WARNING, UNREACHED_CRITICAL = 0.05, 0.25
+#: How the advice begins where there is but one.
+SEVERAL_OUTPUTS = "Give the network one output for each class"
 #: How the advice begins where an activation is to go.
 REMOVE = "Remove the"
 
@@ -24,6 +26,7 @@ def unreachable_findings(history: History) -> Iterator[Finding]:
     yield from _of_probabilities(history)
     yield from _out_of_reach(history)
     yield from _cut_logits(history)
+    yield from _of_one_class(history)
 
 
 def _of_probabilities(history: History) -> Iterator[Finding]:
@@ -35,7 +38,7 @@ def _of_probabilities(history: History) -> Iterator[Finding]:
             "R13", "critical", "loss", history.first.step, history.losses.recent(100), -math.inf,
             "the loss can fall for ever without anything being learned: what comes to nll_loss is no log-probabilities "
             "(their exponentials do not sum to 1).",
-            "Give it the output of log_softmax, or use cross_entropy, which takes logits.",
+            "Give it the output of log_softmax over the classes (dim=1), or use cross_entropy, which takes logits.",
         )  # fmt: skip
         return
     what = (
@@ -90,6 +93,24 @@ def _cut_logits(history: History) -> Iterator[Finding]:
             "has lost all its examples to that is never learned.",
             within_reach(output),
         )  # fmt: skip
+
+
+def _of_one_class(history: History) -> Iterator[Finding]:
+    """Yield R13 of a softmax over a single class."""
+    outputs = [o.output for o in history.recent if o.output is not None]
+    if not outputs or history.first is None:
+        return
+    if all(output.kind == "cross_entropy" and output.reference == 0 for output in outputs):
+        how = "the loss is 0 whatever the network returns: cross_entropy over a single class"
+    elif len(outputs) >= CERTAIN and all(output.floor == math.inf for output in outputs):
+        how = "each probability is 1 whatever comes in, as of a softmax over a single output"
+    else:
+        return
+    yield Finding(
+        "R13", "critical", "loss", history.first.step, outputs[-1].loss, 0.0,
+        f"{how}.",
+        f"{SEVERAL_OUTPUTS}, or of two classes one output and binary_cross_entropy_with_logits.",
+    )  # fmt: skip
 
 
 def within_reach(output: Output) -> str:

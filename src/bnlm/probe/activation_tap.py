@@ -192,10 +192,11 @@ class ActivationTap(TorchFunctionMode):
 
     def _loss_called(self, func: Callable[..., Any], kind: str | None, args: Any, kwargs: dict[str, Any]) -> Any:
         self._hearing.loss_called()
+        output = func(*args, **kwargs)  # first: what it refuses it tells of better than what looks at it would
         if kind is not None and self.losses is not None and self.root.training:
             with unseen():
                 self.losses.called(kind, args, kwargs)
-        return func(*args, **kwargs)
+        return output
 
     def _part_of_a_loss_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
         output = func(*args, **kwargs)

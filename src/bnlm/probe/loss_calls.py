@@ -38,7 +38,7 @@ class LossCalls:
         self._written.next_forward()
 
     def called(self, kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Take in a call of a loss function, before it is made: it may overwrite what it is given."""
+        """Take in a call of a loss function."""
         if self._complete:
             return
         names = ("input", "target") if kind in REGRESSIONS else ("input", "target", "weight")

@@ -52,13 +52,14 @@ class LossRecord:
     Attributes:
         kind: A value of `LOSS_FUNCTIONS`.
         values: `(FIXED,)`: the mean loss of an example, its standard error, the reference (the loss of a network that
-            knows nothing), the std of an example's logits over the classes, averaged (of binary logits that of all; nan
-            of others, and of cosines, whose scale is chosen: `LossCalls` sees whether they are), the loss of the best
-            constant output (nan of other kinds than `REGRESSIONS`), what the loss cannot fall below if what is given
-            for logits is probabilities, as it looks (else nan; -inf where nll_loss is given what is no
-            log-probabilities), and how far an output differs between examples, as a share of the largest output (nan of
-            a single example). Of up to `MAX_COUNTED` classes `(FIXED + classes,)`: then how many of the targets are of
-            each; of binary ones how many are 1, for each place of an output, and then how many examples there are.
+            knows nothing), the std of an example's logits over the classes, averaged (of binary logits that of all;
+            nan of others, and of cosines, whose scale is chosen: `LossCalls` sees whether they are), the loss of the
+            best constant output (nan of other kinds than `REGRESSIONS`), what the loss cannot fall below if what is
+            given for logits is probabilities, as it looks (else nan; -inf where nll_loss is given what is no log-
+            probabilities; inf where each probability is 1), and how far an output differs between examples, as a share
+            of the largest output (nan of a single example). Of up to `MAX_COUNTED` classes `(FIXED + classes,)`: then
+            how many of the targets are of each; of binary ones how many are 1, for each place of an output, and then
+            how many examples there are.
         broadcast: Whether outputs and targets differ in shape, so that each output is held against other targets too.
         activation: Of which the outputs come straight, so that they reach its values alone: the floor is of these.
         scales: Of what only looks like a loss (see `WrittenLoss`): times what its mean is the loss of the step.
@@ -139,6 +140,8 @@ def loss_record(
         floor = reach.floor_of_distances(distance, target)
     elif kind == "binary_cross_entropy_with_logits" and not weighted:
         floor = _floor_of_sigmoids(x, target, losses) if reach is None else reach.floor_of_logits(target)
+    elif kind == "binary_cross_entropy":
+        floor = torch.where((x == 1).all(), math.inf, none)
     logit_std = x.std() if kind == "binary_cross_entropy_with_logits" and several else none
     values = torch.stack([losses.mean(), error, reference, logit_std, constant, floor, differ])
     if distance is None and target.ndim and not broadcast and not weighted:
@@ -210,7 +213,8 @@ def _of_classes(logits: Tensor, target: Tensor, ignore_index: int, weight: Tenso
         logits, target = logits[::stride], target[::stride]
     losses = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
     counted = (target != ignore_index).to(losses.dtype)
-    each = torch.stack([counted, losses, logits.std(dim=1) * counted]).to(accumulation_dtype(logits.device))
+    stds = logits.std(dim=1) if logits.shape[1] > 1 else torch.zeros_like(losses)
+    each = torch.stack([counted, losses, stds * counted]).to(accumulation_dtype(logits.device))
     (n, total, spread), (_, squares, _) = (each[:2] @ each.T).unbind()  # the losses of what is ignored are 0
     mean = total / n
     error = ((squares - total * mean).clamp_min(0) / (n - 1) / n).sqrt()

@@ -55,9 +55,12 @@ class ParameterTap:
     @torch.no_grad()
     def read_data(self, optimizer: Optimizer, moves: bool) -> None:
         """Take in the parameters before their step; with `moves` keep a copy, to see how far the step moves them."""
-        names, parameters = self.names.trained_by([optimizer])
-        if not names:
+        named = zip(*self.names.trained_by([optimizer]), strict=True)
+        # Of a lazy module there is nothing yet before its first forward, which an optimizer's closure brings.
+        known = {name: p for name, p in named if not isinstance(p, nn.parameter.UninitializedParameter)}
+        if not known:
             return
+        names, parameters = list(known), list(known.values())
         self._stepped.update(zip(names, parameters, strict=True))
         data = [_real(p) for p in parameters]
         if not moves:
