@@ -22,20 +22,34 @@ def found(of: History) -> dict[str, Finding]:
     return {finding.rule: finding for finding in diagnosis.findings}
 
 
-def squares(level: float, first: float, batches: int = 32, steps: int = 450) -> History:
+def squares(level: float, first: float, batches: int = 32, steps: int = 450, mean_of_all: float = 5.0) -> History:
     """Return a run that predicts a constant, whose loss is so much of that of the best constant."""
     draw = random.Random(0)
     h = History(Facts(), 1000)
     for step in range(steps):
-        targets = [draw.gauss(5, 1) for _ in range(batches)]
+        targets = [draw.gauss(mean_of_all, 1) for _ in range(batches)]
         mean = sum(targets) / batches
         constant = sum((y - mean) ** 2 for y in targets) / (batches - 1)
-        loss = first if step < 4 else level * sum((y - 5) ** 2 for y in targets) / batches
+        loss = first if step < 4 else level * sum((y - mean_of_all) ** 2 for y in targets) / batches
         h.losses.add([loss])
         if step % 10 == 0:
             reference = sum(y * y for y in targets) / batches
             h.add(Observation(step, {}, {}, Output("regression", reference, loss, 0.2, math.nan, constant)))
     return h
+
+
+@pytest.mark.parametrize(("mean", "change"), [(5.0, "Bring the targets"), (0.0, "Make the first outputs small")])
+def test_a_regression_far_above_a_constant_is_told_what_is_off(mean: float, change: str) -> None:
+    assert found(squares(9.0, 9.0, mean_of_all=mean))["R13"].suggestion.startswith(change)
+
+
+@pytest.mark.parametrize(("ends", "expected"), [(True, False), (False, True)])
+def test_steps_are_small_at_the_end_of_a_schedule(ends: bool, expected: bool) -> None:
+    h = History(Facts(WEIGHT), 300)
+    for step in range(0, 300, 10):
+        h.losses.add([2.3] * 10)
+        h.add(Observation(step, {"update_to_data": {"w": -3.5}}, {}, None, 0.05 if ends and step >= 270 else 1.0))
+    assert ("R10" in found(h)) == expected
 
 
 @pytest.mark.parametrize(

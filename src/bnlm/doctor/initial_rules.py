@@ -78,10 +78,11 @@ def _saturated(history: History) -> Iterator[Finding]:
         change = f"{ORTHOGONAL}, and the others with std gain / sqrt(fan_in), gain 5/3 for tanh."
     weight = history.facts.parameters.get(history.facts.weight_of.get(flat[0], ""))
     if weight is not None and weight.fan_in > 1:
-        wanted = 5 / 3 / math.sqrt(weight.fan_in)
+        gain, said = (5 / 3, "5/3") if kinds[flat[0]] == "tanh" else (1.0, "1")
+        wanted = gain / math.sqrt(weight.fan_in)
         if weight.std > 1.5 * wanted:
             because = (
-                f" The weights before the first of them have std {weight.std:.2g}; gain 5/3 over the root of their "
+                f" The weights before the first of them have std {weight.std:.2g}; gain {said} over the root of their "
                 f"{weight.fan_in} inputs is {wanted:.2g}."
             )
         elif abs(history.first.of("preactivation_mean").get(flat[0], 0.0)) > ASIDE * spreads.get(flat[0], math.inf):

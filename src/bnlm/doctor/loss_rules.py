@@ -31,7 +31,7 @@ RISE_OF_NOISE = 4.0
 
 #: R08: what to change where numbers grew, and where one was nan out of the blue; times the first that is grown.
 LOWER = (
-    "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), use bf16 instead of fp16, and look for a "
+    "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), and look for a "
     "logarithm, root or division outside its domain."
 )
 LOOK = (
@@ -40,6 +40,8 @@ LOOK = (
     "it is none of these, lower optimizer.lr or clip the gradients."
 )
 TWICE = 2.0
+#: R08 where a scaler is in use: how the advice begins.
+FP16 = "Use bf16 instead of fp16. "
 
 
 def loss_findings(history: History) -> Iterator[Finding]:
@@ -58,7 +60,7 @@ def _non_finite(history: History) -> Iterator[Finding]:
         yield Finding(
             "R08", "critical", "loss" if history.losses.non_finite else "gradients", history.step,
             float(history.losses.non_finite), 0, f"{what} is nan or infinite: no step after it can be trusted.",
-            LOWER if _grew(history) else LOOK,
+            (FP16 if history.overflows_allowed else "") + (LOWER if _grew(history) else LOOK),
         )  # fmt: skip
 
 

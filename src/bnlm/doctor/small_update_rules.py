@@ -67,8 +67,10 @@ def _small_updates(history: History) -> Iterator[Finding]:
     waited = history.losses.steps >= min(LATER, LATER_SHARE * history.total_steps)
     later = waited and history.losses.first > FRESH * chance
     limit = SMALL_LATER if later else SMALL_WARNING
+    if share < 0.1 <= usual and history.is_late:
+        return  # a schedule that comes to its end
     if typical < limit and not history.losses.improves() and not far:
-        times = f"10^{-3 - typical:.0f}" if -math.inf < typical < SMALL_CRITICAL else "3 to 10"
+        times = f"10^{-3 - typical:.0f}" if -math.inf < typical < SMALL_WARNING - 0.5 else "3 to 10"
         change = (
             f"Multiply optimizer.lr by {times}; look for frozen layers, a large weight decay, and gradients clipped "
             "to next to nothing."

@@ -34,6 +34,13 @@ LARGE_TARGETS, HARDLY_LEARNED = 25.0, 0.5
 SCALE_TARGETS = (
     "Bring the targets to mean 0 and variance 1: the outputs are far from them, and take long to come nearer."
 )
+#: The same where the targets are about of mean 0 and variance 1 already: loss of the best constant, and that of zero
+#: over it.
+USUAL_TARGETS, CENTRED = (0.1, 4.0), 2.0
+SCALE_OUTPUTS = (
+    "Make the first outputs small, by smaller weights in the output layer (init.output_scale=0.1) and the gain of the "
+    "activation before it: they are far from the targets, and take long to come nearer."
+)
 #: R13: how the advice begins where the cause is not known; and where it is certain.
 OVERFIT = "Try to overfit a single batch"
 ZEROS, SHAPES = "Look at the inputs", "Give outputs and targets the same shape"
@@ -81,7 +88,7 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         else (f"{OVERFIT}: if that fails look at labels, frozen layers and optimizer.lr; if it works, at the data.")
     )
     if output is not None and output.kind == "regression" and recent > FAR_ABOVE * chance and not rose:
-        suggestion = SCALE_TARGETS
+        suggestion = SCALE_TARGETS if _targets_are_off(history) else SCALE_OUTPUTS
     if decay := heavy_decay(history):
         suggestion = f"{LOWER_DECAY} ({decay:g}) by 10 or more: it takes the weights away. {suggestion}"
     if heavy_dropouts(history):
@@ -101,6 +108,13 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         f"{', which is hardly worse' * (HARDLY * chance < shown < chance)}.",
         suggestion,
     )  # fmt: skip
+
+
+def _targets_are_off(history: History) -> bool:
+    """Return whether the targets of a regression are far from mean 0 and variance 1."""
+    low, high = USUAL_TARGETS
+    constant = history.reference.of_a_constant / history.reference.weight
+    return not low < constant < high or history.reference.zero_over_constant > CENTRED
 
 
 def _fed_with_zeros(history: History) -> str:

@@ -152,9 +152,13 @@ def _grown_weights(history: History) -> Iterator[Finding]:
         yield Finding(
             "R09", "warning", in_words(list(growth)), history.step, typical, GROWN,
             f"{in_words(list(growth))}: typically {typical:.0f} times as large as they were drawn, after "
-            f"{history.losses.steps} steps that were too large; {left:.0%} of what knowing nothing costs is left.",
+            f"{history.losses.steps} steps that were too large; {_share(left)} of what knowing nothing costs is left.",
             "Divide optimizer.lr by 10 or more, or warm it up.",
         )  # fmt: skip
+
+
+def _share(left: float) -> str:
+    return f"{left:.0%}" if left < 10 else f"{left:.2g} times"
 
 
 def _heavy_decay(history: History) -> Iterator[Finding]:
