@@ -137,3 +137,10 @@ def test_a_hinge_that_is_met_is_no_dead_layer(through: Callable[[Tensor], Tensor
         net.through = through
     findings = check(net, (torch.randn(64, 9), torch.zeros(64)), loss, table=False)
     assert ("R04" in [f.rule for f in findings]) == isinstance(through, nn.Module)
+
+
+def test_probabilities_for_logits() -> None:
+    model = nn.Sequential(network(), nn.Softmax(dim=1))
+    found = {f.rule: f for f in check(model, batch(), F.cross_entropy, table=False)}
+    assert found["R13"].severity == "critical"
+    assert "remove the softmax" in found["R13"].suggestion

@@ -63,7 +63,7 @@ def check(
                 buffer.copy_(buffers[name])
         for name, module in model.named_modules():
             module.training = modes[name]
-    history = History(facts)
+    history = History(facts, 1)
     history.losses.add([float(loss.detach())])
     outputs = [Output.of(each) for each in record.losses]
     output, others = next(iter(outputs), None), outputs[1:]

@@ -31,7 +31,8 @@ def unreachable_findings(history: History) -> Iterator[Finding]:
 
 def _of_probabilities(history: History) -> Iterator[Finding]:
     outputs = [o.output for o in history.recent if o.output is not None and not o.output.activation]
-    if history.first is None or len(outputs) < CERTAIN or any(math.isnan(output.floor) for output in outputs):
+    certain = min(CERTAIN, history.total_steps)
+    if history.first is None or len(outputs) < certain or any(math.isnan(output.floor) for output in outputs):
         return
     if all(output.floor == -math.inf for output in outputs):
         yield Finding(
