@@ -144,3 +144,13 @@ def test_probabilities_for_logits() -> None:
     found = {f.rule: f for f in check(model, batch(), F.cross_entropy, table=False)}
     assert found["R13"].severity == "critical"
     assert "remove the softmax" in found["R13"].suggestion
+
+
+@pytest.mark.parametrize("gates", [False, True])
+def test_a_gradient_that_fades_through_sigmoids_is_remarked_on(gates: bool) -> None:
+    """As it does by torch's own init, and learns; beside a tanh they are gates."""
+    torch.manual_seed(0)
+    kinds = [nn.Sigmoid] * 4 + [nn.Tanh] * gates
+    layers = [nn.Sequential(nn.Linear(16, 16), kind()) for kind in kinds]
+    found = check(nn.Sequential(*layers, nn.Linear(16, 8)), batch(), F.cross_entropy, table=False)
+    assert [f.severity for f in found if f.rule == "R06"] == ([] if gates else ["note"])

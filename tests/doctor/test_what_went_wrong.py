@@ -286,6 +286,13 @@ def test_minus_what_several_loss_functions_return(first: float, expected: bool) 
     assert (finding is not None and finding.suggestion.startswith(SIGN)) == expected
 
 
+@pytest.mark.parametrize(("end", "expected"), [(0.01, False), (3.0, True)])
+def test_an_estimate_that_crosses_zero(end: float, expected: bool) -> None:
+    """A policy's gradient is taken of what goes below zero and comes back; of no scale is known."""
+    losses = [*falling(-0.05, -0.15, 150), *falling(-0.15, end, 150), *[end] * 100]
+    assert ("R14" in found(run(losses))) == expected
+
+
 @pytest.mark.parametrize(
     ("end", "validations", "expected"),
     [

@@ -47,7 +47,9 @@ def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], 
     for kind in dict.fromkeys(kinds.values()):
         chain = [layer for layer in chain_of(kind, history.first, values) if not graded or layer in graded]
         chain = [layer for layer in chain if not opens or values[layer] != 0]
-        if len(chain) >= 3 and kind not in ("sigmoid", "softplus"):
+        # Sigmoids are gates, beside others; and what they return has a scale of its own.
+        of_sigmoids = kind == "sigmoid" and statistic == "activation_gradient_std" and set(kinds.values()) == {kind}
+        if len(chain) >= 3 and (kind not in ("sigmoid", "softplus") or of_sigmoids):
             yield kind, chain, [values[layer] for layer in chain]
 
 
@@ -155,7 +157,7 @@ def gradient_findings(history: History) -> Iterator[Finding]:
             continue
         whole = whole_gradient(ratio, chain, elements)
         far = whole < 1 / GRADIENT_CRITICAL and steep(whole, kind, chain) and not over_time(history, chain)
-        critical = far or ratio > GRADIENT_CRITICAL
+        critical = (far or ratio > GRADIENT_CRITICAL) and kind != "sigmoid"
         yield Finding(
             "R06", "critical" if critical else "note", in_words(chain), 0, ratio,
             1 / GRADIENT_CRITICAL if vanishes else GRADIENT_CRITICAL,

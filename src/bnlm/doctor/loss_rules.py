@@ -116,8 +116,9 @@ def _diverging(history: History) -> Iterator[Finding]:
     losses = history.losses
     # What was below zero may be no cost but an estimate, such as that of a policy's gradient, which ends at zero.
     strays = losses.best < 0 and losses.smooth - losses.best < RISE_OF_NOISE * statistics.pstdev(losses.tail(50))
-    # Nor does it say much where it was below zero from the start, or comes back to it.
-    strays |= losses.best < 0 and not history.reference.is_known and losses.smooth < max(losses.first, 0.0)
+    # Nor does it say much where it was below zero from the start, or comes back to it, and not far beyond.
+    beyond = max(losses.first, -losses.best)
+    strays |= losses.best < 0 and not history.reference.is_known and losses.smooth < beyond
     if _crept_up(history):
         first, last = losses.early[0], next(loss for loss in reversed(losses.last) if math.isfinite(loss))
         yield Finding(
