@@ -162,11 +162,11 @@ def test_activations_that_are_registered_in_a_row_are_not_after_the_last_weight(
     class Stacked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layers = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 4)])
-            self.acts = nn.ModuleList([nn.Tanh(), nn.Tanh()])
+            self.layers = nn.ModuleList([nn.Linear(8, 8) for _ in range(3)])
+            self.acts = nn.ModuleList([nn.Tanh() for _ in range(3)])
 
     assert facts_of(Stacked()).weight_of == {}
-    assert facts_of(nn.Sequential(nn.Linear(8, 8), nn.Tanh())).weight_of == {"1": "0.weight"}
+    assert facts_of(nn.Sequential(nn.Conv1d(8, 8, 3), nn.Tanh(), nn.MaxPool1d(2))).weight_of["1"] == "0.weight"
 
 
 def test_a_dictionary_of_its_own_kind_is_looked_into_all_the_same() -> None:

@@ -119,6 +119,7 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     roles: dict[int, str] = {}
     feeds: set[int] = set()
     weights: list[Tensor] = []
+    after: dict[str, list[tuple[str, type]]] = {}  # by weight, what is registered between it and the next
     for index, (path, module) in enumerate(leaves):
         following = leaves[index + 1][1] if index + 1 < len(leaves) else None
         weight = getattr(module, "weight", None)
@@ -137,11 +138,11 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
                         "InstanceNorm" if isinstance(following, _InstanceNorm) else "BatchNorm"
                     )
         elif not list(module.parameters(recurse=False)) and weights and id(weights[-1]) in names:
-            name = names[id(weights[-1])]
-            if name not in facts.weight_of.values():
-                facts.weight_of[path] = name
-            else:  # several in a row: they are not in the order in which they are called
-                facts.weight_of = {p: n for p, n in facts.weight_of.items() if n != name}
+            after.setdefault(names[id(weights[-1])], []).append((path, type(module)))
+    for name, following_it in after.items():
+        kinds = [kind for _, kind in following_it]
+        if len(set(kinds)) == len(kinds):  # else they are not registered in the order in which they are called
+            facts.weight_of |= {path: name for path, _ in following_it}
     facts.clamps = {path: module.min_val < 0 for path, module in leaves if isinstance(module, nn.Hardtanh)}
     if weights and roles.get(id(weights[-1])) is None:
         roles.update(dict.fromkeys(map(id, [weights[-1], *_heads([module for _, module in leaves])]), "output"))
