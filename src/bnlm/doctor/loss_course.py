@@ -22,8 +22,6 @@ SMOOTHING = 0.05
 RISE_OF_BEST, RISE = 0.3, 0.15
 #: R14: standard errors of the running mean that the loss may rise by, from the lowest that this has been.
 SMOOTH_NOISE = 5.0
-#: R07: share of the reference that a spike is above what is usual, beside that.
-SPIKE = 0.5
 #: R07: standard errors of a batch's loss that a loss may lie higher. In batches of one or two, single examples do.
 BATCH_NOISE = 6.0
 
@@ -127,14 +125,14 @@ class LossCourse:
         typical = (last[4] + last[5]) / 2  # the median
         # What a loss near 0 has no other scale for; where examples are few, single ones stand out.
         noise = BATCH_NOISE * self._reference.batch_error if self._reference.is_known else 3 * (last[8] - last[1])
-        return typical + 2 * abs(typical) + SPIKE * scale + noise  # a likelihood's loss goes below 0
+        return typical + 2 * abs(typical) + scale + noise  # a likelihood's loss goes below 0
 
     def _without_spikes(self, losses: Sequence[float], scale: float) -> bool:
         """Return whether these losses are so close to each other that none can be a spike, nan or infinite."""
         if not losses or not math.isfinite(sum(losses)):
             return False
         # The height of a spike falls with the median of ten, which is no lower than the lowest.
-        return max(losses) <= 3 * max(min(*losses, *self.tail(10)), 0.0) + SPIKE * scale
+        return max(losses) <= 3 * max(min(*losses, *self.tail(10)), 0.0) + scale
 
     def tail(self, steps: int) -> list[float]:
         """Return the last losses."""
