@@ -106,3 +106,16 @@ def test_a_heavy_decay_is_named_where_the_loss_stands_still(kind: Any, decay: fl
         diagnosis.update(h)
     found = next(finding for finding in diagnosis.findings if finding.rule == "R13")
     assert found.suggestion.startswith("Lower optimizer.weight_decay") == named
+
+
+@pytest.mark.parametrize(("lr", "decay", "expected"), [(1e-3, 10.0, True), (5e-3, 1.0, False)])
+def test_a_decay_that_takes_a_hundredth_of_the_weights_in_a_step(lr: float, decay: float, expected: bool) -> None:
+    model = nn.Linear(8, 8)
+    optimizer = torch.optim.AdamW(nn.Sequential(model, nn.Linear(8, 8)).parameters(), lr=lr, weight_decay=decay)
+    h = History(facts_of(nn.Sequential(model, nn.Linear(8, 8)), [optimizer]), 1000)
+    for step in range(0, 300, 10):
+        h.losses.add([2.0 - 0.002 * (step + i) for i in range(10)])
+        h.add(Observation(step, {"update_to_data": {"0.weight": -2.4}}, {}, decays=decays_of([optimizer])))
+    diagnosis = Diagnosis()
+    diagnosis.update(h)
+    assert any("weight decay takes" in finding.message for finding in diagnosis.findings) == expected

@@ -35,7 +35,7 @@ LEAPS, LEAPING = 0.03, -0.7
 #: R09 of gradients that are never set to zero: observed steps in a row.
 LEFT_GRADIENTS = 3
 #: R09: share of a weight that decay takes in a step. Usual: 1e-6 to 1e-3.
-DECAY_WARNING = 0.005
+DECAY_WARNING = 0.0075
 #: The same of an optimizer that rescales it: log10 of update:data, share of the reference left late in the run.
 MOVED_BY_DECAY, LEFT_BY_DECAY = -2.3, 0.3
 #: R09 of weights that have grown: times what they were drawn as, where that was no less than this beside one over the
