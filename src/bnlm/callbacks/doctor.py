@@ -15,6 +15,7 @@ from torch import Tensor
 from bnlm.callbacks.dead_units import DeadUnits
 from bnlm.callbacks.findings_file import write_findings
 from bnlm.callbacks.gradient_watch import GradientWatch
+from bnlm.callbacks.learning_rates import LearningRates
 from bnlm.callbacks.left_gradients import LeftGradients
 from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.moved_weights import MovedWeights
@@ -30,10 +31,8 @@ from bnlm.doctor import (
     Observation,
     Output,
     StatisticsGap,
-    decays_of,
     facts_of,
     findings_table,
-    is_lazy,
 )
 from bnlm.probe import Wanted
 
@@ -80,15 +79,13 @@ class Doctor(Monitor):
         self._diagnosis = Diagnosis()
         self._history: History | None = None
         self._losses = StepLosses()
-        self._highest_lr: dict[int, float] = {}
-        self._rates: dict[int, tuple[float, list[float]]] = {}  # by the step that was asked for: share, decays
+        self._rates = LearningRates()
         self._statistics = RunningStatisticsWatch()
         self._validation_losses = ValidationLosses()
         self._left_gradients = LeftGradients()
         self._gradients = GradientWatch()
         self._weights = MovedWeights()
         self._restored = False
-        self._knows_all = True  # that there is to be known of the model
         self._stop = False
 
     @property
@@ -118,12 +115,12 @@ class Doctor(Monitor):
     def publish(
         self, trainer: Trainer, seen: ObservedStep, asked: Asked
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        if not self._knows_all:  # lazy modules have their weights by now
-            self._history, self._knows_all = self._begun(trainer), True
         assert self._history is not None
+        if self._history.facts.lazy and not self._history.observed:  # there are weights by now
+            self._history = self._begun(trainer)
         self._history.steps_with_left_gradients = self._left_gradients.steps
         self._hear(self._history)
-        share, decays = self._rates.pop(seen.step)
+        share, decays = self._rates.take(seen.step)
         outputs = [Output.of(loss) for loss in seen.losses]
         statistics, output, others = self.measure(seen), next(iter(outputs), None), outputs[1:]
         self._history.add(Observation(seen.step, statistics, seen.kinds, output, share, decays, others, seen.heard))
@@ -136,14 +133,12 @@ class Doctor(Monitor):
         super().on_train_start(trainer, pl_module)
         if not self._restored:
             self._diagnosis = Diagnosis()
-            self._highest_lr.clear()
+        self._rates.start(goes_on=self._restored)
         self._restored = False
         self._dead_units = DeadUnits()
-        self._rates.clear()
         self._left_gradients = LeftGradients()
         self._gradients = GradientWatch()
         self._history = self._begun(trainer)
-        self._knows_all = not any(is_lazy(module) for module in pl_module.modules())
         self._losses.start(trainer)
         self._weights.start(pl_module)
 
@@ -174,7 +169,7 @@ class Doctor(Monitor):
     def step_begins(self, trainer: Trainer, step: int) -> None:
         super().step_begins(trainer, step)
         if self._last_step == step:
-            self._rates[step] = self._lr_share(trainer), decays_of(trainer.optimizers)
+            self._rates.note(step, trainer.optimizers)
         # Only the first process draws conclusions: the others have to be told.
         if self._last_step == step and self.on_critical == "stop" and trainer.world_size > 1:
             trainer.should_stop |= trainer.strategy.reduce_boolean_decision(self._stop, all=False)
@@ -285,16 +280,6 @@ class Doctor(Monitor):
         elif critical and self.on_critical == "raise":
             found = critical[0]
             raise CriticalFindingError(f"{found.rule} {found.name}: {found.message} {found.suggestion}")
-
-    def _lr_share(self, trainer: Trainer) -> float:
-        """Return the learning rate as a share of the highest so far, the largest over all parameter groups."""
-        shares = []
-        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        for index, group in enumerate(groups):
-            lr = float(group.get("lr") or 0.0)  # some find their rates themselves
-            self._highest_lr[index] = max(self._highest_lr.get(index, 0.0), lr, float(group.get("initial_lr", 0.0)))
-            shares.append(lr / self._highest_lr[index] if self._highest_lr[index] > 0 else 1.0)
-        return max(shares, default=1.0)
 
 
 @rank_zero_only

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 #: Of each parameter so many values are kept.
 FIRST = 8
@@ -26,9 +27,5 @@ class MovedWeights:
 
 
 def _some_of(module: nn.Module) -> list[Tensor]:
-    trained = (p for p in module.parameters() if p.requires_grad)
-    return [
-        p.detach().reshape(-1)[:FIRST].cpu().clone()
-        for p in trained
-        if not isinstance(p, nn.parameter.UninitializedParameter)
-    ]
+    trained = (p for p in module.parameters() if p.requires_grad and not is_lazy(p))
+    return [p.detach().reshape(-1)[:FIRST].cpu().clone() for p in trained]

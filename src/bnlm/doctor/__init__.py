@@ -2,7 +2,7 @@
 
 from bnlm.doctor.check import check
 from bnlm.doctor.diagnosis import Diagnosis
-from bnlm.doctor.facts import Facts, facts_of, is_lazy
+from bnlm.doctor.facts import Facts, facts_of
 from bnlm.doctor.finding import RULES, SEVERITIES, Finding
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation, Output, StatisticsGap
@@ -24,5 +24,4 @@ __all__ = [
     "facts_of",
     "findings_markdown",
     "findings_table",
-    "is_lazy",
 ]

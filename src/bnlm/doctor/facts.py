@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from bnlm.doctor.unregistered import unregistered_parameters
@@ -55,10 +56,11 @@ class Facts:
     Attributes:
         parameters: By name, those that require a gradient.
         not_optimized: By name, those that no optimizer holds; none where nothing is known of optimizers.
-        unregistered: What is in plain lists, so that torch does not know of it, and in no optimizer either.
+        unregistered: What is in plain lists or no parameter, so that torch does not know of it, and in no optimizer.
         batch_norms: By module path: momentum, None for a cumulative average.
         redundant_biases: Module path of a layer whose bias the normalization after it removes -> what that is.
         weight_of: Module path of an activation -> name of the weight that feeds it.
+        lazy: Whether some parameters have no shape before the first forward, and are left out here.
         frozen: Whether some parameters are not to be trained.
         fresh: Of these, by name, the weights that are as torch draws them: nobody has trained them before.
         fresh_share: Share of all elements that these have, but for copies of what is trained: a target network's.
@@ -79,6 +81,7 @@ class Facts:
     batch_norms: dict[str, float | None] = field(default_factory=dict)
     redundant_biases: dict[str, str] = field(default_factory=dict)
     weight_of: dict[str, str] = field(default_factory=dict)
+    lazy: bool = False
     frozen: bool = False
     fresh: list[str] = field(default_factory=list)
     fresh_share: float = 0.0
@@ -96,11 +99,6 @@ def is_normalization(module: nn.Module) -> bool:
     return isinstance(module, _NORMALIZATIONS) or hasattr(type(module), "makes_bias_redundant")
 
 
-def is_lazy(module: nn.Module) -> bool:
-    """Return whether parameters of this module itself have no shape before its first forward."""
-    return any(isinstance(p, nn.parameter.UninitializedParameter) for p in module.parameters(recurse=False))
-
-
 @torch.no_grad()
 def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     """Look at a model before its first step; of networks that are stacked in one, at the first."""
@@ -110,7 +108,7 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
         (plain(path), module)
         for path, module in model.named_modules()
         if not any(True for _ in module.children()) and not isinstance(module, nn.Identity | nn.Dropout)
-        if not is_lazy(module)
+        if not any(map(is_lazy, module.parameters(recurse=False)))
     ]
     names = {id(p): plain(name) for name, p in model.named_parameters()}
     of_torch = {
@@ -151,12 +149,13 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
         for _, m in leaves
         if isinstance(m, _ConvTransposeNd) and m.in_channels and roles.get(id(m.weight)) != "output"
     )
+    facts.lazy = any(map(is_lazy, model.parameters()))
     facts.frozen = not all(parameter.requires_grad for parameter in model.parameters())
     facts.fresh = [plain(name) for name, p in model.named_parameters() if not p.requires_grad and _is_fresh(p)]
     if facts.fresh:
         facts.fresh_share = _share_of(facts.fresh, {plain(name): p for name, p in model.named_parameters()})
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not isinstance(parameter, nn.parameter.UninitializedParameter):
+        if parameter.requires_grad and not is_lazy(parameter):
             one = _one(parameter, stacked)
             role = roles.get(id(parameter), "hidden") if one.ndim >= 2 and not _is_gain(name) else "vector"
             found = _parameter_facts(plain(name), one, role, id(parameter) in feeds)

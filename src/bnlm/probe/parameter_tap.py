@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from bnlm.probe.moment_table import Flat, MomentTable, Sums, joined_copy
@@ -57,7 +58,7 @@ class ParameterTap:
         """Take in the parameters before their step; with `moves` keep a copy, to see how far the step moves them."""
         named = zip(*self.names.trained_by([optimizer]), strict=True)
         # Of a lazy module there is nothing yet before its first forward, which an optimizer's closure brings.
-        known = {name: p for name, p in named if not isinstance(p, nn.parameter.UninitializedParameter)}
+        known = {name: p for name, p in named if not is_lazy(p)}
         if not known:
             return
         names, parameters = list(known), list(known.values())
