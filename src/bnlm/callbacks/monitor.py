@@ -4,6 +4,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
+from math import isfinite
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -290,4 +291,6 @@ def _by_tag(values: dict[str, dict[str, Seen]]) -> dict[str, Seen]:
 
 def finite_or_left_out(scalars: dict[str, float]) -> dict[str, float]:
     """Drop ratios that do not exist: a parameter that does not vary has no scale to compare with."""
-    return {name: value for name, value in scalars.items() if abs(value) < float("inf")}
+    if isfinite(sum(scalars.values())):
+        return scalars
+    return {name: value for name, value in scalars.items() if isfinite(value)}

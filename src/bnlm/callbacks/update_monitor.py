@@ -59,7 +59,7 @@ class UpdateMonitor(Monitor):
             if points and not self._kept(points[-1][0]):
                 points.pop()  # was there as the newest
             points.append((step, value))
-        while any(len(points) > MAX_POINTS for points in self._history.values()):
+        while max(map(len, self._history.values()), default=0) > MAX_POINTS:
             self._stride *= 2
             for points in self._history.values():
                 points[:] = [point for point in points[:-1] if self._kept(point[0])] + points[-1:]

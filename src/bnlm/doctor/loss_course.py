@@ -107,11 +107,13 @@ class LossCourse:
     def _follow(self, losses: Sequence[float], least: float) -> None:
         """Do the same with losses that can be nothing but followed: there is one of each step of the run."""
         smooth, best, above = self.smooth, self.best, self.steps_above
-        limit = best + max(RISE_OF_BEST * abs(best), least)
+        limit: float | None = None  # of what is no rise; a loss that falls needs none
         for loss in losses:
             smooth += SMOOTHING * (loss - smooth)
             if smooth < best:
-                best = smooth
+                best, above, limit = smooth, 0, None
+                continue
+            if limit is None:
                 limit = best + max(RISE_OF_BEST * abs(best), least)
             above = above + 1 if smooth > limit else 0
         self.smooth, self.best, self.steps_above = smooth, best, above

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
+from functools import lru_cache
 
 import numpy as np
 
@@ -139,10 +140,7 @@ class ReferenceLoss:
         """
         if self.output is None or not self.first_losses or not self.output.loss > 0:
             return 1.0
-        weight = self.first_losses[0] / self.output.loss
-        if any(math.isclose(weight, scale, rel_tol=SAME_MULTIPLE) for scale in self.output.scales or (0.5, 2.0)):
-            return weight
-        return weight if 0 < weight < 0.2 or 5 < weight < math.inf else 1.0
+        return _weight(self.first_losses[0] / self.output.loss, self.output.scales or (0.5, 2.0))
 
     @property
     def has_other_terms(self) -> bool:
@@ -164,3 +162,10 @@ class ReferenceLoss:
     def first_loss(self) -> float:
         """The mean of the first losses; nan without any."""
         return statistics.fmean(self.first_losses) if self.first_losses else math.nan
+
+
+@lru_cache(maxsize=8)
+def _weight(multiple: float, scales: tuple[float, ...]) -> float:
+    """Return `multiple` if it is one of `scales`, or far from 1; else 1."""
+    is_one = any(math.isclose(multiple, scale, rel_tol=SAME_MULTIPLE) for scale in scales)
+    return multiple if is_one or 0 < multiple < 0.2 or 5 < multiple < math.inf else 1.0

@@ -84,17 +84,19 @@ def dead(history: History) -> Iterator[Finding]:
     """Yield R04."""
     if history.observed < DEAD_PATIENCE:
         return
+    kinds, last = _kinds(history), history.recent[-1].of("dead_units")
+    # A layer that falls silent as a whole is seen long before the window over single units has moved on.
+    shares = last | {layer: 1.0 for layer in _silent(history) if layer in last}
+    shares = {layer: share for layer, share in shares.items() if share > DEAD_WARNING}
+    if not shares:
+        return
     # A layer that nobody has called before is not dead after one step.
     seen = Counter(layer for observation in history.recent for layer in observation.of("dead_units"))
-    kinds, last = _kinds(history), history.recent[-1].of("dead_units")
     sure = _sure(history)
-    shares = {layer: share for layer, share in last.items() if seen[layer] >= DEAD_PATIENCE and layer not in sure}
-    # A layer that falls silent as a whole is seen long before the window over single units has moved on.
-    shares |= {layer: 1.0 for layer in _silent(history) if layer in shares}
     # What bends smoothly has a slope just below zero.
     below = history.median("preactivation_mean")
     smooth = [n for n in shares if kinds.get(n) in RELU_LIKE and kinds[n] not in HARD and below.get(n, -math.inf) >= -1]
-    layers = [layer for layer, value in shares.items() if value > DEAD_WARNING and layer not in smooth]
+    layers = [n for n in shares if seen[n] >= DEAD_PATIENCE and n not in sure and n not in smooth]
     if layers:
         worst = max(shares[layer] for layer in layers)
         severity = "critical" if worst > DEAD_CRITICAL else "note" if has_learned(history) else "warning"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from bnlm.probe.moment_table import MAX_WAITING, Flat, MomentTable, in_order
+from bnlm.probe.moment_table import MAX_WAITING, MomentTable, in_order
 from bnlm.probe.plain_values import behind, copied
 from bnlm.probe.records import StepRecord
 from bnlm.probe.reduction import Seen, count
@@ -73,18 +75,21 @@ class ActivationCopies:
     def uncounted(self) -> list[Seen]:
         """Hand over what waits to be counted; its moments are left to the table."""
         seen, gradients, self._seen, self._gradients, self.waiting = self._seen, self._gradients, [], [], 0
-        self.table.add("output", [each.layer for each in seen], *(_flat(each.output) for each in seen))
-        inputs = [(each.layer, each.input) for each in seen if each.input is not None]
-        self.table.add("input", [layer for layer, _ in inputs], *(_flat(x) for _, x in inputs))
+        self._to_be_reduced("output", [(each.layer, each.output) for each in seen])
+        self._to_be_reduced("input", [(each.layer, each.input) for each in seen if each.input is not None])
         gradients.reverse()  # the last layer's came first
-        self.table.add("output gradient", [layer for layer, _ in gradients], *(_flat(g) for _, g in gradients))
+        self._to_be_reduced("output gradient", gradients)
         return seen
+
+    def _to_be_reduced(self, group: str, copies: Sequence[tuple[str, Tensor]]) -> None:
+        counts = [[copy.numel()] for _, copy in copies]
+        self.table.add(group, [layer for layer, _ in copies], [copy for _, copy in copies], counts)
 
     def finish(self) -> None:
         """Reduce what waits, and put all results into the record, in the order of the forward pass."""
         count(self.uncounted())
         record = self._record
-        record.responded = {layer: units for layer, units in record.responded.items() if len(units)}
+        record.responded = {layer: units for layer, units in record.responded.items() if units.numel()}
         record.sums = self.table.sums()
         for group in ("output gradient", "flat"):  # which came from the last layer on, or kind by kind
             if group in record.sums:
@@ -93,7 +98,3 @@ class ActivationCopies:
         if of_gradients:
             in_place = {layer: of_gradients[layer] for layer in record.kinds if layer in of_gradients}
             record.histograms["activation_gradients"] = in_place
-
-
-def _flat(copy: Tensor) -> Flat:
-    return Flat(copy, [copy.numel()])

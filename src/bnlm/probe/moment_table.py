@@ -50,18 +50,26 @@ class MomentTable:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, tuple[list[str], list[Flat]]] = {}
+        self._waiting: dict[str, tuple[list[str], list[Tensor], list[list[int]]]] = {}
         self.waiting = 0
         self._reduced: dict[str, list[Sums]] = {}
 
-    def add(self, group: str, names: Sequence[str], *copies: Flat) -> None:
-        """Take in tensors that nobody else will change, the names of all copies together."""
-        if not copies:
+    def add(self, group: str, names: Sequence[str], blocks: Sequence[Tensor], counts: Sequence[list[int]]) -> None:
+        """Take in blocks of memory that nobody else will change, each of tensors one after the other.
+
+        Args:
+            group: Of sums.
+            names: Of all tensors.
+            blocks: Of any shape, each contiguous.
+            counts: For each block, the elements of the tensors in it.
+        """
+        if not blocks:
             return
-        known, waiting = self._waiting.setdefault(group, ([], []))
+        known, waiting, counted = self._waiting.setdefault(group, ([], [], []))
         known += names
-        waiting += copies
-        self.waiting += sum([copy.values.numel() for copy in copies])
+        waiting += blocks
+        counted += counts
+        self.waiting += sum(map(sum, counts))
         if self.waiting > MAX_WAITING:
             self.reduce()
 
@@ -69,7 +77,7 @@ class MomentTable:
         """Take in tensors: copied, or reduced at once if they are large."""
         copy = joined_copy(tensors)
         if copy is not None:
-            self.add(group, names, copy)
+            self.add(group, names, [copy.values], [copy.counts])
         elif names:
             self.add_sums(group, Sums(names, moment_sums_of(tensors)))
 
@@ -90,10 +98,10 @@ class MomentTable:
         """Reduce what waits."""
         reduce_together([self])
 
-    def unreduced(self) -> list[tuple[str, list[str], list[Flat]]]:
-        """Hand over what waits: groups, names, and their copies."""
+    def unreduced(self) -> list[tuple[str, list[str], list[Tensor], list[list[int]]]]:
+        """Hand over what waits: groups, names, blocks and what is in them."""
         waiting, self._waiting, self.waiting = self._waiting, {}, 0
-        return [(group, names, copies) for group, (names, copies) in waiting.items()]
+        return [(group, *of_group) for group, of_group in waiting.items()]
 
     def sums(self) -> dict[str, Sums]:
         """Reduce what waits; return all sums by group, each name once."""
@@ -104,11 +112,12 @@ class MomentTable:
 def reduce_together(tables: Iterable[MomentTable]) -> None:
     """Reduce what waits in several tables."""
     waiting = [(table, *of_group) for table in tables for of_group in table.unreduced()]
-    copies = [copy for _, _, _, of_group in waiting for copy in of_group]
-    if copies:
-        rows = moment_sums_of_flat([copy.values for copy in copies], [copy.counts for copy in copies])
-        parts = rows.split_with_sizes([len(names) for _, _, names, _ in waiting])
-        for (table, group, names, _), sums in zip(waiting, parts, strict=True):
+    if waiting:
+        blocks = [block for *_, of_group, _ in waiting for block in of_group]
+        counts = [count for *_, of_group in waiting for count in of_group]
+        rows = moment_sums_of_flat(blocks, counts)
+        parts = rows.split_with_sizes([len(names) for _, _, names, _, _ in waiting])
+        for (table, group, names, _, _), sums in zip(waiting, parts, strict=True):
             table.add_sums(group, Sums(names, sums))
 
 

@@ -15,7 +15,7 @@ from bnlm.stats import histogram, moment_sums_of
 
 
 class ParameterTap:
-    """Fills the groups `gradient`, `data` and `update` of a table.
+    """Fills the groups `gradient`, `data` and `update` of a table; what reads is to be called where no graph is built.
 
     Args:
         names: Of the network.
@@ -32,7 +32,6 @@ class ParameterTap:
         self._stepped: dict[str, nn.Parameter] = {}
         self._before: tuple[list[str], list[nn.Parameter], Flat | list[Tensor]] | None = None
 
-    @torch.no_grad()
     def read_gradients(self, optimizers: Sequence[Optimizer]) -> None:
         """Take in the gradients as they are now, in place of what was read of them before."""
         named, parameters = self.names.trained_by(optimizers)
@@ -40,20 +39,16 @@ class ParameterTap:
             self.table.forget("gradient", named)
             for name in named:  # one without may have had one from another backward pass
                 self._graded.pop(name, None)
-        names, gradients = [], []
-        for name, parameter in zip(named, parameters, strict=True):
-            gradient = parameter.grad
-            if gradient is not None:
-                names.append(name)
-                gradients.append(_real(gradient.to_dense() if gradient.is_sparse else gradient))
-                self._graded[name] = parameter
+        graded = [(name, p, g) for name, p in zip(named, parameters, strict=True) if (g := p.grad) is not None]
+        names = [name for name, _, _ in graded]
+        gradients = _real([g.to_dense() if g.is_sparse else g for _, _, g in graded])
+        self._graded.update([(name, p) for name, p, _ in graded])
         self.table.add_all("gradient", names, gradients)
         if self.histograms is not None:
             for name in named:
                 self.histograms.pop(name, None)
             self.histograms |= {name: histogram(g) for name, g in zip(names, gradients, strict=True)}
 
-    @torch.no_grad()
     def read_data(self, optimizer: Optimizer, moves: bool) -> None:
         """Take in the parameters before their step; with `moves` keep a copy, to see how far the step moves them."""
         named = zip(*self.names.trained_by([optimizer]), strict=True)
@@ -63,46 +58,45 @@ class ParameterTap:
             return
         names, parameters = list(known), list(known.values())
         self._stepped.update(zip(names, parameters, strict=True))
-        data = [_real(p) for p in parameters]
+        data = _real(parameters)
         if not moves:
             self.table.add_all("data", names, data)
             return
         copy = joined_copy(data)
         if copy is not None:
-            self.table.add("data", names, copy)
+            self.table.add("data", names, [copy.values], [copy.counts])
             self._before = names, parameters, copy
         else:
             copies = [x.clone() for x in data]
             self.table.add_sums("data", Sums(names, moment_sums_of(copies)))
             self._before = names, parameters, copies
 
-    @torch.no_grad()
     def read_updates(self) -> None:
         """Take in how far the parameters are from what they were."""
         if self._before is None:
             return
         names, parameters, before = self._before
-        data = [_real(p) for p in parameters]
+        data = _real(parameters)
         self._before = None
         if isinstance(before, Flat):
             if before.values.dtype in (torch.float32, torch.float64):
                 after = joined_copy(data)
                 assert after is not None
-                self.table.add("update", names, Flat(after.values.sub_(before.values), after.counts))
+                self.table.add("update", names, [after.values.sub_(before.values)], [after.counts])
                 return
             before = list(before.values.split(before.counts))  # bfloat16 would round small steps away
         after_each = [x.reshape(b.shape) for x, b in zip(data, before, strict=True)]
         self.table.add_sums("update", Sums(names, moment_sums_of(after_each, minus=before)))
 
-    @torch.no_grad()
     def finish(self) -> None:
         """Take in the parameters with a gradient whose optimizer did not step: a scaler (fp16) held it back."""
         left = {name: p for name, p in self._graded.items() if name not in self._stepped}
         if left:
-            self.table.add_all("data", list(left), [_real(p) for p in left.values()])
+            with torch.no_grad():
+                self.table.add_all("data", list(left), _real(list(left.values())))
         self.shapes = {name: p.shape for name, p in (*self._stepped.items(), *left.items())}
 
 
-def _real(x: Tensor) -> Tensor:
-    """Return a tensor of complex numbers as their real and imaginary parts, in the same memory."""
-    return torch.view_as_real(x) if x.is_complex() else x
+def _real(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors of complex numbers as their real and imaginary parts, in the same memory, and others as is."""
+    return [torch.view_as_real(x) if x.is_complex() else x for x in tensors]

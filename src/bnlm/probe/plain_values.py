@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bnlm.stats import bounded
+from bnlm.stats import MAX_ELEMENTS, bounded
+
+#: Whether a tensor stands for several, or is within another transform: it has no values to be read.
+is_mapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 def values_of(x: Any) -> tuple[Tensor | None, int | None]:
@@ -28,11 +32,6 @@ def values_of(x: Any) -> tuple[Tensor | None, int | None]:
     return (x, dim) if usable else (None, None)
 
 
-def is_mapped(x: Tensor) -> bool:
-    """Return whether `x` stands for several tensors, or is within another transform: it has no values to be read."""
-    return torch._C._functorch.is_functorch_wrapped_tensor(x)
-
-
 def place_of(x: Tensor) -> int | None:
     """Return where in memory `x` begins, by which a view of it is known; None of what has no memory of its own."""
     try:
@@ -48,8 +47,8 @@ def behind(channel_dim: int, mapped: int | None) -> int:
 
 def copied(values: Tensor, mapped: int | None, channel_dim: int) -> Tensor:
     """Return a copy of `values` (slices of large ones), with the dimension that `vmap` maps over in front."""
+    values = values.detach()
     if mapped is not None:
         values = values.movedim(mapped, 0)
-    values = values.detach()
-    seen = bounded(values, behind(channel_dim, mapped))
+    seen = values if values.numel() <= MAX_ELEMENTS else bounded(values, behind(channel_dim, mapped))
     return seen.clone() if seen is values else seen

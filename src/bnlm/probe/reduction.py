@@ -34,7 +34,6 @@ class Seen:
     to_map: bool
 
 
-@torch.no_grad()
 def count(seen: Iterable[Seen]) -> None:
     """Pool which units responded into the records, and how many outputs are flat into the tables' group `flat`."""
     alike: dict[Any, list[Seen]] = {}

@@ -74,24 +74,24 @@ class _Room(threading.local):
     def __init__(self) -> None:
         self._block = np.empty(0)
 
-    def filled(self, values: Sequence[Flattened], minus: Sequence[Flattened | None]) -> np.ndarray:
+    def filled(self, values: Sequence[Flattened], minus: Sequence[Flattened] | None) -> np.ndarray:
         """Return the values one after the other, less those of `minus`, in float64; to be overwritten at will."""
         if not len(self._block):
             self._block = np.empty(BLOCK)
-        end = 0
-        for array, other in zip(values, minus, strict=True):
-            start, end = end, end + len(array)
-            x = self._block[start:end]
-            x[:] = array if isinstance(array, np.ndarray) else array.double().numpy()
-            if other is not None:
-                x -= other if isinstance(other, np.ndarray) else other.double().numpy()
-        return self._block[:end]
+        x = self._block[: sum(map(len, values))]
+        np.concatenate([_known(each) for each in values], out=x)
+        if minus is not None:
+            end = 0
+            for each in minus:
+                start, end = end, end + len(each)
+                x[start:end] -= _known(each)
+        return x
 
     def pieces(self, values: Flattened, minus: Flattened | None, start: int, end: int) -> Iterator[np.ndarray]:
         """Yield the same of the values from `start` to `end`, as much as fits at a time."""
         for low in range(start, end, BLOCK):
             piece = slice(low, min(low + BLOCK, end))
-            yield self.filled([values[piece]], [None if minus is None else minus[piece]])
+            yield self.filled([values[piece]], None if minus is None else [minus[piece]])
 
 
 _room = _Room()
@@ -102,40 +102,64 @@ def _flat(x: Tensor) -> Flattened:
     return x.numpy().reshape(-1) if x.dtype is torch.float32 or x.dtype is torch.float64 else x.reshape(-1)
 
 
+def _known(x: Flattened) -> np.ndarray:
+    return x if isinstance(x, np.ndarray) else x.double().numpy()
+
+
 @np.errstate(all="ignore")  # nan and inf are what is to be reported
 def _reduced(blocks: Sequence[Tensor], counts: Sequence[Sequence[int]], minus: Sequence[Tensor] | None) -> np.ndarray:
     """Return `(n, 3)`: the moment sums of tensors that lie one after the other in blocks, less those of `minus`."""
     arrays = [_flat(block) for block in blocks]
-    others = [None] * len(arrays) if minus is None else [_flat(block) for block in minus]
-    parts = [_sums_about_zero(arrays[of], others[of], counts[of]) for of in _fitting(arrays)]
+    others = None if minus is None else [_flat(block) for block in minus]
+    parts = [_sums_about_zero(arrays[of], _some(others, of), counts[of]) for of in _fitting(list(map(len, arrays)))]
     sums = np.concatenate(parts) if parts else np.zeros((0, 3))
     means = sums[:, 1] / np.maximum(sums[:, 0], 1)
     about_mean = sums[:, 2] - sums[:, 1] * means
     cancelled = ~(about_mean > CANCELLED * sums[:, 2]) & (sums[:, 2] != 0)  # all but constant, or nan
     if cancelled.any():
-        places = [(i, *place) for i, of in enumerate(counts) for place in pairwise(accumulate(of, initial=0))]
-        for row in np.flatnonzero(cancelled).tolist():
-            block, start, end = places[row]
-            pieces = _room.pieces(arrays[block], others[block], start, end)
-            about_mean[row] = sum(_square_sum(np.subtract(x, means[row], out=x)) for x in pieces)
+        places = [(i, slice(*ends)) for i, of in enumerate(counts) for ends in pairwise(accumulate(of, initial=0))]
+        places = [places[row] for row in np.flatnonzero(cancelled).tolist()]
+        values = [arrays[block][place] for block, place in places]
+        less = None if others is None else [others[block][place] for block, place in places]
+        about = means[cancelled]
+        fitting = _fitting(list(map(len, values)))
+        squares = [_squares_about(about[of], values[of], _some(less, of)) for of in fitting]
+        about_mean[cancelled] = np.concatenate(squares)
     sums[:, 2] = about_mean
     return sums
 
 
-def _fitting(arrays: Sequence[Flattened]) -> Iterator[slice]:
-    """Yield which of the arrays follow each other and fit into the room together; a larger one comes alone."""
+def _some(arrays: Sequence[Flattened] | None, of: slice) -> Sequence[Flattened] | None:
+    return None if arrays is None else arrays[of]
+
+
+def _fitting(sizes: Sequence[int]) -> Iterator[slice]:
+    """Yield which of arrays of these sizes follow each other and fit into the room; a larger one comes alone."""
     first, filled = 0, 0
-    for index, array in enumerate(arrays):
-        if index > first and filled + len(array) > BLOCK:
+    for index, size in enumerate(sizes):
+        if index > first and filled + size > BLOCK:
             yield slice(first, index)
             first, filled = index, 0
-        filled += len(array)
-    if arrays:
-        yield slice(first, len(arrays))
+        filled += size
+    if sizes:
+        yield slice(first, len(sizes))
+
+
+def _squares_about(
+    means: np.ndarray, values: Sequence[Flattened], minus: Sequence[Flattened] | None
+) -> np.ndarray | list[float]:
+    """Return the sum of squared deviations from its mean of each of the arrays, less those of `minus`."""
+    sizes = list(map(len, values))
+    if sum(sizes) <= BLOCK:
+        x = _room.filled(values, minus)
+        x -= np.repeat(means, sizes)
+        return np.add.reduceat(np.multiply(x, x, out=x), list(accumulate(sizes[:-1], initial=0)))
+    pieces = _room.pieces(values[0], None if minus is None else minus[0], 0, sizes[0])
+    return [sum(_square_sum(np.subtract(x, means[0], out=x)) for x in pieces)]
 
 
 def _sums_about_zero(
-    arrays: Sequence[Flattened], others: Sequence[Flattened | None], counts: Sequence[Sequence[int]]
+    arrays: Sequence[Flattened], minus: Sequence[Flattened] | None, counts: Sequence[Sequence[int]]
 ) -> np.ndarray:
     """Return `(n, 3)`: number of elements of each tensor in the arrays, sum, and sum of squares."""
     sizes = [size for of_array in counts for size in of_array]
@@ -146,12 +170,13 @@ def _sums_about_zero(
         some = sums[:, 0] > 0
         if some.any():
             starts = np.array(bounds[:-1])[some]
-            x = _room.filled(arrays, others)
+            x = _room.filled(arrays, minus)
             sums[some, 1] = np.add.reduceat(x, starts)
             sums[some, 2] = np.add.reduceat(np.multiply(x, x, out=x), starts)
     else:
+        less = None if minus is None else minus[0]
         for row, place in enumerate(pairwise(bounds)):
-            of_pieces = [(np.add.reduce(x), _square_sum(x)) for x in _room.pieces(arrays[0], others[0], *place)]
+            of_pieces = [(np.add.reduce(x), _square_sum(x)) for x in _room.pieces(arrays[0], less, *place)]
             sums[row, 1:] = np.sum(of_pieces, axis=0) if of_pieces else 0
     return sums
 
