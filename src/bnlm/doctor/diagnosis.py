@@ -125,7 +125,7 @@ class Diagnosis:
             else:
                 settles = not (rule == "R03" and known.severity == "critical")
             if settles:
-                message = f"{known.message} Since then the loss has fallen to {recent:.3g}."
+                message = f"{known.message} After {history.losses.steps} steps the loss has fallen to {recent:.3g}."
                 severity = "warning" if first_step_is_large and not harmless else "note"
                 self._found[rule] = replace(known, severity=severity, message=message)
 

@@ -22,7 +22,7 @@ def findings_table(findings: Sequence[Finding]) -> Table:
         table.add_row("nothing found")
         return table
     for heading in ("finding", "step", "what", "what to do"):
-        table.add_column(heading, justify="right" if heading == "step" else "left")
+        table.add_column(heading, justify="right" if heading == "step" else "left", overflow="fold")
     for finding in findings:
         because = f"\nbecause of {finding.caused_by}" if finding.caused_by else ""
         table.add_row(
