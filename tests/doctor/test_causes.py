@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterable
 
 import pytest
 
@@ -14,8 +15,8 @@ from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import RULES
 from bnlm.doctor.loss_rules import SIGN
 from bnlm.doctor.output_rules import BRING
+from bnlm.doctor.spike_rules import BATCHES
 from bnlm.doctor.standstill_rules import SHAPES, ZEROS
-from bnlm.doctor.training_rules import BATCHES
 
 
 def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
@@ -221,7 +222,7 @@ def test_single_batches_and_the_steps_after_them(suggestion: str, expected: dict
     [
         ((40, 70, 100, 130), 500.0, True),
         ((40, 70, 100, *range(130, 150)), 500.0, False),  # and stays there
-        ((20, 30, 40, 50, 110), 500.0, False),  # most of them at the start
+        ((20, 31, 43, 50, 110), 500.0, False),  # most of them at the start
         ((40, 41, 42, 43), 500.0, False),  # a step that went too far, and those that bring it back
         ((40, 70, 100, 130), 8.0, False),  # too low to make up the mean of all
     ],
@@ -236,6 +237,28 @@ def test_spikes_of_single_batches(steps: tuple[int, ...], height: float, single:
     (found,) = [finding for finding in diagnosis.findings if finding.rule == "R07"]
     assert found.suggestion.startswith(BATCHES) == single
     assert ("the median is 1.0" in found.message) == single
+
+
+@pytest.mark.parametrize(
+    ("steps", "height", "returns"),
+    [
+        (range(31, 300, 17), 2.0, True),  # lower than knowing nothing costs, and as regular as a batch of each epoch
+        ([*range(31, 230, 17), 64, 131], 2.0, True),  # and two others
+        ((31, 45, 70, 79, 101, 130, 144, 180, 201, 222), 2.0, False),
+        (range(31, 300, 17), 1.1, False),  # no more than the others by a factor of five
+        (range(31, 300, 4), 2.0, False),  # as of losses that are taken in turns
+    ],
+)
+def test_spikes_that_come_back(steps: Iterable[int], height: float, returns: bool) -> None:
+    h = History(Facts(), 1000)
+    for step in range(0, 300, 10):
+        h.losses.add([2.3 if step < 20 else height if step + i in steps else 0.25 for i in range(10)])
+        h.add(Observation(step, {}, {}, Output("cross_entropy", 2.3, 2.3, 0.01, 0.1)))
+    diagnosis = Diagnosis()
+    diagnosis.update(h)
+    found = [finding for finding in diagnosis.findings if finding.rule == "R07"]
+    assert [finding.suggestion.startswith(BATCHES) for finding in found] == [True] * returns
+    assert all("every 17 steps" in finding.message for finding in found)
 
 
 @pytest.mark.parametrize(("scale", "cause"), [(20.0, "R05"), (0.05, None)])

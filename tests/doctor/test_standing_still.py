@@ -419,6 +419,24 @@ def test_clipping_that_leaves_next_to_nothing(clip: float, rescales: bool, told:
     assert ("leaves 0.0005 of the gradient" in suggestion) == told
 
 
+@pytest.mark.parametrize(
+    ("clip", "end", "rescales", "expected"),
+    [(0.01, 1.5, False, True), (0.01, 0.3, False, False), (0.01, 1.5, True, False), (0.5, 1.5, False, False)],
+)
+def test_a_loss_that_falls_though_clipping_leaves_little(
+    clip: float, end: float, rescales: bool, expected: bool
+) -> None:
+    h = History(Facts(WEIGHT, rescales=rescales), 300)
+    h.clip = clip
+    for step in range(0, 300, 10):
+        h.losses.add([2.3 + (end - 2.3) * (step + i) / 300 for i in range(10)])
+        statistics = {"update_to_data": {"w": -3.0}, "gradient_std": {"w": 1.0}, "gradient_norm": {"total": 1.2}}
+        h.add(Observation(step, statistics, {}, Output("cross_entropy", 2.3, 2.3, 0.1, 0.1)))
+    finding = found(h).get("R10")
+    assert (finding is not None) == expected
+    assert finding is None or finding.suggestion == "Raise trainer.gradient_clip_val=0.01."
+
+
 @pytest.mark.parametrize(("best", "told"), [(2.3, True), (1.5, False)])
 def test_a_loss_that_has_never_fallen_may_have_the_wrong_sign(best: float, told: bool) -> None:
     h = History(Facts(WEIGHT), 1000)

@@ -15,7 +15,7 @@ from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output,
 from bnlm.doctor.facts import ParameterFacts, facts_of
 from bnlm.doctor.loss_rules import SIGN
 from bnlm.doctor.refusal import refusal
-from bnlm.doctor.training_rules import BATCHES
+from bnlm.doctor.spike_rules import BATCHES
 from bnlm.doctor.weight_decay import LOWER_DECAY
 from bnlm.probe import StepProbe, Wanted
 
@@ -471,7 +471,7 @@ def test_small_weights_are_not_judged_by_how_they_were_drawn() -> None:
 
 @pytest.mark.parametrize(("then", "single"), [(0.3, True), (40.0, False)])
 def test_spikes_about_a_level_that_has_leaped_are_not_of_single_batches(then: float, single: bool) -> None:
-    losses = [0.3] * 100 + [then * (150 if step % 25 == 0 else 1) for step in range(1, 200)]
+    losses = [0.3] * 100 + [then * (150 if step in (25, 47, 76, 100, 131, 155, 174) else 1) for step in range(1, 200)]
     finding = found(run([CHANCE, CHANCE, *losses], output=classes()))["R07"]
     assert finding.suggestion.startswith(BATCHES) == single
 

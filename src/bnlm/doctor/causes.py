@@ -10,8 +10,8 @@ from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.loss_rules import SIGN
 from bnlm.doctor.output_rules import BRING
 from bnlm.doctor.small_update_rules import SMALL_WARNING
+from bnlm.doctor.spike_rules import BATCHES
 from bnlm.doctor.standstill_rules import CERTAIN_CAUSES, OVERFIT, ZEROS
-from bnlm.doctor.training_rules import BATCHES
 from bnlm.doctor.unreachable_rules import SEVERAL_OUTPUTS
 from bnlm.doctor.weight_decay import LOWER_DECAY
 

@@ -17,9 +17,10 @@ from bnlm.doctor.output_rules import BRING, FOLLOWED, output_findings
 from bnlm.doctor.overfitting_rules import overfitting_findings
 from bnlm.doctor.refusal import refusal
 from bnlm.doctor.small_update_rules import no_step, small_update_findings
+from bnlm.doctor.spike_rules import BATCHES, spike_findings
 from bnlm.doctor.standstill_rules import SCALE_TARGETS, standstill_findings
 from bnlm.doctor.symmetry_rules import zero_findings
-from bnlm.doctor.training_rules import BATCHES, LEARNED, training_findings
+from bnlm.doctor.training_rules import LEARNED, training_findings
 from bnlm.doctor.unreachable_rules import unreachable_findings
 from bnlm.doctor.update_imbalance_rules import imbalance_findings
 from bnlm.doctor.update_rules import all_learned, large_updates_ended, rises_at_start, update_findings
@@ -169,6 +170,7 @@ def _all_findings(history: History) -> Iterator[Finding]:
         yield from overfitting_findings(history)
         yield from frozen_findings(history)
         yield from training_findings(history)
+        yield from spike_findings(history)
         yield from update_findings(history)
         yield from imbalance_findings(history)
         yield from small_update_findings(history)

@@ -33,6 +33,8 @@ HALF = 0.5
 STILL_UNKNOWN, STILL_SMALL = 0.2, 0.1
 #: Of Adam's eps (1e-8; some take 1e-4 to 1e-3): above which it may outweigh gradients, update:data that it explains.
 LARGE_EPS, SMALL_BY_EPS = 1e-2, -3.0
+#: Share of the gradient that clipping leaves of which little is to be expected.
+CLIPPED = 0.05
 #: Of a schedule that ends early: share of the highest rate, observed steps, begun before and lasting for these shares
 #: of the run, share of the reference that is left.
 ENDED, ENDED_OBSERVED, ENDED_BEFORE, ENDED_FOR, ENDED_LEFT = 0.02, 4, 0.4, 0.15, 0.3
@@ -51,6 +53,7 @@ def small_update_findings(history: History) -> Iterator[Finding]:
         yield from _small_updates(history)
         yield from _ended_schedule(history)
         yield from _large_eps(history)
+        yield from _clipped_away(history)
 
 
 def _small_updates(history: History) -> Iterator[Finding]:
@@ -144,6 +147,20 @@ def _large_eps(history: History) -> Iterator[Finding]:
             f"{history.facts.eps:g} is added to what Adam divides gradients by; after {history.losses.steps} steps "
             f"the loss is {history.losses.recent(50):.3g}.",
             _lower_eps(history),
+        )  # fmt: skip
+
+
+def _clipped_away(history: History) -> Iterator[Finding]:
+    """Yield R10 where clipping leaves next to nothing of the gradients, and most is left to be learned."""
+    clipped, scale = _left_by_clipping(history), history.losses.scale
+    if not (0 < clipped < CLIPPED and history.is_late and history.reference.is_known):
+        return
+    if history.losses.recent(50) > SLOW_LEFT * scale:
+        yield Finding(
+            "R10", "warning", "optimizer", history.step, clipped, CLIPPED,
+            f"clipping leaves {clipped:.1g} of the typical gradient, and as much of each step: after "
+            f"{history.losses.steps} steps the loss is {history.losses.recent(50):.3g}.",
+            f"Raise trainer.gradient_clip_val={history.clip:g}.",
         )  # fmt: skip
 
 

@@ -1,12 +1,10 @@
-"""Rules over a window of observed steps, of activations and gradients: R03, R04, R06 while training, R07."""
+"""Rules over a window of observed steps, of activations and gradients: R03, R04, R06 while training."""
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
 
 from bnlm.doctor.depth_rules import advice_on_gradients, chain_of, is_one_leap, steep, whole_gradient
 from bnlm.doctor.finding import Finding, in_words, percent
@@ -23,8 +21,6 @@ DEAD_WARNING, DEAD_CRITICAL = 0.5, 0.8
 DEAD_PATIENCE = 10
 #: R03, R04: below this share of its first value the loss shows that the units left are enough: no more than a note.
 LEARNED = 0.5
-#: R07 of single batches: mean over median of the last losses; how the advice begins.
-DOMINATED, BATCHES = 2.5, "Look at the batches"
 #: R06: losses to wait for before the lack of a fall counts.
 PATIENCE = 100
 
@@ -37,7 +33,6 @@ def training_findings(history: History) -> Iterator[Finding]:
     yield from dead(history)
     yield from _gradient(history)
     yield from small_weights(history)
-    yield from _spikes(history)
 
 
 def _kinds(history: History) -> dict[str, str]:
@@ -145,60 +140,3 @@ def _gradient(history: History) -> Iterator[Finding]:
             f"{history.losses.steps} steps.",
             advice_on_gradients(history, chain, ratio < 1),
         )  # fmt: skip
-
-
-def _spikes(history: History) -> Iterator[Finding]:
-    recent = [step for step in history.losses.spikes if step > history.losses.steps - 500]
-    norms = [norm for o in history.recent if (norm := o.gradient_norm) is not None]
-    # A gradient that vanishes with the loss makes every other one look large.
-    start = statistics.median(history.early_norms) if history.early_norms else 0.0
-    high = [
-        index
-        for index in range(3, len(norms))
-        if norms[index] > 3 * start and norms[index] > max(10 * _around(norms, index), 3 * start) > 0
-    ]
-    if len(recent) >= 3 or len(high) >= 3:
-        count = max(len(recent), len(high))
-        # Norms alone rise for a while wherever a network leaves a plateau.
-        severity = "note" if len(recent) < 3 and history.losses.improves() else "warning"
-        how = ""
-        change = (
-            "Clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up, and look at the batches of "
-            "these steps."
-        )
-        last = history.losses.tail(100)
-        usual, mean = statistics.median(last or [0.0]), statistics.fmean(last or [0.0])
-        # What grows has such a mean too, and so has what leaped and stayed there.
-        stays = usual - history.losses.best > max(history.losses.best, 0.15 * history.losses.scale)
-        returns = bool(last) and statistics.median(last[-10:]) < DOMINATED * usual and not stays
-        if len(recent) >= 3 and _isolated(recent, history.losses.steps) and returns and mean > DOMINATED * usual > 0:
-            how = (
-                f" They are single ones: of the last {len(last)} losses the median is {usual:.3g}, the mean {mean:.3g}."
-            )
-            change = (
-                f"{BATCHES} of these steps, for inputs or targets that are out of scale; until they are mended, clip "
-                "the gradients (trainer.gradient_clip_val=1.0)."
-            )
-        yield Finding(
-            "R07", severity, "loss" if len(recent) >= 3 else "gradients", history.step, count, 3,
-            f"{count} steps stand out: a loss over 3 times, or a gradient norm over 10 times, that of the steps around "
-            f"them.{how}",
-            change,
-        )  # fmt: skip
-
-
-def _isolated(spikes: list[int], steps: int) -> bool:
-    """Return whether spikes stand by themselves at several places, rather than in a row as after a step too far.
-
-    And whether they go on, rather than being of the start.
-    """
-    places = 1 + sum(after - before > 2 for before, after in pairwise(spikes))
-    late = sum(spike > steps / 2 for spike in spikes)
-    return steps >= 100 and places >= 3 and len(spikes) <= 2 * places and 3 * late >= len(spikes)
-
-
-def _around(norms: list[float], index: int) -> float:
-    """Return what is usual near one of the norms: the larger of the medians of the five before and after it."""
-    return max(
-        statistics.median(part) for part in (norms[max(0, index - 5) : index], norms[index + 1 : index + 6]) if part
-    )

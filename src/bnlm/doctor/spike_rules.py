@@ -1,0 +1,119 @@
+"""R07: steps that stand out, and whether it is their batches that do."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from bnlm.doctor.finding import Finding
+from bnlm.doctor.history import History
+from bnlm.doctor.loss_course import BATCH_NOISE
+
+#: R07 of single batches: mean over median of the last losses; how the advice begins.
+DOMINATED, BATCHES = 2.5, "Look at the batches"
+#: R07 of batches that come back: times the losses on both sides of it that a loss is, and share of the reference.
+STANDS_OUT, LEAST = 5.0, 0.15
+#: The same: steps between two at least, share of the distances that are multiples of the shortest, and how many times
+#: rarer than once they would all be that by chance.
+SHORTEST, ARE_MULTIPLES, BY_CHANCE = 8, 0.75, 1000
+
+
+def spike_findings(history: History) -> Iterator[Finding]:
+    """Yield R07; nothing before the first steps are over."""
+    if history.warm:
+        yield from _spikes(history)
+
+
+def _spikes(history: History) -> Iterator[Finding]:
+    recent = [step for step in history.losses.spikes if step > history.losses.steps - 500]
+    norms = [norm for o in history.recent if (norm := o.gradient_norm) is not None]
+    # A gradient that vanishes with the loss makes every other one look large.
+    start = statistics.median(history.early_norms) if history.early_norms else 0.0
+    high = [
+        index
+        for index in range(3, len(norms))
+        if norms[index] > 3 * start and norms[index] > max(10 * _around(norms, index), 3 * start) > 0
+    ]
+    returning, period = _returning(history)
+    if len(recent) >= 3 or len(high) >= 3 or period:
+        count = returning or max(len(recent), len(high))
+        # Norms alone rise for a while wherever a network leaves a plateau.
+        severity = "note" if len(recent) < 3 and not period and history.losses.improves() else "warning"
+        how = ""
+        change = (
+            "Clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up, and look at the batches of "
+            "these steps."
+        )
+        last = history.losses.tail(100)
+        usual, mean = statistics.median(last or [0.0]), statistics.fmean(last or [0.0])
+        # What grows has such a mean too, and so has what leaped and stayed there.
+        stays = usual - history.losses.best > max(history.losses.best, 0.15 * history.losses.scale)
+        returns = bool(last) and statistics.median(last[-10:]) < DOMINATED * usual and not stays
+        single = _isolated(recent, history.losses.steps) and returns and mean > DOMINATED * usual > 0
+        if period or (len(recent) >= 3 and single):
+            how = (
+                f" They are single ones: of the last {len(last)} losses the median is {usual:.3g}, the mean {mean:.3g}."
+            )
+            if period:
+                how = (
+                    f" They come every {period} steps, or at multiples of that, between losses that are lower by "
+                    f"{STANDS_OUT:.0f} times or more: steps that are too large know no such order."
+                )
+            change = (
+                f"{BATCHES} of these steps, for inputs or targets that are out of scale; until they are mended, clip "
+                "the gradients (trainer.gradient_clip_val=1.0)."
+            )
+        yield Finding(
+            "R07", severity, "loss" if len(recent) >= 3 or period else "gradients", history.step, count, 3,
+            f"{count} steps stand out: a loss over 3 times, or a gradient norm over 10 times, that of the steps around "
+            f"them.{how}",
+            change,
+        )  # fmt: skip
+
+
+def _isolated(spikes: list[int], steps: int) -> bool:
+    """Return whether spikes stand by themselves at several places, rather than in a row as after a step too far.
+
+    And whether they go on, rather than being of the start.
+    """
+    places = 1 + sum(after - before > 2 for before, after in pairwise(spikes))
+    late = sum(spike > steps / 2 for spike in spikes)
+    return steps >= 100 and places >= 3 and len(spikes) <= 2 * places and 3 * late >= len(spikes)
+
+
+def _around(norms: list[float], index: int) -> float:
+    """Return what is usual near one of the norms: the larger of the medians of the five before and after it."""
+    return max(
+        statistics.median(part) for part in (norms[max(0, index - 5) : index], norms[index + 1 : index + 6]) if part
+    )
+
+
+def _returning(history: History) -> tuple[int, int]:
+    """Return how many single losses stand out that come back after the same number of steps, and that number; or 0, 0.
+
+    As a batch does in epochs that are not shuffled, or every so-manieth shard of a stream.
+    """
+    if not history.reference.is_known:
+        return 0, 0
+    losses = np.array(history.losses.last)
+    beside = np.maximum(np.maximum(losses[:-2], losses[2:]), 0.0)
+    # In batches of few, single examples stand out.
+    least = np.maximum(LEAST * history.losses.scale, BATCH_NOISE * history.reference.batch_error)
+    stands_out = losses[1:-1] > np.maximum(STANDS_OUT * beside, least)
+    out = np.flatnonzero(stands_out).tolist()
+    period = _period(out)
+    return (len(out), period) if period else (0, 0)
+
+
+def _period(steps: Sequence[int]) -> int:
+    """Return the distance of which those between steps are multiples, where that is no chance; else 0."""
+    distances = [after - before for before, after in pairwise(steps)]
+    for period in sorted({distance for distance in distances if distance >= SHORTEST}):
+        multiples = sum(distance % period == 0 for distance in distances)
+        # The first of them is one of its own.
+        if multiples >= ARE_MULTIPLES * len(distances) and period ** (multiples - 1) >= BY_CHANCE:
+            return period
+    return 0
