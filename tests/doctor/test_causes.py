@@ -11,6 +11,7 @@ import pytest
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
 from bnlm.doctor.batch_norm_rules import NEVER
 from bnlm.doctor.causes import explained as explained_by
+from bnlm.doctor.dropout_rules import LESS_DROPOUT
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import RULES
 from bnlm.doctor.loss_rules import SIGN
@@ -116,6 +117,16 @@ def test_what_rescales_its_gradients_takes_no_larger_steps_for_a_wrong_scale() -
     h.add(Observation(20, {}, {}))
     diagnosis.update(h)
     assert [(finding.rule, finding.caused_by) for finding in diagnosis.findings] == [("R05", None), ("R09", None)]
+
+
+@pytest.mark.parametrize(("advice", "cause"), [(LESS_DROPOUT, "R13"), ("Try to overfit a single batch", None)])
+def test_heavy_dropout_makes_gradients_explode(advice: str, cause: str | None) -> None:
+    found = {
+        "R06": Finding("R06", "critical", "w", 0, 3000.0, 100.0, "", ""),
+        "R13": Finding("R13", "critical", "loss", 270, 2.31, 2.26, "", advice),
+    }
+    linked = {finding.rule: finding.caused_by for finding in explained_by(found, rescales=True)}
+    assert linked["R06"] == cause
 
 
 def test_of_two_that_are_as_early_and_severe_the_cause_is_first() -> None:

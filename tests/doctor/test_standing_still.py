@@ -405,6 +405,15 @@ def test_a_validation_loss_that_does_not_follow(validation: list[float], train: 
     assert finding is None or (expected or "") in finding.message
 
 
+@pytest.mark.parametrize(("train", "expected"), [(0.94, False), (0.85, True)])
+def test_targets_of_another_set_spread_more(train: float, expected: bool) -> None:
+    h = History(Facts(WEIGHT), 1000)
+    h.losses.add([1.0] * 10)
+    h.add(Observation(0, {}, {}, Output("regression", 1.0, 1.0, 0.02, math.nan, 1.0)))
+    h.validations += [(loss, train) for loss in (1.01, 1.0, 1.01, 1.03)]
+    assert ("R15" in found(h)) == expected
+
+
 @pytest.mark.parametrize(("clip", "rescales", "told"), [(1e-3, False, True), (1e-3, True, False), (1.0, False, False)])
 def test_clipping_that_leaves_next_to_nothing(clip: float, rescales: bool, told: bool) -> None:
     """Adam makes up for it."""
@@ -420,21 +429,26 @@ def test_clipping_that_leaves_next_to_nothing(clip: float, rescales: bool, told:
 
 
 @pytest.mark.parametrize(
-    ("clip", "end", "rescales", "expected"),
-    [(0.01, 1.5, False, True), (0.01, 0.3, False, False), (0.01, 1.5, True, False), (0.5, 1.5, False, False)],
+    ("clip", "end", "update", "rescales", "expected"),
+    [
+        (0.01, 1.5, -3.3, False, True),
+        (0.01, 0.3, -3.3, False, False),
+        (0.01, 1.5, -2.5, False, False),  # a rate that makes up for it
+        (0.01, 1.5, -3.3, True, False),
+        (0.5, 1.5, -3.3, False, False),
+    ],
 )
 def test_a_loss_that_falls_though_clipping_leaves_little(
-    clip: float, end: float, rescales: bool, expected: bool
+    clip: float, end: float, update: float, rescales: bool, expected: bool
 ) -> None:
     h = History(Facts(WEIGHT, rescales=rescales), 300)
     h.clip = clip
     for step in range(0, 300, 10):
         h.losses.add([2.3 + (end - 2.3) * (step + i) / 300 for i in range(10)])
-        statistics = {"update_to_data": {"w": -3.0}, "gradient_std": {"w": 1.0}, "gradient_norm": {"total": 1.2}}
+        statistics = {"update_to_data": {"w": update}, "gradient_std": {"w": 1.0}, "gradient_norm": {"total": 1.2}}
         h.add(Observation(step, statistics, {}, Output("cross_entropy", 2.3, 2.3, 0.1, 0.1)))
     finding = found(h).get("R10")
-    assert (finding is not None) == expected
-    assert finding is None or finding.suggestion == "Raise trainer.gradient_clip_val=0.01."
+    assert (finding is not None and finding.suggestion.startswith("Raise trainer.gradient_clip_val=0.01")) == expected
 
 
 @pytest.mark.parametrize(("best", "told"), [(2.3, True), (1.5, False)])

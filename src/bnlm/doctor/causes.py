@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bnlm.doctor.batch_norm_rules import NEVER
+from bnlm.doctor.dropout_rules import LESS_DROPOUT
 from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.loss_rules import SIGN
 from bnlm.doctor.output_rules import BRING
@@ -106,6 +107,8 @@ def _cause_of(finding: Finding, found: Mapping[str, Finding], rescales: bool) ->
             return "R13"
         if finding.rule in ("R01", "R02", "R12") and stuck.suggestion.startswith(SEVERAL_OUTPUTS):
             return "R13"
+        if finding.rule in ("R01", "R02", "R05", "R06") and stuck.suggestion.startswith(LESS_DROPOUT):
+            return "R13"  # which makes what it leaves ten times as large, and its gradient too
     gap = found.get("R17")
     if gap is not None and gap.suggestion == NEVER and gap.value > FAR_OFF and finding.rule in WITHOUT_NORM:
         return "R17"

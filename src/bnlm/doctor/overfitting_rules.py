@@ -18,8 +18,9 @@ GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.04
 AT_REST, BY_HEART, FAR_APART = 0.99, (0.25, 0.1), (0.3, 0.09)
 #: Times the mean of its examples that the loss is, to be their sum.
 SUMMED = 4.0
-#: Of what is of no use to another set: training loss over validation loss, and this over chance.
-OF_NO_USE, WORSE = 0.97, 1.02
+#: Of what is of no use to another set: training loss over validation loss, the same of a regression, whose targets
+#: spread more in one set than in another, and validation loss over chance.
+OF_NO_USE, OF_NO_USE_REGRESSION, WORSE = 0.97, 0.9, 1.02
 
 
 def overfitting_findings(history: History) -> Iterator[Finding]:
@@ -83,4 +84,6 @@ def _of_no_use(history: History, losses: list[float], train: float) -> bool:
         return False
     chance = history.reference.of_a_constant
     never_better = min(losses) > STUCK * chance and losses[-1] > (STUCK if history.is_late else WORSE) * chance
-    return never_better and 0 < train < min(chance, OF_NO_USE * min(losses[-3:]))
+    output = history.reference.output
+    share = OF_NO_USE_REGRESSION if output is not None and output.kind == "regression" else OF_NO_USE
+    return never_better and 0 < train < min(chance, share * min(losses[-3:]))

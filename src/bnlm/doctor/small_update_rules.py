@@ -91,10 +91,7 @@ def _small_updates(history: History) -> Iterator[Finding]:
                     f"at {share:.1g} of its highest. One meant for steps is stepped with interval=step."
                 )
         elif clipped := _left_by_clipping(history):
-            change = (
-                f"Raise trainer.gradient_clip_val={history.clip:g}: it leaves {clipped:.1g} of the gradient, and as "
-                "much of each step."
-            )
+            change = _clip_less(history, clipped)
         how = f"each step changes the hidden weights by only {power_of_ten(typical)} of their size ({HEALTHY})"
         if typical == -math.inf:
             how = "most hidden weights do not change at all"
@@ -113,7 +110,9 @@ def _small_updates(history: History) -> Iterator[Finding]:
             f"each step changes the hidden weights by only {power_of_ten(typical)} of their size: after "
             f"{history.losses.steps} steps the loss has come from {history.losses.first:.3g} to "
             f"{history.losses.recent(50):.3g}, and most is still to be learned; {HEALTHY}.",
-            _lower_eps(history) if history.facts.eps > LARGE_EPS else "Multiply optimizer.lr by 3 to 10.",
+            _lower_eps(history) if history.facts.eps > LARGE_EPS
+            else _clip_less(history, clipped) if (clipped := _left_by_clipping(history))
+            else "Multiply optimizer.lr by 3 to 10.",
         )  # fmt: skip
 
 
@@ -155,17 +154,25 @@ def _clipped_away(history: History) -> Iterator[Finding]:
     clipped, scale = _left_by_clipping(history), history.losses.scale
     if not (0 < clipped < CLIPPED and history.is_late and history.reference.is_known):
         return
-    if history.losses.recent(50) > SLOW_LEFT * scale:
+    typical = statistics.median(hidden_updates(history).values() or [math.inf])
+    if typical < SLOW and history.losses.recent(50) > SLOW_LEFT * scale:
         yield Finding(
             "R10", "warning", "optimizer", history.step, clipped, CLIPPED,
-            f"clipping leaves {clipped:.1g} of the typical gradient, and as much of each step: after "
-            f"{history.losses.steps} steps the loss is {history.losses.recent(50):.3g}.",
-            f"Raise trainer.gradient_clip_val={history.clip:g}.",
+            f"the gradients are clipped to {clipped:.1g} of what they typically are: after {history.losses.steps} "
+            f"steps the loss is {history.losses.recent(50):.3g}.",
+            _clip_less(history, clipped),
         )  # fmt: skip
 
 
 def _lower_eps(history: History) -> str:
     return f"Lower the optimizer's eps ({history.facts.eps:g}) to 1e-8: it outweighs the gradients."
+
+
+def _clip_less(history: History, clipped: float) -> str:
+    return (
+        f"Raise trainer.gradient_clip_val={history.clip:g}: it leaves {clipped:.1g} of the gradient, and as much of "
+        "each step."
+    )
 
 
 def _left_by_clipping(history: History) -> float:

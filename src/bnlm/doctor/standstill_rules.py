@@ -44,7 +44,7 @@ SCALE_OUTPUTS = (
 #: R13: how the advice begins where the cause is not known; and where it is certain.
 OVERFIT = "Try to overfit a single batch"
 ZEROS, SHAPES = "Look at the inputs", "Give outputs and targets the same shape"
-CERTAIN_CAUSES = (ZEROS, SHAPES, REMOVE, SEVERAL_OUTPUTS)
+CERTAIN_CAUSES = (ZEROS, SHAPES, REMOVE, SEVERAL_OUTPUTS, LESS_DROPOUT)
 
 
 def standstill_findings(history: History) -> Iterator[Finding]:

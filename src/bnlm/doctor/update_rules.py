@@ -16,7 +16,8 @@ from bnlm.doctor.weight_decay import LOWER_DECAY, LOWER_DECAY_SHARE, blamed_on_d
 
 #: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
 LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.5, 1.0
-#: R09: how far above the limit fewer than a quarter of the weights are, to explain why a loss stands still.
+#: R09: how far above the limit fewer than a quarter of the weights are, to explain why a loss stands still; output
+#: layers alone, which follow whatever the labels are, have to be beyond the critical one.
 CLEARLY = 0.3
 #: R09 of updates beyond the critical limit: share of the first losses that shows that they do no harm.
 MOSTLY_LEARNED = 0.25
@@ -102,6 +103,7 @@ def _large_updates(history: History) -> Iterator[Finding]:
     if history.recent[-1].lr_share < 0.1:
         return
     judged, allowed = _judged(history)
+    parameters = history.facts.parameters
     large = [name for name, u in judged.items() if u > LARGE_WARNING + allowed[name]]
     # Small networks that train well reach -1.3: below the critical limit, something has to suffer.
     # AdamW's first steps are large everywhere, and recurrent networks that train well may stay at chance for 200.
@@ -110,10 +112,10 @@ def _large_updates(history: History) -> Iterator[Finding]:
     half = history.losses.has_risen and not history.losses.spikes and not has_learned(history)
     rises = history.losses.steps_above > 0 or half
     # Of many weights a few may be a little above; a loss that stands still has other reasons then.
-    clearly = 4 * len(large) >= len(judged) or any(judged[n] > LARGE_WARNING + allowed[n] + CLEARLY for n in large)
+    beyond = {n: LARGE_WARNING + CLEARLY if parameters[n].role == "hidden" else LARGE_CRITICAL for n in large}
+    clearly = 4 * len(large) >= len(judged) or any(judged[n] > beyond[n] + allowed[n] for n in large)
     suffers = (clearly and not (history.losses.improves() or waits)) or rises
     suffers = suffers or any(f.severity != "note" for f in [*saturated(history), *dead(history)])
-    parameters = history.facts.parameters
     extreme = [n for n in large if parameters[n].role == "hidden" and judged[n] > LARGE_CRITICAL + allowed[n]]
     harmless = not rises and history.losses.recent(50) < MOSTLY_LEARNED * history.losses.first
     if (extreme and not harmless) or (large and suffers):
