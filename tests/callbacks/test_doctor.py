@@ -427,6 +427,25 @@ def test_a_validation_that_gets_worse(
     assert torch.overrides._get_current_function_mode_stack() == []
 
 
+def test_a_factor_on_the_loss_that_is_trained_on_alone(make_trainer: MakeTrainer) -> None:
+    """A hundred times as large a validation loss is the same one then."""
+
+    class Weighted(Classifier):
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+            return super().training_step(batch, batch_idx) * 0.01
+
+        def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+            self.log("val_loss", F.cross_entropy(self.head(self.net(batch[0])), batch[1]))
+
+    doctor = Doctor(every_n_steps=10, table=False)
+    trainer = make_trainer(callbacks=[doctor], max_steps=STEPS, limit_val_batches=4, val_check_interval=10)
+    trainer.fit(Weighted(), data(), data())
+    assert "R15" not in rules(doctor.findings)
+    assert doctor._history is not None
+    validation, train = doctor._history.validations[-1]
+    assert 0.5 * train < validation < 2 * train
+
+
 def test_a_second_run_knows_nothing_of_the_rate_of_the_first(make_trainer: MakeTrainer) -> None:
     doctor = Doctor(every_n_steps=10, table=False)
     for lr in (50.0, 0.1):

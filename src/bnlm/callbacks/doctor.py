@@ -200,7 +200,10 @@ class Doctor(Monitor):
             if "val" in name.lower() and "loss" in name.lower() and value.numel() == 1
         ]
         heard = self._validation_losses.take()
-        self._validation_losses.needed = len(watched) != 1
+        # A small factor on the loss that is trained on may be on the one that is logged, or not.
+        weight = 1.0 if self._history is None else self._history.reference.weight
+        is_watched = len(watched) == 1 and weight >= 1
+        self._validation_losses.needed = not is_watched
         if self._history is None or trainer.sanity_checking:
             return
         self.read()
@@ -215,7 +218,7 @@ class Doctor(Monitor):
         history.repeats = trainer.current_epoch > 0 or not math.isfinite(trainer.num_training_batches)
         self._hear(history)  # since the last observed step, too
         train = history.losses.recent(50)
-        validation = watched[0] if len(watched) == 1 else None if heard is None else heard * history.reference.weight
+        validation = watched[0] if is_watched else None if heard is None else heard * weight
         if validation is not None and math.isfinite(train):
             history.validations.append((validation, train))
         if history.recent:
