@@ -17,7 +17,8 @@ from bnlm.doctor.finding import RULES
 from bnlm.doctor.loss_rules import SIGN
 from bnlm.doctor.output_rules import BRING
 from bnlm.doctor.spike_rules import BATCHES
-from bnlm.doctor.standstill_rules import SHAPES, ZEROS
+from bnlm.doctor.standstill_rules import ZEROS
+from bnlm.doctor.unreachable_rules import SHAPES
 
 
 def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:

@@ -264,6 +264,8 @@ class Doctor(Monitor):
 
     def conclude(self, trainer: Trainer) -> None:
         assert self._history is not None
+        if self._history.warm and self._history.untouched is None:
+            self._history.untouched = self._statistics.untouched(trainer.lightning_module)
         for name in self._gradients.follow(trainer.lightning_module, self._history.ungraded_since):
             if trainer.global_step > self._history.step + 1:  # nobody has heard what came since it was observed
                 self._history.ungraded_since[name] = trainer.global_step, 0

@@ -42,6 +42,16 @@ class RunningStatisticsWatch:
             handle.remove()
         self._handles.clear()
 
+    def untouched(self, root: nn.Module) -> list[str]:
+        """Return the module paths of BatchNorms that are to be trained and have taken in no batch, loaded or seen."""
+        return [
+            path
+            for path, module in root.named_modules()
+            if isinstance(module, _BatchNorm) and module.running_mean is not None
+            if module.num_batches_tracked is not None and int(module.num_batches_tracked) == 0
+            if module.weight is not None and module.weight.requires_grad and not bool(module.running_mean.any())
+        ]
+
     def _compare(self, path: str) -> Any:
         @torch.no_grad()
         def compare(module: nn.Module, args: tuple[Any, ...]) -> None:

@@ -37,6 +37,7 @@ def batch_norm_findings(history: History) -> Iterator[Finding]:
     if history.observed == 1 and history.first is not None and history.first.step == 0:
         yield from _batches(history)
         yield from _redundant_biases(history)
+    yield from _untouched(history)
     yield from _mismatch(history)
 
 
@@ -87,6 +88,19 @@ def _redundant_biases(history: History) -> Iterator[Finding]:
             f"{in_words(list(layers))}: the {after} after it subtracts any constant, so the bias has no effect and no "
             "gradient.",
             "Build the layer with bias=False.",
+        )  # fmt: skip
+
+
+def _untouched(history: History) -> Iterator[Finding]:
+    """Yield R17 of what has a gradient and so is in use, and has taken in no batch since it was made."""
+    graded = history.recent[-1].of("gradient_std") if history.recent else {}
+    layers = [layer for layer in history.untouched or () if graded.get(f"{layer}.weight", 0.0) > 0]
+    if layers:
+        yield Finding(
+            "R17", "warning", in_words(layers), history.step, 0, 1,
+            f"{in_words(layers)}: in eval mode while it is trained: it has taken in no batch in {history.step} steps, "
+            "and divides by the 1 that its running variance began with.",
+            NEVER,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from bnlm.doctor.batch_norm_rules import NEVER
 from bnlm.doctor.dropout_rules import LESS_DROPOUT
 from bnlm.doctor.finding import SEVERITIES, Finding
-from bnlm.doctor.loss_rules import SIGN
+from bnlm.doctor.loss_rules import SIGN, TOO
 from bnlm.doctor.output_rules import BRING
 from bnlm.doctor.small_update_rules import SMALL_WARNING
 from bnlm.doctor.spike_rules import BATCHES
@@ -28,8 +28,8 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R08": ("R09", "R05", "R06", "R14"),
     "R09": ("R05", "R02", "R01", "R16", "R07", "R14"),
     "R10": ("R20", "R12", "R04", "R05", "R06", "R03"),
-    "R11": ("R20", "R12", "R05", "R06", "R03", "R07"),
-    "R12": ("R20", "R04", "R09", "R14", "R03"),
+    "R11": ("R20", "R12", "R05", "R06", "R03", "R07", "R16"),
+    "R12": ("R20", "R08", "R04", "R09", "R14", "R03"),
     "R13": ("R08", "R20", "R12", "R16", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11", "R02", "R01"),
     "R14": ("R08", "R09", "R11", "R02", "R07", "R16"),
     "R15": ("R17", "R18", "R16", "R09", "R14"),
@@ -55,6 +55,8 @@ JITTERS = 1.03
 FLAT_ALL_OVER = 0.99
 #: R17: times its limits by which running statistics are off that do not normalize at all; what comes of that.
 FAR_OFF, WITHOUT_NORM = 10.0, ("R01", "R02", "R03", "R04", "R05", "R06", "R10", "R12", "R13")
+#: R06: share of the gradient that comes back to the first layer, so little that Adam's eps (1e-8) is more.
+FADED = 1e-6
 #: Values per channel with which a BatchNorm alone may keep a network from learning.
 FEW_VALUES = 4
 
@@ -70,13 +72,17 @@ def explained(found: Mapping[str, Finding], rescales: bool) -> list[Finding]:
     for finding in sorted(linked.values(), key=_urgency):
         if _explains_itself(finding, linked):
             linked[finding.rule] = replace(finding, caused_by=None)
-    for rule in ("R10", "R12", "R13"):  # a higher rate, a look for detach() or at the data would be no remedy then
+    # A higher rate, a look for detach() or at the data, another init or a smaller network would be no remedy then.
+    for rule in ("R06", "R10", "R11", "R12", "R13", "R15", "R17"):
         follows = linked.get(rule)
         if follows is not None and follows.caused_by is not None:
             if rule == "R13" and not follows.suggestion.startswith(OVERFIT):
                 continue  # it says more
             cause = linked[follows.caused_by]
             linked[rule] = replace(follows, suggestion=f"Mend {cause.rule} {cause.name} first.")
+    rise = linked.get("R14")
+    if rise is not None and rise.caused_by is not None:  # it is known why it never fell
+        linked["R14"] = replace(rise, suggestion=rise.suggestion.partition(TOO)[0])
     ordered: list[Finding] = []
     by_cause: dict[str | None, list[Finding]] = {}
     for finding in linked.values():
@@ -118,8 +124,10 @@ def _cause_of(finding: Finding, found: Mapping[str, Finding], rescales: bool) ->
             continue
         if finding.rule == "R09" and rule in ("R05", "R02", "R01") and rescales:
             continue  # a scale that is wrong makes no step larger then
-        if finding.rule == "R10" and rule in ("R05", "R06") and rescales and not (rule == "R05" and cause.value > 1):
-            continue  # nor smaller, unless weights are large
+        faded = rule == "R06" and cause.value < FADED
+        grown = rule == "R05" and cause.value > 1
+        if finding.rule == "R10" and rule in ("R05", "R06") and rescales and not (grown or faded):
+            continue  # nor smaller, unless weights are large, or gradients below what Adam divides by
         if _explains(cause, finding, rescales):
             return rule
     return None
@@ -150,6 +158,8 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
     if pair in (("R09", "R12"), ("R14", "R12")):
         # A high rate kills what learned before; what has had no gradient since the start is another matter.
         return finding.value < finding.step and cause.step <= max(finding.step, LATE)
+    if pair == ("R08", "R12"):
+        return cause.step <= finding.step
     if pair == ("R03", "R12"):  # only what is flat everywhere passes no gradient at all
         return cause.value > FLAT_ALL_OVER and cause.step <= max(finding.step, LATE) and finding.value < finding.step
     if cause.rule == "R09" and cause.suggestion.startswith(LOWER_DECAY):
@@ -160,6 +170,8 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         return False  # where there is nothing to be learned, steps become small too
     # Some fading is usual, and held against a network only where its loss stays: small steps are enough for that.
     if pair == ("R10", "R06"):
+        if finding.value < FADED:
+            return False
         return finding.severity == "warning" or (rescales and cause.value < SMALL_WARNING)
     if finding.rule == "R06" and cause.rule in ("R03", "R09") and cause.step > finding.step:
         return False  # a gradient that had faded before is why the loss stood still

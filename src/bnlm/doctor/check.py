@@ -14,6 +14,7 @@ from bnlm.doctor.facts import facts_of
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation, Output
+from bnlm.doctor.refusal import refusal
 from bnlm.probe import ActivationTap, StepRecord
 from bnlm.stats import mean_of, moment_sums, std_of
 
@@ -49,7 +50,13 @@ def check(
         tap.attach()
         try:
             loss = loss_fn(model(inputs), targets)
+            if not loss.requires_grad:
+                return _told([_nothing_learns()], table)
             loss.backward()
+        except (ValueError, RuntimeError, ArithmeticError) as error:
+            if (found := refusal(error, 0)) is None:
+                raise
+            return _told([found], table)
         finally:
             tap.detach()
         record = tap.record()
@@ -70,13 +77,25 @@ def check(
     history.add(Observation(0, statistics, record.kinds, output, others=others, heard=record.heard))
     diagnosis = Diagnosis()
     diagnosis.update(history)
+    return _told(diagnosis.findings, table)
+
+
+def _told(findings: list[Finding], table: bool) -> list[Finding]:
     if table:
         from rich.console import Console
 
         from bnlm.doctor.table import findings_table
 
-        Console().print(findings_table(diagnosis.findings))
-    return diagnosis.findings
+        Console().print(findings_table(findings))
+    return findings
+
+
+def _nothing_learns() -> Finding:
+    return Finding(
+        "R12", "critical", "loss", 0, 0.0, 0.0,
+        "no gradient comes back from the loss: there is nothing that is meant to be trained, or it is cut off.",
+        "Set requires_grad=True on what is to learn; look for a detach(), a no_grad() or an argmax before the loss.",
+    )  # fmt: skip
 
 
 def _statistics(model: nn.Module, record: StepRecord) -> dict[str, dict[str, float]]:

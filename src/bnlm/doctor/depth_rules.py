@@ -25,6 +25,8 @@ _GAIN = (
 )
 #: The same, and R03, in a recurrent network.
 ORTHOGONAL = "Draw the weights that carry the state from step to step orthogonal (in torch nn.init.orthogonal_)"
+#: How often a recurrent cell is called in a forward at least.
+CALLS_OF_A_CELL = 4
 #: R05, R06: what fades is no more than a note unless it loses this factor per layer, or the second over all of them.
 #: torch's default init keeps 0.41 per ReLU layer, 0.58 where the slope at zero is 1, and 0.29 per GELU or SiLU layer:
 #: six of them train well.
@@ -45,23 +47,38 @@ def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], 
     of_weights = history.first.of("gradient_std")
     opens = any(p.zero and of_weights.get(p.name, 0.0) > 0 for p in history.facts.parameters.values())
     for kind in dict.fromkeys(kinds.values()):
-        chain = [layer for layer in chain_of(kind, history.first, values) if not graded or layer in graded]
-        chain = [layer for layer in chain if not opens or values[layer] != 0]
         # Sigmoids are gates, beside others; and what they return has a scale of its own.
         of_sigmoids = kind == "sigmoid" and statistic == "activation_gradient_std" and set(kinds.values()) == {kind}
-        if len(chain) >= 3 and (kind not in ("sigmoid", "softplus") or of_sigmoids):
-            yield kind, chain, [values[layer] for layer in chain]
+        if kind in ("sigmoid", "softplus") and not of_sigmoids:
+            continue
+        for of_network in chains_of(kind, history, history.first, values):
+            chain = [layer for layer in of_network if not graded or layer in graded]
+            chain = [layer for layer in chain if not opens or values[layer] != 0]
+            if len(chain) >= 3:
+                yield kind, chain, [values[layer] for layer in chain]
 
 
-def chain_of(kind: str, observation: Observation, values: dict[str, float]) -> list[str]:
-    """Return the layers of a kind that have a value, in forward order; gradients come as the backward pass meets them.
+def chains_of(kind: str, history: History, observation: Observation, values: dict[str, float]) -> list[list[str]]:
+    """Return the layers of a kind that have a value, by network and in forward order.
 
-    Without those that return one number for each example, and so have no units: a hinge is part of a loss.
+    Gradients come as the backward pass meets them. Without those that return one number for each example, and so have
+    no units: a hinge is part of a loss.
     """
     units = observation.of("dead_units")
     has_units = kind != "relu" or not units
-    kinds = observation.kinds
-    return [layer for layer in kinds if kinds[layer] == kind and layer in values and (has_units or layer in units)]
+    chains: dict[int, list[str]] = {}
+    for layer, of_kind in observation.kinds.items():
+        if of_kind == kind and layer in values and (has_units or layer in units):
+            network_of = history.facts.network_of
+            network = network_of.get(layer, network_of.get(module_of(layer), 0))
+            chains.setdefault(network, []).append(layer)
+    return list(chains.values())
+
+
+def module_of(layer: str) -> str:
+    """Return the name of a layer without the number of the call."""
+    module, _, call = layer.rpartition("_")
+    return module if call.isdigit() else layer
 
 
 def steep(ratio: float, kind: str, chain: list[str]) -> bool:
@@ -99,9 +116,13 @@ def is_one_leap(gradients: list[float], outputs: list[float]) -> bool:
 
 
 def over_time(history: History, chain: list[str]) -> bool:
-    """Return whether there are more layers than weights: of a recurrent cell, which may learn from its last steps."""
+    """Return whether there are more layers than weights: of a recurrent cell, which may learn from its last steps.
+
+    A network that is called two or three times has as many layers, and each weight but once in a call.
+    """
     weights = sum(parameter.role != "vector" for parameter in history.facts.parameters.values())
-    return 0 < weights < len(chain)
+    weights += sum(tensor.ndim >= 2 for tensor in history.facts.unregistered.values())
+    return 0 < weights < len(chain) and len(chain) >= CALLS_OF_A_CELL * len(set(map(module_of, chain)))
 
 
 def advice_on_gradients(history: History, chain: list[str], vanish: bool) -> str:

@@ -14,6 +14,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from bnlm.doctor.network_ends import network_ends
 from bnlm.doctor.unregistered import unregistered_parameters
 from bnlm.doctor.weight_decay import groups_of
 from bnlm.probe.names import plain
@@ -29,7 +30,8 @@ class ParameterFacts:
     """A trainable parameter: `role` is hidden, output, embedding or vector (biases, gains of normalizations).
 
     `group` is the optimizers' parameter group that holds it, see `weight_decay.groups_of`; None where none is known.
-    `lr` is that group's learning rate, before any schedule; `own` whether it is of no layer of torch's.
+    `lr` is that group's learning rate, before any schedule; `own` whether it is of no layer of torch's; `fresh` whether
+    it is as torch draws a weight.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ParameterFacts:
     group: int | None = None
     lr: float = 0.0
     own: bool = False
+    fresh: bool = False
 
     @property
     def fan_in(self) -> int:
@@ -60,10 +63,13 @@ class Facts:
         batch_norms: By module path: momentum, None for a cumulative average.
         redundant_biases: Module path of a layer whose bias the normalization after it removes -> what that is.
         weight_of: Module path of an activation -> name of the weight that feeds it.
+        ends: Names of the weights that are the last of their network, where another follows.
+        network_of: Module path of an activation -> how many networks have ended before.
         lazy: Whether some parameters have no shape before the first forward, and are left out here.
         frozen: Whether some parameters are not to be trained.
-        fresh: Of these, by name, the weights that are as torch draws them: nobody has trained them before.
-        fresh_share: Share of all elements that these have, but for copies of what is trained: a target network's.
+        fresh: Of these, by name, the weights that are as torch draws them: nobody has trained them before. Without
+            copies of what is trained: a target network's.
+        fresh_share: Share of all elements that these have.
         weight_decay: The largest of the optimizers' parameter groups.
         decay_rescaled: Whether an optimizer adds it to the gradient and then rescales both: what it takes is not known.
         rescales: Whether an optimizer takes steps of the same size whatever the scale of the gradient, as Adam does.
@@ -81,6 +87,8 @@ class Facts:
     batch_norms: dict[str, float | None] = field(default_factory=dict)
     redundant_biases: dict[str, str] = field(default_factory=dict)
     weight_of: dict[str, str] = field(default_factory=dict)
+    ends: set[str] = field(default_factory=set)
+    network_of: dict[str, int] = field(default_factory=dict)
     lazy: bool = False
     frozen: bool = False
     fresh: list[str] = field(default_factory=list)
@@ -117,6 +125,7 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     roles: dict[int, str] = {}
     feeds: set[int] = set()
     weights: list[Tensor] = []
+    layers: list[tuple[str, nn.Module]] = []  # of these
     after: dict[str, list[tuple[str, type]]] = {}  # by weight, what is registered between it and the next
     for index, (path, module) in enumerate(leaves):
         following = leaves[index + 1][1] if index + 1 < len(leaves) else None
@@ -128,6 +137,7 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
                 facts.batch_norms[path] = module.momentum
         elif isinstance(module, nn.Linear | _ConvNd) and isinstance(weight, nn.Parameter):
             weights.append(weight)
+            layers.append((path, module))
             if following is not None and is_normalization(following):
                 feeds.add(id(weight))
                 centred = isinstance(following, _CENTRING) and following.num_features == _one(weight, stacked).shape[0]
@@ -144,6 +154,10 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     facts.clamps = {path: module.min_val < 0 for path, module in leaves if isinstance(module, nn.Hardtanh)}
     if weights and roles.get(id(weights[-1])) is None:
         roles.update(dict.fromkeys(map(id, [weights[-1], *_heads([module for _, module in leaves])]), "output"))
+    ends = [id(layer.weight) for layer in network_ends(layers, optimizers)]
+    roles.update(dict.fromkeys(ends, "output"))
+    facts.ends = {names[end] for end in ends if end in names}
+    facts.network_of = _networks(leaves, ends)
     facts.spread_thin = math.prod(
         min(1.0, math.sqrt(m.in_channels / m.out_channels / math.prod(m.stride)))
         for _, m in leaves
@@ -151,15 +165,14 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     )
     facts.lazy = any(map(is_lazy, model.parameters()))
     facts.frozen = not all(parameter.requires_grad for parameter in model.parameters())
-    facts.fresh = [plain(name) for name, p in model.named_parameters() if not p.requires_grad and _is_fresh(p)]
-    if facts.fresh:
-        facts.fresh_share = _share_of(facts.fresh, {plain(name): p for name, p in model.named_parameters()})
+    facts.fresh, facts.fresh_share = _fresh({plain(name): p for name, p in model.named_parameters()})
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not is_lazy(parameter):
             one = _one(parameter, stacked)
             role = roles.get(id(parameter), "hidden") if one.ndim >= 2 and not _is_gain(name) else "vector"
             found = _parameter_facts(plain(name), one, role, id(parameter) in feeds)
             found.own = id(parameter) not in of_torch
+            found.fresh = role != "vector" and _is_fresh(one)
             facts.parameters[plain(name)] = found
     _forgive_companions(facts.parameters)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
@@ -180,6 +193,18 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
         unregistered = unregistered_parameters(model).items()
         facts.unregistered = {plain(name): p for name, p in unregistered if id(p) not in held}
     return facts
+
+
+def _networks(leaves: Sequence[tuple[str, nn.Module]], ends: Sequence[int]) -> dict[str, int]:
+    """Return by path of a module without parameters how many networks have ended before; see `network_ends`."""
+    before, over, found = 0, False, {}
+    for path, module in leaves:
+        if not list(module.parameters(recurse=False)):
+            found[path] = before
+            continue
+        before += over
+        over = id(getattr(module, "weight", None)) in ends
+    return found
 
 
 def _forgive_companions(parameters: dict[str, ParameterFacts]) -> None:
@@ -211,15 +236,16 @@ def _is_gain(name: str) -> bool:
     return name.endswith((".weight_g", "parametrizations.weight.original0"))
 
 
-def _share_of(fresh: Sequence[str], parameters: dict[str, nn.Parameter]) -> float:
-    """Return the share of all elements that these have, but for those that are copies of a trained one."""
+def _fresh(parameters: dict[str, nn.Parameter]) -> tuple[list[str], float]:
+    """Return `Facts.fresh` and `Facts.fresh_share`."""
+    fresh = {name: p for name, p in parameters.items() if not p.requires_grad and _is_fresh(p)}
     trained: dict[torch.Size, list[Tensor]] = {}
-    for parameter in parameters.values():
+    for parameter in parameters.values() if fresh else ():
         if parameter.requires_grad:
             trained.setdefault(parameter.shape, []).append(parameter)
-    own = [parameters[name] for name in fresh]
-    own = [p for p in own if not any(torch.equal(p, other) for other in trained.get(p.shape, []))]
-    return sum(p.numel() for p in own) / sum(p.numel() for p in parameters.values())
+    own = {n: p for n, p in fresh.items() if not any(torch.equal(p, other) for other in trained.get(p.shape, []))}
+    share = sum(p.numel() for p in own.values()) / sum(p.numel() for p in parameters.values()) if own else 0.0
+    return list(own), share
 
 
 def _is_fresh(weight: Tensor) -> bool:

@@ -57,6 +57,7 @@ class History:
         self._reached_lr_share = 0.0
         self._medians: dict[tuple[str, int], dict[str, float]] = {}
         self.gaps: deque[StatisticsGap] = deque(maxlen=3)
+        self.untouched: list[str] | None = None  # BatchNorms that no batch has come to; None while that is not known
         self.repeats = True  # whether examples have been seen before
 
     @property

@@ -90,7 +90,7 @@ def _saturated(history: History) -> Iterator[Finding]:
         elif flat[0] in smooth[:1]:
             change = "Bring the inputs to mean 0 and variance 1: the weights that they meet first are not too large."
     severity = "critical" if worst > FLAT_CRITICAL else "warning"
-    if are_gates(flat, kinds) and flat[-1] != list(kinds)[-1]:
+    if (are_gates(flat, kinds) and flat[-1] != list(kinds)[-1]) or are_ends(flat, history):
         severity = "note"
     yield Finding(
         "R03", severity, in_words(flat), 0, worst, FLAT_LATER,
@@ -103,6 +103,11 @@ def _saturated(history: History) -> Iterator[Finding]:
 def are_gates(layers: list[str], kinds: dict[str, str]) -> bool:
     """Return whether these are sigmoids beside activations of another kind: gates, which may be open or shut."""
     return all(kinds[layer] == "sigmoid" for layer in layers) and any(kind != "sigmoid" for kind in kinds.values())
+
+
+def are_ends(layers: list[str], history: History) -> bool:
+    """Return whether these are outputs of a network that another follows: actions or pixels, which may be extreme."""
+    return all(history.facts.weight_of.get(layer) in history.facts.ends for layer in layers)
 
 
 def _is_aside(layer: str, elements: dict[str, float]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator
+from itertools import pairwise
 
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
@@ -15,6 +16,8 @@ RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
 NEVER_FELL = 0.97
 #: R14: log10 of update:data in the first step that makes no loss rise by its size: of Adam and its like, and of SGD.
 USUAL_FIRST, USUAL_OF_SGD = -0.7, -1.7
+#: R14: times the loss before it that a loss of the first twenty is, where it is no wrong sign that makes them rise.
+LEAPS = 3.0
 #: R14 of a run that ended in nan: steps that begin and end the first twenty, times the first loss that they stay below.
 SLOWLY, CREEPS = 5, 1.2
 #: R14: how the advice begins where the loss rises from the start by steps of the usual size.
@@ -29,6 +32,11 @@ BOTTOMLESS, BOTTOMLESS_LEAST = 100.0, 10.0
 RISE_OF_NOISE = 4.0
 
 
+#: R14 of what was trained before: share of the reference that its first loss is below, and that is lost.
+TRAINED, LOST = 0.5, 0.1
+#: R14: what to change where each batch holds one class; what is added where the loss never fell.
+SHUFFLE = "Shuffle the training data (shuffle=True of its DataLoader): each batch holds examples of one class alone."
+TOO = " It never fell:"
 #: R08: what to change where numbers grew, and where one was nan out of the blue; times the first that is grown.
 LOWER = (
     "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), and look for a "
@@ -130,17 +138,39 @@ def _diverging(history: History) -> Iterator[Finding]:
     elif losses.steps_above >= RISE_STEPS and not strays:
         rise = losses.worst_rise
         change = "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up."
-        if losses.best > NEVER_FELL * losses.first > 0:
+        if history.reference.is_sorted:
+            change = SHUFFLE
+        elif losses.best > NEVER_FELL * losses.first > 0:
             look = f"{SIGN} (a minus, maximize=True)"
-            if _steps_are_usual(history) and not history.steps_with_left_gradients:
+            leaps = any(after > LEAPS * before > 0 for before, after in pairwise(losses.early))
+            if _steps_are_usual(history) and not history.steps_with_left_gradients and not leaps:
                 change = f"{look}: it never fell, though the first steps were not large. If it is right: {change}"
             else:
-                change += f" It never fell: {look[0].lower()}{look[1:]}, too."
+                change += f"{TOO} {look[0].lower()}{look[1:]}, too."
         yield Finding(
             "R14", "critical" if rise > RISE_CRITICAL else "warning", "loss", history.step, rise, RISE_WARNING,
             f"the loss rises: {losses.smooth:.3g} on average where it had been {losses.best:.3g}.",
             change,
         )  # fmt: skip
+    elif forgets(history):
+        start = history.reference.first_losses[0]
+        yield Finding(
+            "R14", "warning", "loss", history.step, losses.recent(50) / start, RISE_WARNING,
+            f"the loss began at {start:.3g}, as of a network that has been trained before, and after {losses.steps} "
+            f"steps it is {losses.recent(50):.3g}: more is lost than learned.",
+            "Divide optimizer.lr by 10 or more, warm it up, or freeze the first layers for a while.",
+        )  # fmt: skip
+
+
+def forgets(history: History) -> bool:
+    """Return whether the loss is higher late in the run than where a network that was trained before began."""
+    reference, first = history.reference, history.reference.first_losses[:1]
+    if not (first and reference.is_known and history.is_late) or reference.has_other_terms:
+        return False
+    chance, noise = abs(reference.loss), 3 * reference.batch_error
+    if not 0 < first[0] < TRAINED * chance:
+        return False
+    return history.losses.recent(50) - first[0] > max((RISE_WARNING - 1) * first[0], LOST * chance, noise)
 
 
 def _crept_up(history: History) -> bool:

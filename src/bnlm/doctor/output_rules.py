@@ -46,6 +46,8 @@ LOGIT_STD_NOTE, LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 1.5, 3.0
 STICK, STICK_WARNING, STICK_CRITICAL, LONGEST_STICK, LARGE_SCALE = (30, 50), 3.0, 10.0, 200, 2.0
 #: R01, R02: std of what comes to the first activation of weights that are not large: std times the root of fan_in.
 LARGE_FIRST, USUAL_WEIGHTS = 10.0, 3.0
+#: R01, R02: the same std of inputs of variance 1 and weights of a usual size.
+USUAL_INPUTS = 3.0
 LARGE_INPUTS = (
     "Bring the inputs to mean 0 and variance 1: what comes to the first activation is far larger than weights of this "
     "size would make of such."
@@ -143,6 +145,8 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
     graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else "note"
     if history.facts.frozen and (spread <= LOGIT_STD_CRITICAL or _is_adapted(history)):
         severity = graded = "note"  # a new layer on features that are as large as they were learned to be
+    if spread <= LOGIT_STD_CRITICAL and _is_new_on_trained(history):
+        severity = graded = "note"
     remedy = LARGE_INPUTS if _large_inputs(history) else DRAW_ALL if _large_network(history) else ""
     if heavy_dropouts(history):
         remedy = LESS_DROPOUT  # what it leaves it makes larger
@@ -170,6 +174,19 @@ def _is_adapted(history: History) -> bool:
     facts = history.facts
     trained = any(p.role == "output" and not p.zero for p in facts.parameters.values())
     return bool(facts.parameters) and not facts.fresh and not trained
+
+
+def _is_new_on_trained(history: History) -> bool:
+    """Return whether the output layer alone is as torch draws it, on features that weights of a usual size made large.
+
+    Where neither the weights nor the inputs are large, it is what the network has learned before that makes them so.
+    """
+    assert history.first is not None
+    weights = history.facts.parameters.values()
+    drawn = {role: [p.fresh for p in weights if p.role == role] for role in ("hidden", "output")}
+    inputs = next(iter(history.first.of("preactivation_std").values()), math.inf)
+    new = bool(drawn["output"]) and all(drawn["output"]) and bool(drawn["hidden"]) and not any(drawn["hidden"])
+    return new and inputs < USUAL_INPUTS and not _large_network(history)
 
 
 def _regression_loss(history: History, output: Output, loss: float, error: float) -> Iterator[Finding]:

@@ -22,6 +22,8 @@ SAME_LOSS = 0.05
 SAME_MULTIPLE, SAME_WRITTEN = 1e-3, 1e-2
 #: Observed steps that tell whether it stays that multiple.
 FEW, SEVERAL = 3, 10
+#: Targets and batches that tell whether each batch is of one class; share of targets, and of batches, that are.
+SEVERAL_TARGETS, SEVERAL_BATCHES, ONE_CLASS, MOST_BATCHES = 8, 5, 0.9, 0.8
 #: Share of ln(classes) below which almost all targets are of one class: what is rare is learned late.
 RARE = 0.5
 
@@ -42,6 +44,7 @@ class ReferenceLoss:
         self._errors: deque[float] = deque(maxlen=WINDOW)  # standard errors of a batch's loss
         self._counts = np.zeros(0)  # of the targets of each class
         self._multiples: list[float] = []  # of the loss function's, the losses of the first observed steps
+        self._of_one_class: list[bool] = []  # batches: whether almost all of their targets are
         self._kind = ""
         self._believes_written: bool | None = None
 
@@ -63,6 +66,8 @@ class ReferenceLoss:
         self._constants.append(min(constant, output.reference))
         most = abs(output.reference)  # also of one example, which has no standard error
         self._errors.append(min(output.loss_error, most) if math.isfinite(output.loss_error) else most)
+        if output.kind == "cross_entropy" and sum(output.counts) >= SEVERAL_TARGETS:
+            self._of_one_class.append(max(output.counts) > ONE_CLASS * sum(output.counts))
         if len(self._counts) != len(output.counts):
             self._counts = np.zeros(len(output.counts))
         self._counts += output.counts
@@ -79,6 +84,13 @@ class ReferenceLoss:
             # A minus before it is a mistake, and the loss is this one all the same.
             self._believes_written = any(math.isclose(abs(loss), m, rel_tol=SAME_WRITTEN) for m in multiples)
         return not output.scales or bool(self._believes_written)
+
+    @property
+    def is_sorted(self) -> bool:
+        """Whether almost all batches hold targets of one class, though there are several."""
+        batches = len(self._of_one_class)
+        several = self._counts.size > 1 and self._counts.max() < ONE_CLASS * self._counts.sum()
+        return batches >= SEVERAL_BATCHES and sum(self._of_one_class) > MOST_BATCHES * batches and bool(several)
 
     @property
     def is_known(self) -> bool:

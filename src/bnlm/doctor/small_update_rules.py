@@ -92,28 +92,30 @@ def _small_updates(history: History) -> Iterator[Finding]:
                 )
         elif clipped := _left_by_clipping(history):
             change = _clip_less(history, clipped)
-        how = f"each step changes the hidden weights by only {power_of_ten(typical)} of their size ({HEALTHY})"
-        if typical == -math.inf:
-            how = "most hidden weights do not change at all"
         graded = history.recent[-1].of("gradient_std")
         if typical == -math.inf and any(graded.get(name) for name in hidden) and share > 0:
             change = MOVES_NOT
         yield Finding(
             "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
             typical, limit,
-            f"{how}, and after {history.losses.steps} steps the loss has hardly fallen.",
+            f"{_how_little(typical)}, and after {history.losses.steps} steps the loss has hardly fallen.",
             change,
         )  # fmt: skip
     elif usual >= 0.1 and _far_from_done(history, typical - math.log10(usual)):
         yield Finding(
             "R10", "warning", in_words(list(hidden)), history.step, typical, SLOW,
-            f"each step changes the hidden weights by only {power_of_ten(typical)} of their size: after "
-            f"{history.losses.steps} steps the loss has come from {history.losses.first:.3g} to "
-            f"{history.losses.recent(50):.3g}, and most is still to be learned; {HEALTHY}.",
+            f"{_how_little(typical)}: after {history.losses.steps} steps the loss has come from "
+            f"{history.losses.first:.3g} to {history.losses.recent(50):.3g}, and most is still to be learned.",
             _lower_eps(history) if history.facts.eps > LARGE_EPS
             else _clip_less(history, clipped) if (clipped := _left_by_clipping(history))
             else "Multiply optimizer.lr by 3 to 10.",
         )  # fmt: skip
+
+
+def _how_little(typical: float) -> str:
+    if typical == -math.inf:
+        return "most hidden weights do not change at all"
+    return f"each step changes the hidden weights by only {power_of_ten(typical)} of their size ({HEALTHY})"
 
 
 def _rates_apart(history: History) -> Iterator[Finding]:
@@ -187,7 +189,7 @@ def _far_from_done(history: History, typical: float) -> bool:
     """Return whether steps are small, and the loss falls and has most of its way to go after most of the run."""
     if not (typical < SLOW and history.is_late):
         return False
-    if not history.reference.is_known:
+    if not history.reference.is_known or history.reference.has_other_terms:
         return typical < SLOWER and _still_learns(history, STILL_SMALL if typical < SMALL_WARNING else STILL_UNKNOWN)
     recent, reference = history.losses.recent(50), abs(history.reference.loss)
     if typical < SMALL_CRITICAL and history.losses.first > HALF * reference and not history.facts.frozen:

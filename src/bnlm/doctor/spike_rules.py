@@ -14,6 +14,8 @@ from bnlm.doctor.loss_course import BATCH_NOISE
 
 #: R07 of single batches: mean over median of the last losses; how the advice begins.
 DOMINATED, BATCHES = 2.5, "Look at the batches"
+#: Share of the losses that stand out, to be of batches.
+RARE = 0.08
 #: R07 of batches that come back: times the losses on both sides of it that a loss is, and share of the reference.
 STANDS_OUT, LEAST = 5.0, 0.15
 #: The same: steps between two at least, share of the distances that are multiples of the shortest, and how many times
@@ -37,9 +39,9 @@ def _spikes(history: History) -> Iterator[Finding]:
         for index in range(3, len(norms))
         if norms[index] > 3 * start and norms[index] > max(10 * _around(norms, index), 3 * start) > 0
     ]
-    returning, period = _returning(history)
+    out, period = _returning(history)
     if len(recent) >= 3 or len(high) >= 3 or period:
-        count = returning or max(len(recent), len(high))
+        count = out if period else max(len(recent), len(high))
         # Norms alone rise for a while wherever a network leaves a plateau.
         severity = "note" if len(recent) < 3 and not period and history.losses.improves() else "warning"
         how = ""
@@ -52,7 +54,8 @@ def _spikes(history: History) -> Iterator[Finding]:
         # What grows has such a mean too, and so has what leaped and stayed there.
         stays = usual - history.losses.best > max(history.losses.best, 0.15 * history.losses.scale)
         returns = bool(last) and statistics.median(last[-10:]) < DOMINATED * usual and not stays
-        single = _isolated(recent, history.losses.steps) and returns and mean > DOMINATED * usual > 0
+        rare = out <= RARE * len(history.losses.last)  # steps that are too large make many stand out
+        single = _isolated(recent, history.losses.steps) and returns and rare and mean > DOMINATED * usual > 0
         if period or (len(recent) >= 3 and single):
             how = (
                 f" They are single ones: of the last {len(last)} losses the median is {usual:.3g}, the mean {mean:.3g}."
@@ -92,7 +95,7 @@ def _around(norms: list[float], index: int) -> float:
 
 
 def _returning(history: History) -> tuple[int, int]:
-    """Return how many single losses stand out that come back after the same number of steps, and that number; or 0, 0.
+    """Return how many single losses stand out, and after how many steps they come back; 0 where they do not.
 
     As a batch does in epochs that are not shuffled, or every so-manieth shard of a stream.
     """
@@ -104,8 +107,7 @@ def _returning(history: History) -> tuple[int, int]:
     least = np.maximum(LEAST * history.losses.scale, BATCH_NOISE * history.reference.batch_error)
     stands_out = losses[1:-1] > np.maximum(STANDS_OUT * beside, least)
     out = np.flatnonzero(stands_out).tolist()
-    period = _period(out)
-    return (len(out), period) if period else (0, 0)
+    return len(out), _period(out)
 
 
 def _period(steps: Sequence[int]) -> int:

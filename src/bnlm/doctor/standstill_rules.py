@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from bnlm.doctor.dropout_rules import LESS_DROPOUT, heavy_dropouts
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
-from bnlm.doctor.unreachable_rules import REMOVE, SEVERAL_OUTPUTS, UNREACHED_WARNING, within_reach
+from bnlm.doctor.loss_rules import SHUFFLE
+from bnlm.doctor.unreachable_rules import REMOVE, SAME_SHAPE, SEVERAL_OUTPUTS, SHAPES, UNREACHED_WARNING, within_reach
 from bnlm.doctor.weight_decay import LOWER_DECAY, heavy_decay
 
 #: R13: recent loss over the reference. Language models are flat at 0.56 to 0.72 of it in some window, healthily.
@@ -43,7 +44,9 @@ SCALE_OUTPUTS = (
 )
 #: R13: how the advice begins where the cause is not known; and where it is certain.
 OVERFIT = "Try to overfit a single batch"
-ZEROS, SHAPES = "Look at the inputs", "Give outputs and targets the same shape"
+ZEROS = "Look at the inputs"
+#: R13: std of inputs that a network can hardly tell apart.
+SMALL_INPUTS = 0.02
 CERTAIN_CAUSES = (ZEROS, SHAPES, REMOVE, SEVERAL_OUTPUTS, LESS_DROPOUT)
 
 
@@ -87,21 +90,25 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
         if rose
         else (f"{OVERFIT}: if that fails look at labels, frozen layers and optimizer.lr; if it works, at the data.")
     )
+    if history.reference.is_sorted:
+        suggestion = SHUFFLE
     if output is not None and output.kind == "regression" and recent > FAR_ABOVE * chance and not rose:
         suggestion = SCALE_TARGETS if _targets_are_off(history) else SCALE_OUTPUTS
     if decay := heavy_decay(history):
         suggestion = f"{LOWER_DECAY} ({decay:g}) by 10 or more: it takes the weights away. {suggestion}"
     if heavy_dropouts(history):
         suggestion = LESS_DROPOUT
+    if (std := _small_inputs(history)) > 0:
+        suggestion = (
+            f"{ZEROS}: those of the first batch have std {std:.2g}, and biases say more than they; bring them to mean "
+            "0 and variance 1."
+        )
     if first := _fed_with_zeros(history):
         suggestion = f"{ZEROS}: nothing but zeros comes to {first}."
     if output is not None and output.out_of_reach > UNREACHED_WARNING:
         suggestion = within_reach(output)
     if output is not None and output.broadcast:
-        suggestion = (
-            f"{SHAPES}: now each output is held against the targets of other examples "
-            "too, as torch broadcasts (N, 1) beside (N,) to (N, N)."
-        )
+        suggestion = SAME_SHAPE
     yield Finding(
         "R13", "warning" if output is None else "critical", "loss", history.step, shown, limit,
         f"after {history.losses.steps} steps {what} is {shown:.3g}; {knowing} {chance:.3g}"
@@ -115,6 +122,13 @@ def _targets_are_off(history: History) -> bool:
     low, high = USUAL_TARGETS
     constant = history.reference.of_a_constant / history.reference.weight
     return not low < constant < high or history.reference.zero_over_constant > CENTRED
+
+
+def _small_inputs(history: History) -> float:
+    """Return the std of the first batch's inputs where that is next to nothing, and nothing scales it; else 0."""
+    std = history.first.heard.input_std if history.first is not None else math.nan
+    first = next((p for p in history.facts.parameters.values() if p.role == "hidden"), None)
+    return std if std < SMALL_INPUTS and first is not None and not first.feeds_norm else 0.0
 
 
 def _fed_with_zeros(history: History) -> str:
@@ -182,6 +196,8 @@ def _at_a_constant(history: History, recent: float) -> tuple[bool, float]:
     chance = statistics.fmean(o.constant for o in outputs) * history.reference.weight
     last = outputs[-SAME_BATCHES:]
     loss, constant = statistics.fmean(o.loss for o in last), statistics.fmean(o.constant for o in last)
-    near = STUCK_REGRESSION * constant <= loss <= FAR_ABOVE * constant
+    # A single example that is far from all others may outweigh a batch.
+    most = 2 * sum(o.loss >= STUCK_REGRESSION * o.constant for o in last) > len(last)
+    near = most and STUCK_REGRESSION * constant <= loss <= FAR_ABOVE * constant
     worse = loss > constant and recent >= FLAT * history.losses.first
     return (near or worse) and recent >= FALLEN * chance, chance

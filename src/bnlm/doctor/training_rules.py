@@ -6,10 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from bnlm.doctor.depth_rules import advice_on_gradients, chain_of, is_one_leap, steep, whole_gradient
+from bnlm.doctor.depth_rules import advice_on_gradients, chains_of, is_one_leap, steep, whole_gradient
 from bnlm.doctor.finding import Finding, in_words, percent
 from bnlm.doctor.history import History
-from bnlm.doctor.initial_rules import HARD, SMOOTH, are_gates, is_judged_by_the_loss
+from bnlm.doctor.initial_rules import HARD, SMOOTH, are_ends, are_gates, is_judged_by_the_loss
 from bnlm.doctor.weight_scale_rules import small_weights
 from bnlm.stats import RELU_LIKE
 
@@ -64,7 +64,7 @@ def saturated(history: History) -> Iterator[Finding]:
     if flat:
         worst = max(shares[layer] for layer in flat)
         severity = "critical" if worst > FLAT_CRITICAL else "note" if has_learned(history) else "warning"
-        if has_learned(history) and are_gates(flat, kinds):
+        if (has_learned(history) and are_gates(flat, kinds)) or are_ends(flat, history):
             severity = "note"
         yield Finding(
             "R03", severity, in_words(flat), history.step, worst, FLAT_WARNING,
@@ -121,8 +121,9 @@ def _gradient(history: History) -> Iterator[Finding]:
     kinds, stds = _kinds(history), history.median("activation_gradient_std")
     outputs = history.median("activation_std")
     elements = history.recent[-1].of("activation_elements")
-    for kind in dict.fromkeys(kinds.values()):
-        chain = chain_of(kind, history.recent[-1], stds)
+    kinds_once = dict.fromkeys(kinds.values())
+    chains = [(kind, chain) for kind in kinds_once for chain in chains_of(kind, history, history.recent[-1], stds)]
+    for kind, chain in chains:
         if len(chain) < 3 or not stds[chain[-1]] > 0 or stds[chain[0]] == 0:
             continue  # none at all is no matter of scale: cut off, or dead
         ratio = stds[chain[0]] / stds[chain[-1]]

@@ -17,6 +17,12 @@ CERTAIN_LATER = 10
 UNREACHED_WARNING, UNREACHED_CRITICAL = 0.05, 0.25
 #: How the advice begins where there is but one.
 SEVERAL_OUTPUTS = "Give the network one output for each class"
+#: Where each output is held against the targets of all.
+SHAPES = "Give outputs and targets the same shape"
+SAME_SHAPE = (
+    f"{SHAPES}: now each output is held against the targets of other examples too, as torch broadcasts (N, 1) beside "
+    "(N,) to (N, N)."
+)
 #: How the advice begins where an activation is to go.
 REMOVE = "Remove the"
 
@@ -27,6 +33,7 @@ def unreachable_findings(history: History) -> Iterator[Finding]:
     yield from _out_of_reach(history)
     yield from _cut_logits(history)
     yield from _of_one_class(history)
+    yield from _crossed(history)
 
 
 def _of_probabilities(history: History) -> Iterator[Finding]:
@@ -35,11 +42,15 @@ def _of_probabilities(history: History) -> Iterator[Finding]:
     if history.first is None or len(outputs) < certain or any(math.isnan(output.floor) for output in outputs):
         return
     if all(output.floor == -math.inf for output in outputs):
+        how = "what comes to nll_loss is no log-probabilities (their exponentials do not sum to 1)."
+        change = "Give it the output of log_softmax over the classes (dim=1), or use cross_entropy, which takes logits."
+        if outputs[0].kind == "binary_cross_entropy":
+            how = "some targets of binary_cross_entropy are below 0 or above 1, and it wants probabilities."
+            change = "Bring the targets to 0 and 1: of -1 and 1 that is (target + 1) / 2."
         yield Finding(
             "R13", "critical", "loss", history.first.step, history.losses.recent(100), -math.inf,
-            "the loss can fall for ever without anything being learned: what comes to nll_loss is no log-probabilities "
-            "(their exponentials do not sum to 1).",
-            "Give it the output of log_softmax over the classes (dim=1), or use cross_entropy, which takes logits.",
+            f"the loss can fall for ever without anything being learned: {how}",
+            change,
         )  # fmt: skip
         return
     what = (
@@ -112,6 +123,19 @@ def _of_one_class(history: History) -> Iterator[Finding]:
         f"{how}.",
         f"{SEVERAL_OUTPUTS}, or of two classes one output and binary_cross_entropy_with_logits.",
     )  # fmt: skip
+
+
+def _crossed(history: History) -> Iterator[Finding]:
+    """Yield R13 of outputs that are held against the targets of other examples."""
+    outputs = [o.output for o in history.recent if o.output is not None]
+    certain = min(CERTAIN, history.total_steps)
+    if history.first is not None and len(outputs) >= certain and all(output.broadcast for output in outputs):
+        yield Finding(
+            "R13", "critical", "loss", history.first.step, history.losses.recent(100), 0.0,
+            "outputs and targets differ in shape, so that the loss compares each output with the targets of all "
+            "examples: the mean of these is the best that can be learned.",
+            SAME_SHAPE,
+        )  # fmt: skip
 
 
 def within_reach(output: Output) -> str:

@@ -10,9 +10,17 @@ from itertools import pairwise
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import HEALTHY, Finding, in_words, power_of_ten
 from bnlm.doctor.history import History
+from bnlm.doctor.loss_rules import forgets
 from bnlm.doctor.observation import Observation
 from bnlm.doctor.training_rules import dead, has_learned, saturated
-from bnlm.doctor.weight_decay import LOWER_DECAY, LOWER_DECAY_SHARE, blamed_on_decay, decay_of, rescaled_decay
+from bnlm.doctor.weight_decay import (
+    DECAY_WARNING,
+    LOWER_DECAY,
+    LOWER_DECAY_SHARE,
+    blamed_on_decay,
+    decay_of,
+    rescaled_decay,
+)
 
 #: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
 LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.5, 1.0
@@ -35,8 +43,6 @@ SPOILED, SPOILING = 0.75, -1.0
 LEAPS, LEAPING = 0.03, -0.7
 #: R09 of gradients that are never set to zero: observed steps in a row.
 LEFT_GRADIENTS = 3
-#: R09: share of a weight that decay takes in a step. Usual: 1e-6 to 1e-3.
-DECAY_WARNING = 0.0075
 #: The same of an optimizer that rescales it: log10 of update:data, share of the reference left late in the run.
 MOVED_BY_DECAY, LEFT_BY_DECAY = -2.3, 0.3
 #: R09 of weights that have grown: times what they were drawn as, where that was no less than this beside one over the
@@ -110,7 +116,7 @@ def _large_updates(history: History) -> Iterator[Finding]:
     waits = history.losses.steps < min(LARGE_PATIENCE, 0.8 * history.total_steps)
     # Where most has been learned, a loss moves up and down a little; before, it does not.
     half = history.losses.has_risen and not history.losses.spikes and not has_learned(history)
-    rises = history.losses.steps_above > 0 or half
+    rises = history.losses.steps_above > 0 or half or forgets(history)
     # Of many weights a few may be a little above; a loss that stands still has other reasons then.
     beyond = {n: LARGE_WARNING + CLEARLY if parameters[n].role == "hidden" else LARGE_CRITICAL for n in large}
     clearly = 4 * len(large) >= len(judged) or any(judged[n] > beyond[n] + allowed[n] for n in large)
@@ -120,7 +126,7 @@ def _large_updates(history: History) -> Iterator[Finding]:
     harmless = not rises and history.losses.recent(50) < MOSTLY_LEARNED * history.losses.first
     if (extreme and not harmless) or (large and suffers):
         worst = max(large, key=lambda name: judged[name])
-        critical = judged[worst] > LARGE_CRITICAL + allowed[worst]
+        critical = any(judged[name] > LARGE_CRITICAL + allowed[name] for name in large)
         found = _too_large(history.step, large, judged[worst], "critical" if critical else "warning")
         yield blamed_on_decay(found, history, parameters[worst].group)
 

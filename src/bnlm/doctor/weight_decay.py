@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 #: Dex between an update and what weight decay alone makes of it, to be that.
 DECAYS = 0.3
+#: Dex by which an update may exceed what it is where decay and steps are at rest.
+AT_REST = 0.1
 #: Weight decay that may be to blame: share of the weights in a step; of Adam, which rescales it, the option itself.
 HEAVY, HEAVY_RESCALED = 2e-3, 0.1
 #: Weight decay, the option itself, that is to blame for nothing.
 USUAL, USUAL_OF_SGD = 0.1, 5e-3
+#: R09: share of a weight that decay takes in a step. Usual: 1e-6 to 1e-3.
+DECAY_WARNING = 0.0075
 #: How the advice begins.
 LOWER_DECAY = "Lower optimizer.weight_decay"
 LOWER_DECAY_SHARE = (
@@ -85,7 +89,7 @@ def blamed_on_decay(large: Finding, history: History, group: int | None) -> Find
         group: Of the weights that move most.
     """
     decay, heavy = decay_of(history, group), heavy_decay(history)
-    if decay > 0 and math.log10(decay) > large.value - DECAYS:
+    if decay > 0 and (math.log10(decay) > large.value - DECAYS or _at_rest(decay, large)):
         return replace(
             large,
             message=f"{large.message} Weight decay alone takes {power_of_ten(math.log10(decay))} of them in each step.",
@@ -94,3 +98,11 @@ def blamed_on_decay(large: Finding, history: History, group: int | None) -> Find
     if heavy and decay == 0:
         return replace(large, suggestion=f"{LOWER_DECAY} ({heavy:g}) by 10 or more. {large.suggestion}")
     return large
+
+
+def _at_rest(decay: float, large: Finding) -> bool:
+    """Return whether steps are as large as a heavy decay alone makes them beside weights that it keeps small.
+
+    Those of AdamW come to rest at sqrt(2 x decay) of the weights (Kosson et al. 2023, arXiv 2305.17212).
+    """
+    return large.step > 0 and decay > DECAY_WARNING and large.value < math.log10(2 * decay) / 2 + AT_REST

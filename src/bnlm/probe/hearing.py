@@ -11,6 +11,7 @@ from bnlm.probe.call_names import CallNames
 from bnlm.probe.plain_values import values_of
 from bnlm.probe.records import Heard
 from bnlm.probe.torch_functions import BATCH_NORMS
+from bnlm.stats import bounded
 
 
 class Hearing:
@@ -37,8 +38,10 @@ class Hearing:
         elif self._begins:
             self._begins = False
             values, _ = values_of(x)
-            if values is not None and not bool(values.any()):
-                self.heard.blank = self._names.caller()[0]
+            if values is not None:
+                self.heard.input_std = float(bounded(values.detach(), values.ndim - 1).float().std())
+                if not bool(values.any()):
+                    self.heard.blank = self._names.caller()[0]
 
     def dropout_called(self, args: Any, kwargs: dict[str, Any]) -> None:
         """A dropout is called, which does nothing where it is not training."""

@@ -28,6 +28,8 @@ LOSS_FUNCTIONS: dict[Callable[..., Any], str] = {
 MAX_EXAMPLES = 4096
 #: How far the logarithm of a sum of probabilities may be from 0.
 IMPROPER = 0.1
+#: How far sums of probabilities may be from what they are.
+SAME_SUM = 1e-3
 #: Share of the largest entropy that targets may have on average which give each class a probability.
 UNSURE = 0.5
 #: Classes whose examples are counted.
@@ -56,11 +58,11 @@ class LossRecord:
             nan of others, and of cosines, whose scale is chosen: `LossCalls` sees whether they are), the loss of the
             best constant output (nan of other kinds than `REGRESSIONS`), what the loss cannot fall below if what is
             given for logits is probabilities, as it looks (else nan; -inf where nll_loss is given what is no log-
-            probabilities; inf where each probability is 1), and how far an output differs between examples, as a share
-            of the largest output (nan of a single example). Of up to `MAX_COUNTED` classes `(FIXED + classes,)`: then
-            how many of the targets are of each; of binary ones how many are 1, for each place of an output, and then
-            how many examples there are.
-        broadcast: Whether outputs and targets differ in shape, so that each output is held against other targets too.
+            probabilities, or a binary loss targets below 0 or above 1; inf where each probability is 1), and how far an
+            output differs between examples, as a share of the largest output (nan of a single example). Of up to
+            `MAX_COUNTED` classes `(FIXED + classes,)`: then how many of the targets are of each; of binary ones how
+            many are 1, for each place of an output, and then how many examples there are.
+        broadcast: Whether outputs and targets differ in shape so that each output is held against other targets too.
         activation: Of which the outputs come straight, so that they reach its values alone: the floor is of these.
         scales: Of what only looks like a loss (see `WrittenLoss`): times what its mean is the loss of the step.
     """
@@ -117,6 +119,9 @@ def loss_record(
             values[5] = torch.where(improper, -math.inf, math.nan)
         elif reach is not None:
             values[5] = reach.floor_of_classes(logits.shape[1])
+        elif _sum_over_examples(logits):
+            reach = Reach("softmax", 0.0, 1.0, None, 0)
+            values[5] = reach.floor_of_classes(logits.shape[1])
         return LossRecord(kind, values, activation=reach.kind if reach is not None else "")
     target = target.detach().float()
     broadcast = target.shape != x.shape
@@ -142,11 +147,27 @@ def loss_record(
         floor = _floor_of_sigmoids(x, target, losses) if reach is None else reach.floor_of_logits(target)
     elif kind == "binary_cross_entropy":
         floor = torch.where((x == 1).all(), math.inf, none)
+    if distance is None:
+        floor = torch.where(((target < 0) | (target > 1)).any(), -math.inf, floor)
     logit_std = x.std() if kind == "binary_cross_entropy_with_logits" and several else none
     values = torch.stack([losses.mean(), error, reference, logit_std, constant, floor, differ])
     if distance is None and target.ndim and not broadcast and not weighted:
         values = torch.cat([values, *_ones(target)])
-    return LossRecord(kind, values, broadcast, reach.kind if reach is not None else "")
+    crossed = broadcast and losses.numel() > max(x.numel(), target.numel())
+    return LossRecord(kind, values, crossed, reach.kind if reach is not None else "")
+
+
+def _sum_over_examples(logits: Tensor) -> bool:
+    """Return whether it is over examples, or places in a sequence, that `(N, classes)` "logits" sum to 1: a softmax's.
+
+    Over all of them each class sums to how many sequences there are then.
+    """
+    if len(logits) < 2 or logits.shape[1] < 2 or not bool(((logits >= 0) & (logits <= 1)).all()):
+        return False
+    of_classes, of_examples = logits.double().sum(dim=0), logits.double().sum(dim=1)
+    sequences = of_classes.mean().round().clamp_min(1)
+    alike = ((of_classes - sequences).abs() < SAME_SUM * sequences).all()
+    return bool(alike and ((of_examples - 1).abs() > 10 * SAME_SUM).any())
 
 
 def _spread_over_examples(x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What one observed optimizer step leaves behind: sums on the device, nothing larger than a histogram or a map."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -58,6 +59,7 @@ class Heard:
         outputs: Which of the sigmoids are the last before the loss; likewise.
         blank: Module path of the first layer of a forward, if nothing but zeros came to it; else nothing.
         dropouts: By module path, the p of its last dropout.
+        input_std: Of the numbers that come to the first layer of a forward; nan where these are indices.
     """
 
     values_per_channel: dict[str, int] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class Heard:
     outputs: set[str] = field(default_factory=set)
     blank: str = ""
     dropouts: dict[str, float] = field(default_factory=dict)
+    input_std: float = math.nan
 
 
 @dataclass
