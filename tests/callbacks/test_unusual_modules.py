@@ -219,3 +219,26 @@ def test_a_batch_norm_that_stays_in_eval_after_the_first_validation(run: Run) ->
     net = nn.Sequential(nn.Linear(20, 32, bias=False), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 5))
     found = {finding.rule: finding for finding in run(Stays(net), limit_val_batches=1.0)}
     assert "has taken in 1 batch; call train()" in found["R17"].suggestion
+
+
+@pytest.mark.parametrize(
+    ("evaluates", "loaded", "expected"), [(True, False, True), (False, False, False), (True, True, False)]
+)
+def test_a_batch_norm_that_takes_in_no_batch(
+    evaluates: bool, loaded: bool, expected: bool, run: Callable[..., list[Finding]]
+) -> None:
+    """Without a validation that would tell; what is loaded has its statistics from before."""
+    net = nn.Sequential(nn.Linear(20, 32, bias=False), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 5))
+    if loaded:
+        net[1].running_mean.normal_()
+
+    class Evaluating(Module):
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor | None:
+            self.net.train(not evaluates)
+            return super().training_step(batch, batch_idx)
+
+    findings = {finding.rule: finding for finding in run(Evaluating(net))}
+    assert ("R17" in findings) == expected
+    if expected:
+        assert findings["R17"].where == "net.1"
+        assert "eval()" in findings["R17"].suggestion

@@ -14,7 +14,7 @@ from bnlm.doctor.causes import explained as explained_by
 from bnlm.doctor.dropout_rules import LESS_DROPOUT
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import RULES
-from bnlm.doctor.loss_rules import SIGN
+from bnlm.doctor.loss_rules import SIGN, TOO
 from bnlm.doctor.output_rules import BRING
 from bnlm.doctor.spike_rules import BATCHES
 from bnlm.doctor.standstill_rules import ZEROS
@@ -97,6 +97,9 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         ([("R04", "critical", 90, 1.0), ("R12", "critical", 60, 50.0)], {"R04": None, "R12": "R04"}),
         ([("R03", "critical", 90, 1.0), ("R12", "critical", 60, 50.0)], {"R03": None, "R12": "R03"}),
         ([("R03", "critical", 90, 0.95), ("R12", "critical", 60, 50.0)], {"R12": None, "R03": None}),
+        ([("R08", "critical", 20, 3.0), ("R12", "critical", 60, 50.0)], {"R08": None, "R12": "R08"}),
+        ([("R08", "critical", 80, 3.0), ("R12", "critical", 60, 50.0)], {"R12": None, "R08": None}),
+        ([("R16", "warning", 0, 2.0), ("R11", "warning", 70, 2.1)], {"R16": None, "R11": "R16"}),
         # A remark explains nothing.
         ([("R05", "note", 0, 300.0), ("R02", "warning", 0, 2.0)], {"R02": None, "R05": None}),
     ],
@@ -118,6 +121,25 @@ def test_what_rescales_its_gradients_takes_no_larger_steps_for_a_wrong_scale() -
     h.add(Observation(20, {}, {}))
     diagnosis.update(h)
     assert [(finding.rule, finding.caused_by) for finding in diagnosis.findings] == [("R05", None), ("R09", None)]
+
+
+@pytest.mark.parametrize(("ratio", "cause"), [(1e-15, "R06"), (1e-3, None)])
+def test_gradients_below_what_adam_divides_by_make_its_steps_small(ratio: float, cause: str | None) -> None:
+    found = {
+        "R06": Finding("R06", "critical", "w", 100, ratio, 0.1, "", ""),
+        "R10": Finding("R10", "critical", "w", 100, -5.2, -4.0, "", ""),
+    }
+    linked = {finding.rule: finding.caused_by for finding in explained_by(found, rescales=True)}
+    assert linked == {"R10": cause, "R06": None if cause else "R10"}
+
+
+def test_what_is_known_of_a_rise_is_not_asked_for() -> None:
+    found = {
+        "R09": Finding("R09", "critical", "w", 0, 0.4, -0.3, "", ""),
+        "R14": Finding("R14", "critical", "loss", 40, 5.0, 1.3, "", f"Lower it.{TOO} look at the sign."),
+    }
+    advice = {finding.rule: finding.suggestion for finding in explained_by(found, rescales=True)}
+    assert advice["R14"] == "Lower it."
 
 
 @pytest.mark.parametrize(("advice", "cause"), [(LESS_DROPOUT, "R13"), ("Try to overfit a single batch", None)])

@@ -154,3 +154,64 @@ def test_a_gradient_that_fades_through_sigmoids_is_remarked_on(gates: bool) -> N
     layers = [nn.Sequential(nn.Linear(16, 16), kind()) for kind in kinds]
     found = check(nn.Sequential(*layers, nn.Linear(16, 8)), batch(), F.cross_entropy, table=False)
     assert [f.severity for f in found if f.rule == "R06"] == ([] if gates else ["note"])
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_targets_of_another_shape_meet_all_outputs() -> None:
+    (x, _), model = batch(), nn.Sequential(*network()[:-1], nn.Linear(32, 1))
+    found = {f.rule: f for f in check(model, (x, x[:, 0]), F.mse_loss, table=False)}
+    assert found["R13"].suggestion.startswith("Give outputs and targets the same shape")
+    fitting = check(model, (x, x[:, :1]), F.mse_loss, table=False)
+    assert "R13" not in {f.rule for f in fitting}
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_several_outputs_for_one_target_are_meant() -> None:
+    x, _ = batch()
+    assert "R13" not in {f.rule for f in check(network(), (x, x[:, :1]), F.mse_loss, table=False)}
+
+
+def test_binary_targets_of_minus_one() -> None:
+    (x, y), model = batch(), nn.Sequential(*network()[:-1], nn.Linear(32, 1))
+    targets = (y[:, None] % 2).float()
+    found = {f.rule: f for f in check(model, (x, 2 * targets - 1), F.binary_cross_entropy_with_logits, table=False)}
+    assert "(target + 1) / 2" in found["R13"].suggestion
+    right = check(model, (x, targets), F.binary_cross_entropy_with_logits, table=False)
+    assert "R13" not in {f.rule for f in right}
+
+
+def test_nothing_that_is_to_be_trained() -> None:
+    found = check(network().requires_grad_(False), batch(), F.cross_entropy, table=False)
+    assert [(f.rule, f.severity) for f in found] == [("R12", "critical")]
+
+
+def test_a_batch_that_batch_norm_refuses() -> None:
+    model = network(norm=True).eval()
+    found = check(model, batch(1), F.cross_entropy, table=False)
+    assert [(f.rule, f.severity) for f in found] == [("R16", "critical")]
+    assert not any(module.training for module in model.modules())
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        check(model, (torch.randn(4, 3), torch.zeros(4, dtype=torch.long)), F.cross_entropy, table=False)
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_a_softmax_over_the_wrong_dimension(dim: int) -> None:
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        sequences = logits.reshape(8, 8, 8) if dim == 1 else logits  # (sequences, places, classes)
+        return F.cross_entropy(sequences.softmax(dim).reshape(-1, 8), y)
+
+    found = {f.rule: f for f in check(network(), batch(), loss, table=False)}
+    assert found["R13"].suggestion.startswith("Remove the softmax before the loss")
+
+
+def test_a_network_called_twice_is_no_recurrent_one() -> None:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(10) for layer in (nn.Linear(16, 16), nn.ReLU())]
+    model = nn.Sequential(*layers, nn.Linear(16, 8))
+
+    def both(_: Tensor, y: Tensor) -> Tensor:
+        x, _ = batch()
+        return F.cross_entropy(model(x) - model(x.roll(1, 0)), y)
+
+    found = {f.rule: f for f in check(nn.Sequential(model), batch(), both, table=False)}
+    assert "orthogonal_" not in found["R06"].suggestion

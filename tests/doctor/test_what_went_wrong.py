@@ -17,7 +17,7 @@ from bnlm.doctor.loss_rules import SIGN
 from bnlm.doctor.refusal import refusal
 from bnlm.doctor.spike_rules import BATCHES
 from bnlm.doctor.weight_decay import LOWER_DECAY
-from bnlm.probe import StepProbe, Wanted
+from bnlm.probe import Heard, StepProbe, Wanted
 
 CHANCE = math.log(10)
 
@@ -625,3 +625,92 @@ def test_the_wrong_sign_of_a_loss_that_soon_is_nan(losses: list[float], first_st
     findings = found(h)
     assert ("R14" in findings and findings["R14"].suggestion.startswith(SIGN)) == expected
     assert (findings["R08"].caused_by == "R14") == expected
+
+
+@pytest.mark.parametrize(("sorted_", "told"), [(True, True), (False, False)])
+def test_batches_of_one_class(sorted_: bool, told: bool) -> None:
+    h = History(Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1)}), 1000)
+    for step in range(0, 200, 10):
+        counts = [0.0] * 4
+        counts[step // 50] = 32.0
+        h.losses.add([1.39] * 10 if step < 20 else [0.5] * 10 if step < 60 else [2.5] * 10)
+        output = Output("cross_entropy", math.log(4), 1.39, 0.01, 0.3, counts=counts if sorted_ else [8.0] * 4)
+        h.add(Observation(step, {"update_to_data": {"w": -2.8}, "gradient_std": {"w": 1.0}}, {}, output))
+    assert found(h)["R14"].suggestion.startswith("Shuffle the training data") == told
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "expected"),
+    [(0.5, 1.0, True), (0.5, 0.6, False), (0.5, 0.1, False), (2.3, 2.9, False)],
+)
+def test_what_was_trained_before_and_is_lost(first: float, end: float, expected: bool) -> None:
+    """It falls all the time, from where the first steps have brought it to."""
+    fell = [first, *falling(4.0, end, 149), *[end] * 150]
+    h = run(fell if first < 2 else [first] * 300, output=classes(first), update=-1.6)
+    rise = found(h).get("R14")
+    assert (rise is not None and "more is lost than learned" in rise.message) == expected
+    if expected:
+        assert rise is not None
+        assert rise.caused_by == "R09" or "R09" in found(h)
+
+
+def test_a_new_output_layer_on_trained_features() -> None:
+    """Its logits are as large as the features, which the weights before it do not tell."""
+    hidden = [ParameterFacts(f"{i}.weight", (64, 64), "hidden", std=0.18) for i in range(2)]
+
+    def severities(new: bool, inputs: float) -> set[str]:
+        head = ParameterFacts("2.weight", (4, 64), "output", std=0.07, fresh=new)
+        h = History(Facts({one.name: one for one in (*hidden, head)}), 300)
+        h.losses.add([2.99])
+        statistics = {"preactivation_std": {"act": inputs}}
+        h.add(Observation(0, statistics, {"act": "relu"}, Output("cross_entropy", 1.39, 2.99, 0.1, 1.8)))
+        return {finding.severity for rule, finding in found(h).items() if rule in ("R01", "R02")}
+
+    assert severities(new=True, inputs=1.4) == {"note"}
+    assert severities(new=False, inputs=1.4) == {"warning", "critical"}
+    assert severities(new=True, inputs=8.0) == {"warning", "critical"}
+
+
+@pytest.mark.parametrize(("std", "told"), [(8e-4, True), (1.0, False)])
+def test_inputs_that_are_next_to_nothing(std: float, told: bool) -> None:
+    h = History(Facts({"0.weight": ParameterFacts("0.weight", (64, 16), "hidden", std=0.14)}), 300)
+    for step in range(0, 300, 10):
+        h.losses.add([CHANCE] * 10)
+        statistics = {"update_to_data": {"0.weight": -2.8}, "gradient_std": {"0.weight": 1.0}}
+        h.add(Observation(step, statistics, {}, classes(), heard=Heard(input_std=std)))
+    finding = found(h)["R13"]
+    assert finding.suggestion.startswith("Look at the inputs: those of the first batch have std 0.0008") == told
+
+
+@pytest.mark.parametrize(("outliers", "expected"), [(2, False), (5, True)])
+def test_single_examples_that_outweigh_a_batch(outliers: int, expected: bool) -> None:
+    """Few of the last batches are no better than a constant, though their mean is."""
+    h = History(Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1)}), 400)
+    for step in range(0, 400, 10):
+        h.losses.add([2.0 if step < 100 else 1.1] * 10)
+        bad = step >= 400 - 10 * outliers
+        output = Output("regression", 1.2, 2.2 if bad else 0.4, 0.1, math.nan, 2.2 if bad else 0.6)
+        h.add(Observation(step, {"update_to_data": {"w": -2.8}, "gradient_std": {"w": 1.0}}, {}, output))
+    assert ("R13" in found(h)) == expected
+
+
+@pytest.mark.parametrize(("leap", "leads"), [(1.0, True), (5.0, False)])
+def test_a_loss_that_leaps_has_no_wrong_sign(leap: float, leads: bool) -> None:
+    losses = [CHANCE] * 15 + [leap * CHANCE] * 2 + [CHANCE + 0.05 * step for step in range(200)]
+    rise = found(run(losses, output=classes(), update=-2.8))["R14"]
+    assert rise.suggestion.startswith(SIGN) == leads
+
+
+def test_weights_that_decay_keeps_small() -> None:
+    """Each step is large beside them: at rest sqrt(2 x decay) of them."""
+    heavy = found(run([CHANCE] * 300, output=classes(), update=-1.0, decays=[0.01]))["R09"]
+    assert heavy.suggestion.startswith(LOWER_DECAY)
+    light = found(run([CHANCE] * 300, output=classes(), update=-1.0, decays=[1e-4]))["R09"]
+    assert not light.suggestion.startswith(LOWER_DECAY)
+
+
+@pytest.mark.parametrize(("end", "expected"), [(1.0, True), (0.96, False)])
+def test_a_rise_beside_a_training_loss_that_is_far_below(end: float, expected: bool) -> None:
+    losses = [*falling(CHANCE, 0.6, 250), *[0.6] * 150]
+    validations = (1.5, 1.1, 0.95, 0.94, 0.95, 0.94, end, end, end, end)
+    assert ("R15" in found(run(losses, output=classes(), validations=validations))) == expected
