@@ -252,3 +252,15 @@ def test_a_layer_that_is_called_for_the_first_time(called: int, expected: bool) 
         shares = {"a": 0.0} | ({"b": 1.0} if step >= 160 - 10 * called else {})
         h.add(Observation(step, {"dead_units": shares}, {"a": "relu", "b": "relu"}))
     assert ("R04" in found(h)) == expected
+
+
+@pytest.mark.parametrize(("loss", "expected"), [(0.36, None), (0.45, "critical")])
+def test_outputs_that_are_rightly_at_the_ends(loss: float, expected: str | None) -> None:
+    """As of pictures that are black but for a few lines, once the loss is below that of a constant."""
+    h = History(Facts({"w": ParameterFacts("w", (64, 32), "output", std=0.1)}), 1000)
+    for step in range(0, 200, 10):
+        h.losses.add([loss] * 10)
+        output = Output("regression", 1.0, loss, 0.01, math.nan, 0.39, floor=0.0, activation="tanh")
+        h.add(Observation(step, {"saturation": {"act": 0.96}}, {"act": "tanh"}, output))
+    finding = found(h).get("R03")
+    assert (finding and finding.severity) == expected

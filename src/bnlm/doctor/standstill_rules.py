@@ -71,6 +71,8 @@ def _not_decreasing(history: History) -> Iterator[Finding]:
     knowing = "knowing nothing gives" if history.reference.is_known else "it began at"
     what, shown = "the loss", recent
     if output is not None and output.kind == "regression" and history.reference.is_known:
+        if _beats_a_constant(history):
+            return
         at_chance, chance = _at_a_constant(history, recent)
         knowing = "the best constant has"
         limit = STUCK_REGRESSION * chance
@@ -196,8 +198,16 @@ def _at_a_constant(history: History, recent: float) -> tuple[bool, float]:
     chance = statistics.fmean(o.constant for o in outputs) * history.reference.weight
     last = outputs[-SAME_BATCHES:]
     loss, constant = statistics.fmean(o.loss for o in last), statistics.fmean(o.constant for o in last)
-    # A single example that is far from all others may outweigh a batch.
-    most = 2 * sum(o.loss >= STUCK_REGRESSION * o.constant for o in last) > len(last)
-    near = most and STUCK_REGRESSION * constant <= loss <= FAR_ABOVE * constant
+    near = STUCK_REGRESSION * constant <= loss <= FAR_ABOVE * constant
     worse = loss > constant and recent >= FLAT * history.losses.first
     return (near or worse) and recent >= FALLEN * chance, chance
+
+
+def _beats_a_constant(history: History) -> bool:
+    """Return whether most of the last batches have less than the best constant has on them.
+
+    Their mean does not tell where single examples are so far from all others that they outweigh a batch.
+    """
+    last = [o.output for o in history.recent if o.output is not None and o.output.kind == "regression"]
+    last = last[-2 * SAME_BATCHES :]
+    return 2 * sum(o.loss < STUCK_REGRESSION * o.constant for o in last) >= len(last) > 0

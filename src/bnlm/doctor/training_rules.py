@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterator
 
@@ -21,6 +22,8 @@ DEAD_WARNING, DEAD_CRITICAL = 0.5, 0.8
 DEAD_PATIENCE = 10
 #: R03, R04: below this share of its first value the loss shows that the units left are enough: no more than a note.
 LEARNED = 0.5
+#: R03: observed steps in which outputs that saturate have to be nearer to the targets than a constant is.
+FEW = 3
 #: R06: losses to wait for before the lack of a fall counts.
 PATIENCE = 100
 
@@ -50,8 +53,20 @@ def _sure(history: History) -> set[str]:
     The loss function tells of one that is sure and wrong, or the loss falls, or has fallen to half.
     """
     if has_learned(history) or history.losses.falls(100):
-        return history.outputs
-    return {layer for layer in history.outputs if is_judged_by_the_loss(history, layer)}
+        return history.outputs | _reaching(history)
+    return {layer for layer in history.outputs if is_judged_by_the_loss(history, layer)} | _reaching(history)
+
+
+def _reaching(history: History) -> set[str]:
+    """Return the activation that outputs come straight out of, where they are nearer to the targets than a constant."""
+    last = [o.output for o in history.recent if o.output is not None][-FEW:]
+    kinds = _kinds(history)
+    if not last or not kinds or not all(o.activation for o in last):
+        return set()
+    if not statistics.fmean(o.loss for o in last) < statistics.fmean(o.constant for o in last):
+        return set()
+    layer = next(reversed(kinds))
+    return {layer} if kinds[layer] == last[-1].activation else set()
 
 
 def saturated(history: History) -> Iterator[Finding]:

@@ -38,10 +38,10 @@ class Hearing:
         elif self._begins:
             self._begins = False
             values, _ = values_of(x)
-            if values is not None:
+            if values is not None and values.numel() > 1:
                 self.heard.input_std = float(bounded(values.detach(), values.ndim - 1).float().std())
-                if not bool(values.any()):
-                    self.heard.blank = self._names.caller()[0]
+            if values is not None and not bool(values.any()):
+                self.heard.blank = self._names.caller()[0]
 
     def dropout_called(self, args: Any, kwargs: dict[str, Any]) -> None:
         """A dropout is called, which does nothing where it is not training."""
