@@ -176,8 +176,10 @@ def test_binary_targets_of_minus_one() -> None:
     targets = (y[:, None] % 2).float()
     found = {f.rule: f for f in check(model, (x, 2 * targets - 1), F.binary_cross_entropy_with_logits, table=False)}
     assert "(target + 1) / 2" in found["R13"].suggestion
-    right = check(model, (x, targets), F.binary_cross_entropy_with_logits, table=False)
-    assert "R13" not in {f.rule for f in right}
+    with_some_left_out = torch.where(torch.arange(len(x))[:, None] < 5, -1.0, targets)
+    for right in (targets, with_some_left_out):
+        findings = check(model, (x, right), F.binary_cross_entropy_with_logits, table=False)
+        assert "R13" not in {f.rule for f in findings}
 
 
 def test_nothing_that_is_to_be_trained() -> None:
@@ -202,6 +204,11 @@ def test_a_softmax_over_the_wrong_dimension(dim: int) -> None:
 
     found = {f.rule: f for f in check(network(), batch(), loss, table=False)}
     assert found["R13"].suggestion.startswith("Remove the softmax before the loss")
+
+
+def test_outputs_that_are_all_the_same_are_no_softmax() -> None:
+    found = check(network(), batch(), lambda logits, y: F.cross_entropy(0 * logits + 0.5, y), table=False)
+    assert "R13" not in {f.rule for f in found}
 
 
 def test_a_network_called_twice_is_no_recurrent_one() -> None:

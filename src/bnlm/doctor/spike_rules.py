@@ -14,7 +14,7 @@ from bnlm.doctor.loss_course import BATCH_NOISE
 
 #: R07 of single batches: mean over median of the last losses; how the advice begins.
 DOMINATED, BATCHES = 2.5, "Look at the batches"
-#: Share of the losses that stand out, to be of batches.
+#: Share of the losses that stand out at most, where it is their batches: steps that are too large make many do.
 RARE = 0.08
 #: R07 of batches that come back: times the losses on both sides of it that a loss is, and share of the reference.
 STANDS_OUT, LEAST = 5.0, 0.15
@@ -40,41 +40,46 @@ def _spikes(history: History) -> Iterator[Finding]:
         if norms[index] > 3 * start and norms[index] > max(10 * _around(norms, index), 3 * start) > 0
     ]
     out, period = _returning(history)
-    if len(recent) >= 3 or len(high) >= 3 or period:
-        count = out if period else max(len(recent), len(high))
-        # Norms alone rise for a while wherever a network leaves a plateau.
-        severity = "note" if len(recent) < 3 and not period and history.losses.improves() else "warning"
-        how = ""
+    if len(recent) < 3 and len(high) < 3 and not period:
+        return
+    count = out if period else max(len(recent), len(high))
+    # Norms alone rise for a while wherever a network leaves a plateau.
+    severity = "note" if len(recent) < 3 and not period and history.losses.improves() else "warning"
+    change = (
+        "Clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up, and look at the batches of "
+        "these steps."
+    )
+    how = _of_batches(history, recent, out, period)
+    if how:
         change = (
-            "Clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up, and look at the batches of "
-            "these steps."
+            f"{BATCHES} of these steps, for inputs or targets that are out of scale; until they are mended, clip the "
+            "gradients (trainer.gradient_clip_val=1.0)."
         )
-        last = history.losses.tail(100)
-        usual, mean = statistics.median(last or [0.0]), statistics.fmean(last or [0.0])
-        # What grows has such a mean too, and so has what leaped and stayed there.
-        stays = usual - history.losses.best > max(history.losses.best, 0.15 * history.losses.scale)
-        returns = bool(last) and statistics.median(last[-10:]) < DOMINATED * usual and not stays
-        rare = out <= RARE * len(history.losses.last)  # steps that are too large make many stand out
-        single = _isolated(recent, history.losses.steps) and returns and rare and mean > DOMINATED * usual > 0
-        if period or (len(recent) >= 3 and single):
-            how = (
-                f" They are single ones: of the last {len(last)} losses the median is {usual:.3g}, the mean {mean:.3g}."
-            )
-            if period:
-                how = (
-                    f" They come every {period} steps, or at multiples of that, between losses that are lower by "
-                    f"{STANDS_OUT:.0f} times or more: steps that are too large know no such order."
-                )
-            change = (
-                f"{BATCHES} of these steps, for inputs or targets that are out of scale; until they are mended, clip "
-                "the gradients (trainer.gradient_clip_val=1.0)."
-            )
-        yield Finding(
-            "R07", severity, "loss" if len(recent) >= 3 or period else "gradients", history.step, count, 3,
-            f"{count} steps stand out: a loss over 3 times, or a gradient norm over 10 times, that of the steps around "
-            f"them.{how}",
-            change,
-        )  # fmt: skip
+    yield Finding(
+        "R07", severity, "loss" if len(recent) >= 3 or period else "gradients", history.step, count, 3,
+        f"{count} steps stand out: a loss over 3 times, or a gradient norm over 10 times, that of the steps around "
+        f"them.{how}",
+        change,
+    )  # fmt: skip
+
+
+def _of_batches(history: History, recent: list[int], out: int, period: int) -> str:
+    """Return what tells that it is batches that stand out, rather than steps that went too far; else nothing."""
+    if period:
+        return (
+            f" They come every {period} steps, or at multiples of that, between losses that are lower by "
+            f"{STANDS_OUT:.0f} times or more: steps that are too large know no such order."
+        )
+    last = history.losses.tail(100)
+    if not last or not _isolated(recent, history.losses.steps) or out > RARE * len(history.losses.last):
+        return ""
+    usual, mean = statistics.median(last), statistics.fmean(last)
+    # What grows has such a mean too, and so has what leaped and stayed there.
+    stays = usual - history.losses.best > max(history.losses.best, 0.15 * history.losses.scale)
+    returns = statistics.median(last[-10:]) < DOMINATED * usual and not stays
+    if not (returns and mean > DOMINATED * usual > 0):
+        return ""
+    return f" They are single ones: of the last {len(last)} losses the median is {usual:.3g}, the mean {mean:.3g}."
 
 
 def _isolated(spikes: list[int], steps: int) -> bool:
@@ -84,7 +89,7 @@ def _isolated(spikes: list[int], steps: int) -> bool:
     """
     places = 1 + sum(after - before > 2 for before, after in pairwise(spikes))
     late = sum(spike > steps / 2 for spike in spikes)
-    return steps >= 100 and places >= 3 and len(spikes) <= 2 * places and 3 * late >= len(spikes)
+    return len(spikes) >= 3 and steps >= 100 and places >= 3 and len(spikes) <= 2 * places and 3 * late >= len(spikes)
 
 
 def _around(norms: list[float], index: int) -> float:

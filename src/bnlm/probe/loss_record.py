@@ -58,10 +58,10 @@ class LossRecord:
             nan of others, and of cosines, whose scale is chosen: `LossCalls` sees whether they are), the loss of the
             best constant output (nan of other kinds than `REGRESSIONS`), what the loss cannot fall below if what is
             given for logits is probabilities, as it looks (else nan; -inf where nll_loss is given what is no log-
-            probabilities, or a binary loss targets below 0 or above 1; inf where each probability is 1), and how far an
-            output differs between examples, as a share of the largest output (nan of a single example). Of up to
-            `MAX_COUNTED` classes `(FIXED + classes,)`: then how many of the targets are of each; of binary ones how
-            many are 1, for each place of an output, and then how many examples there are.
+            probabilities, or a binary loss targets beyond 0 and 1 without both of these; inf where each probability is
+            1), and how far an output differs between examples, as a share of the largest output (nan of a single
+            example). Of up to `MAX_COUNTED` classes `(FIXED + classes,)`: then how many of the targets are of each; of
+            binary ones how many are 1, for each place of an output, and then how many examples there are.
         broadcast: Whether outputs and targets differ in shape so that each output is held against other targets too.
         activation: Of which the outputs come straight, so that they reach its values alone: the floor is of these.
         scales: Of what only looks like a loss (see `WrittenLoss`): times what its mean is the loss of the step.
@@ -148,7 +148,9 @@ def loss_record(
     elif kind == "binary_cross_entropy":
         floor = torch.where((x == 1).all(), math.inf, none)
     if distance is None:
-        floor = torch.where(((target < 0) | (target > 1)).any(), -math.inf, floor)
+        # Beside targets of 0 and 1 others mark what is left out of the loss.
+        foreign = ((target < 0) | (target > 1)).any() & ~((target == 0).any() & (target == 1).any())
+        floor = torch.where(foreign, -math.inf, floor)
     logit_std = x.std() if kind == "binary_cross_entropy_with_logits" and several else none
     values = torch.stack([losses.mean(), error, reference, logit_std, constant, floor, differ])
     if distance is None and target.ndim and not broadcast and not weighted:
@@ -167,7 +169,8 @@ def _sum_over_examples(logits: Tensor) -> bool:
     of_classes, of_examples = logits.double().sum(dim=0), logits.double().sum(dim=1)
     sequences = of_classes.mean().round().clamp_min(1)
     alike = ((of_classes - sequences).abs() < SAME_SUM * sequences).all()
-    return bool(alike and ((of_examples - 1).abs() > 10 * SAME_SUM).any())
+    differ = (logits != logits[0]).any(dim=0).all()  # what is the same for all examples has such sums, too
+    return bool(alike and differ and ((of_examples - 1).abs() > 10 * SAME_SUM).any())
 
 
 def _spread_over_examples(x: Tensor) -> Tensor:
