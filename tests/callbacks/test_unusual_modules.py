@@ -242,3 +242,10 @@ def test_a_batch_norm_that_takes_in_no_batch(
     if expected:
         assert findings["R17"].where == "net.1"
         assert "eval()" in findings["R17"].suggestion
+
+
+def test_a_lazy_batch_norm_that_is_never_called(run: Callable[..., list[Finding]]) -> None:
+    module = Module(network())
+    module.spare = nn.LazyBatchNorm1d()
+    module.configure_optimizers = lambda: torch.optim.SGD(module.net.parameters(), lr=0.1)  # type: ignore[method-assign]
+    assert "R17" not in {finding.rule for finding in run(module)}

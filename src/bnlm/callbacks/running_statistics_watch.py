@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from bnlm.stats import running_statistics_gap
 
@@ -47,8 +48,8 @@ class RunningStatisticsWatch:
         return [
             path
             for path, module in root.named_modules()
-            if isinstance(module, _BatchNorm) and module.running_mean is not None
-            if module.num_batches_tracked is not None and int(module.num_batches_tracked) == 0
+            if isinstance(module, _BatchNorm) and module.running_mean is not None and not is_lazy(module.running_mean)
+            if module.num_batches_tracked is not None and not bool(module.num_batches_tracked.any())  # of all stacked
             if module.weight is not None and module.weight.requires_grad and not bool(module.running_mean.any())
         ]
 
