@@ -707,10 +707,3 @@ def test_weights_that_decay_keeps_small() -> None:
     assert heavy.suggestion.startswith(LOWER_DECAY)
     light = found(run([CHANCE] * 300, output=classes(), update=-1.0, decays=[1e-4]))["R09"]
     assert not light.suggestion.startswith(LOWER_DECAY)
-
-
-@pytest.mark.parametrize(("end", "expected"), [(1.0, True), (0.96, False)])
-def test_a_rise_beside_a_training_loss_that_is_far_below(end: float, expected: bool) -> None:
-    losses = [*falling(CHANCE, 0.6, 250), *[0.6] * 150]
-    validations = (1.5, 1.1, 0.95, 0.94, 0.95, 0.94, end, end, end, end)
-    assert ("R15" in found(run(losses, output=classes(), validations=validations))) == expected

@@ -13,8 +13,6 @@ from bnlm.doctor.standstill_rules import STUCK
 #: How far the validation loss is above the training loss, and stays above its best; the latter also by this share
 #: of the reference, because losses near zero differ by factors in healthy runs.
 GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.04
-#: The same share where it is above the training loss by the second of the reference.
-RISEN_FAR_APART, APART = 0.02, 0.1
 #: Of what is known by heart: share of its best that is rest; training loss over validation loss, and share of the
 #: reference that the one is above the other, which may be less where more of the first is learned.
 AT_REST, BY_HEART, FAR_APART = 0.99, (0.25, 0.1), (0.3, 0.09)
@@ -36,9 +34,7 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
     # Few examples to validate on, or a high rate, make it jump: held against it is what lasts, and exceeds its jumps.
     jumps = statistics.median(abs(after - before) for before, after in pairwise(losses))
     last = min(losses[-min(3, len(losses) - 1) :])
-    reference = abs(history.reference.loss)
-    of_reference = RISEN_FAR_APART if loss - train > APART * reference else RISEN_OF_REFERENCE
-    risen = last - best > max(RISEN * abs(best), of_reference * reference, jumps)
+    risen = last - best > max(RISEN * abs(best), RISEN_OF_REFERENCE * abs(history.reference.loss), jumps)
     then = history.validations[losses.index(best)][1]
     rises_alone = train < then + GAP * abs(then)
     if risen and rises_alone and loss - train > GAP * abs(train) > 0:
