@@ -313,3 +313,19 @@ def test_an_autoencoder_of_convolutions_as_torch_draws_it() -> None:
 def test_transposed_convolutions_that_do_not_know_their_inputs_yet() -> None:
     net = nn.Sequential(nn.LazyConvTranspose2d(8, 4, 2, 1), nn.ReLU(), nn.LazyConvTranspose2d(1, 4, 2, 1))
     assert facts_of(net).spread_thin == 1.0
+
+
+OPTIMIZERS = sorted(
+    name
+    for name, each in vars(torch.optim).items()
+    if isinstance(each, type) and issubclass(each, torch.optim.Optimizer) and each is not torch.optim.Optimizer
+)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_options_of_any_optimizer(name: str) -> None:
+    """What they call alike is not always one number."""
+    model = nn.Linear(4, 3, bias=False)
+    facts = facts_of(model, [getattr(torch.optim, name)(model.parameters(), lr=0.01)])
+    assert facts.parameters["weight"].lr == 0.01
+    assert 0 <= facts.eps < 1e-3

@@ -264,3 +264,13 @@ def test_outputs_that_are_rightly_at_the_ends(loss: float, expected: str | None)
         h.add(Observation(step, {"saturation": {"act": 0.96}}, {"act": "tanh"}, output))
     finding = found(h).get("R03")
     assert (finding and finding.severity) == expected
+
+
+@pytest.mark.parametrize(("loss", "severity"), [(0.05, "note"), (0.6, "critical")])
+def test_a_dead_layer_that_is_not_needed(loss: float, severity: str) -> None:
+    """As the few units of a gate beside all that is learned."""
+    h = History(Facts(), 1000)
+    for step in range(0, 200, 10):
+        h.losses.add([1.0 if step < 20 else loss] * 10)
+        h.add(Observation(step, {"dead_units": {"gate": 1.0}}, {"gate": "relu"}))
+    assert found(h)["R04"].severity == severity

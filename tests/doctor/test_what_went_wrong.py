@@ -707,3 +707,11 @@ def test_weights_that_decay_keeps_small() -> None:
     assert heavy.suggestion.startswith(LOWER_DECAY)
     light = found(run([CHANCE] * 300, output=classes(), update=-1.0, decays=[1e-4]))["R09"]
     assert not light.suggestion.startswith(LOWER_DECAY)
+
+
+@pytest.mark.parametrize(("validations", "expected"), [((1.6, 4.0, 6.0, 9.0), True), ((9.9, 2.0, 3.0, 9.0), False)])
+def test_a_loss_that_mirrors_a_validation_loss_which_grows(validations: Sequence[float], expected: bool) -> None:
+    """What a policy's gradient is taken of is no cost, and may be near minus an error that falls."""
+    losses = [-0.1] * 10 + [-(step / 30) for step in range(290)]
+    rise = found(run(losses, validations=validations)).get("R14")
+    assert (rise is not None and "the validation loss is" in rise.message) == expected

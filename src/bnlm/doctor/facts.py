@@ -74,7 +74,8 @@ class Facts:
         decay_rescaled: Whether an optimizer adds it to the gradient and then rescales both: what it takes is not known.
         rescales: Whether an optimizer takes steps of the same size whatever the scale of the gradient, as Adam does.
         momentum: The largest of the optimizers' parameter groups, of those that add gradients up undamped.
-        eps: The largest of the optimizers' parameter groups, which Adam and others divide by.
+        eps: The largest of the optimizers' parameter groups, which Adam and others divide by; not of Adafactor, whose
+            two are others.
         spread_thin: How much smaller transposed convolutions that are no output start than layers that are not: torch
             draws their weights as if each input reached one output.
         clamps: Module path of an activation that clamps -> whether it does so on both sides of zero: a relu6 is flat at
@@ -178,7 +179,8 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     facts.weight_decay = max((float(group.get("weight_decay") or 0.0) for group in groups), default=0.0)
     facts.momentum = max((float(g.get("momentum") or 0.0) for g in groups if not g.get("dampening")), default=0.0)
-    facts.eps = max((float(group.get("eps") or 0.0) for group in groups), default=0.0)
+    eps = [group.get("eps") or 0.0 for group in groups]
+    facts.eps = max((float(each) for each in eps if isinstance(each, int | float | Tensor)), default=0.0)
     facts.decay_rescaled = any(not isinstance(o, torch.optim.SGD | torch.optim.AdamW) for o in optimizers)
     facts.rescales = any(not isinstance(optimizer, torch.optim.SGD) for optimizer in optimizers)
     held = groups_of(optimizers)

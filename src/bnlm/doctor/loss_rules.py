@@ -110,6 +110,8 @@ def _mirrors_the_validation(history: History) -> bool:
     first, last = history.reference.first_losses[:1], history.validations[-2:]
     if len(last) < 2 or not first or first[0] >= 0:
         return False
+    if last[1][0] <= history.validations[0][0]:
+        return False
     mirrored = all(MIRRORED * v < -train < v / MIRRORED for v, train in last)
     return mirrored and last[1][0] > max(RISE_WARNING * last[0][0], GROWN * abs(history.losses.first))
 

@@ -22,6 +22,8 @@ DEAD_WARNING, DEAD_CRITICAL = 0.5, 0.8
 DEAD_PATIENCE = 10
 #: R03, R04: below this share of its first value the loss shows that the units left are enough: no more than a note.
 LEARNED = 0.5
+#: R04: below this share of its first value a loss shows that a layer which is dead as a whole is not needed.
+WELL_LEARNED = 0.1
 #: R03: observed steps in which outputs that saturate have to be nearer to the targets than a constant is.
 FEW = 3
 #: R06: losses to wait for before the lack of a fall counts.
@@ -110,6 +112,8 @@ def dead(history: History) -> Iterator[Finding]:
     if layers:
         worst = max(shares[layer] for layer in layers)
         severity = "critical" if worst > DEAD_CRITICAL else "note" if has_learned(history) else "warning"
+        if history.losses.recent(50) < WELL_LEARNED * history.losses.first:
+            severity = "note"
         at_ends = kinds.get(layers[0]) in SMOOTH
         yield Finding(
             "R04", severity, in_words(layers), history.step, worst,
