@@ -54,6 +54,10 @@ LARGE_INPUTS = (
 )
 
 
+TRAINED = (
+    "Nothing, where the network was trained before; a new output layer may start with smaller weights "
+    "(`layer.weight.data *= 0.1`)."
+)
 DRAW_ALL = (
     "Draw the weights of all layers with the gain of the activation (init=kaiming_normal; in torch "
     "nn.init.kaiming_normal_), those of the output layer smaller still (init.output_scale=0.1)."
@@ -143,11 +147,11 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
     if binary and not (loss > BINARY_WARNING * output.reference + error or spread > LOGIT_STD_WARNING):
         severity = "note"
     graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else "note"
-    if history.facts.frozen and (spread <= LOGIT_STD_CRITICAL or _is_adapted(history)):
-        severity = graded = "note"  # a new layer on features that are as large as they were learned to be
-    if spread <= LOGIT_STD_CRITICAL and _is_new_on_trained(history):
-        severity = graded = "note"
     remedy = LARGE_INPUTS if _large_inputs(history) else DRAW_ALL if _large_network(history) else ""
+    adapts = history.facts.frozen and (spread <= LOGIT_STD_CRITICAL or _is_adapted(history))
+    if adapts or (spread <= LOGIT_STD_CRITICAL and _is_new_on_trained(history)):
+        severity = graded = "note"  # a new layer on features that are as large as they were learned to be
+        remedy = TRAINED
     if heavy_dropouts(history):
         remedy = LESS_DROPOUT  # what it leaves it makes larger
     if spread > LOGIT_STD_NOTE:
