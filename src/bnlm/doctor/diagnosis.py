@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bnlm.doctor.batch_norm_rules import batch_norm_findings
+from bnlm.doctor.batch_norm_rules import NEVER, batch_norm_findings
 from bnlm.doctor.causes import explained
 from bnlm.doctor.dropout_rules import dropout_findings
 from bnlm.doctor.finding import SEVERITIES, Finding
@@ -80,6 +80,8 @@ class Diagnosis:
                 self._found[finding.rule] = fresh[finding.rule] = finding
             elif finding.rule == "R12" and finding.where == known.where:  # for so many steps by now
                 self._found["R12"] = replace(known, message=finding.message)
+            elif finding.rule == "R17" and known.suggestion == NEVER and finding.value > known.value:
+                self._found["R17"] = replace(finding, step=known.step)  # a validation tells how far off they are
             elif finding.rule == "R07" and finding.suggestion.startswith(BATCHES):  # of the first few it was not clear
                 self._found["R07"] = replace(finding, step=known.step)
         return list(fresh.values())
