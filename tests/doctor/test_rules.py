@@ -502,3 +502,17 @@ def test_a_certain_cause_of_a_standstill_comes_first() -> None:
     diagnosis = Diagnosis()
     diagnosis.update(h)
     assert [(finding.rule, finding.caused_by) for finding in diagnosis.findings] == [("R13", None), ("R06", "R13")]
+
+
+@pytest.mark.parametrize(("validation", "expected"), [(0.69, True), (0.16, False)])
+def test_statistics_that_are_off_and_cost_much(validation: float, expected: bool) -> None:
+    """As of inputs that validation prepares in another way, by less than what single batches differ by."""
+    h = history()
+    h.losses.add([2.3] * 20 + [0.15] * 380)
+    h.add(Observation(0, {}, {}, Output("cross_entropy", 2.3, 2.3, 0.01, 0.1)))
+    h.validations += [(validation, 0.15)] * 3
+    h.gaps += [
+        StatisticsGap("norm", log_variance, 0.45, 0.1, step)
+        for log_variance, step in ((0.8, 200), (0.7, 300), (0.65, 400))
+    ]
+    assert ("R17" in found(h)) == expected

@@ -17,6 +17,8 @@ NOISE_WARNING, NOISE_CRITICAL = 0.10, 0.25
 LOG_VARIANCE, MEAN_GAP, RESIDUE = 0.3, 0.2, 0.05
 #: R17 of statistics whose start has faded: times these limits.
 FADED_ALLOWANCE = 3.0
+#: The same where the validation loss is that many times the training loss, and above it by this share of the reference.
+COSTLY_ALLOWANCE, FAR_ABOVE, FAR_ABOVE_OF_REFERENCE = 2.0, 1.5, 0.05
 #: R17 of a single validation whose statistics have nothing to do with the running ones: times the limits.
 FOREIGN_ALLOWANCE = 10.0
 #: R17 of statistics that no batch has come to: what to change.
@@ -114,12 +116,14 @@ def _mismatch(history: History) -> Iterator[Finding]:
     lingers = residue > RESIDUE and (
         2 * gap.step >= history.total_steps or gap.updates == 0 or gap.residue(history.total_steps / 2) > RESIDUE
     )
-    judged, allowance = ([gap], 1.0) if lingers else (list(history.gaps), FADED_ALLOWANCE)
+    validation, train = history.validations[-1] if history.validations else (0.0, 0.0)
+    far = validation > FAR_ABOVE * train > 0 and validation - train > FAR_ABOVE_OF_REFERENCE * history.losses.scale
+    faded_allowance = COSTLY_ALLOWANCE if far else FADED_ALLOWANCE
+    judged, allowance = ([gap], 1.0) if lingers else (list(history.gaps), faded_allowance)
     apart = all(_beyond(each, allowance) for each in judged)
     faded = len(judged) == history.gaps.maxlen and all(each.left <= RESIDUE for each in judged)
     foreign = residue <= RESIDUE and _beyond(gap, FOREIGN_ALLOWANCE) and 2 * gap.step >= history.total_steps
     if (apart and (lingers or faded)) or foreign:
-        validation, train = history.validations[-1] if history.validations else (0.0, 0.0)
         least = LOSS_GAP_OF_REFERENCE * history.losses.scale
         costs = validation > (1 + LOSS_GAP) * train and validation - train > least
         yield Finding(

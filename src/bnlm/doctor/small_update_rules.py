@@ -230,13 +230,14 @@ def _ended_schedule(history: History) -> Iterator[Finding]:
         return
     since, total = low[-1].step, history.total_steps
     left = history.losses.recent(50) / (abs(history.reference.loss) or math.inf)
+    severity = "critical" if left > MOST_LEFT else "warning"
     if all(observation.lr_share < NOTHING for observation in low):
         left = max(left, 1.0)  # whatever has been learned, nothing more is
     elif not history.reference.is_known and left < ENDED_UNKNOWN:
         return
     if since < ENDED_BEFORE * total and history.step - since > ENDED_FOR * total and left > ENDED_LEFT:
         yield Finding(
-            "R10", "warning", "optimizer", history.step, history.recent[-1].lr_share, ENDED,
+            "R10", severity, "optimizer", history.step, history.recent[-1].lr_share, ENDED,
             f"the schedule had the learning rate below {ENDED:.0%} of its highest by step {since} of {total:.0f}: "
             f"little is learned since, and the loss is {history.losses.recent(50):.3g}.",
             "Stretch the schedule over the run. A decay meant for epochs is not stepped with interval=step.",

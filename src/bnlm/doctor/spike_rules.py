@@ -20,7 +20,7 @@ RARE = 0.08
 STANDS_OUT, LEAST = 5.0, 0.15
 #: The same: steps between two at least, share of the distances that are multiples of the shortest, and how many times
 #: rarer than once they would all be that by chance.
-SHORTEST, ARE_MULTIPLES, BY_CHANCE = 8, 0.75, 1000
+SHORTEST, ARE_MULTIPLES, BY_CHANCE = 5, 0.75, 1000
 
 
 def spike_findings(history: History) -> Iterator[Finding]:
