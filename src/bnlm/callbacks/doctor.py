@@ -20,7 +20,7 @@ from bnlm.callbacks.left_gradients import LeftGradients
 from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.moved_weights import MovedWeights
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
-from bnlm.callbacks.running_statistics_watch import RunningStatisticsWatch
+from bnlm.callbacks.running_statistics_watch import RunningStatisticsWatch, untouched
 from bnlm.callbacks.step_losses import StepLosses
 from bnlm.callbacks.unread_steps import Asked
 from bnlm.callbacks.validation_losses import ValidationLosses
@@ -265,7 +265,7 @@ class Doctor(Monitor):
     def conclude(self, trainer: Trainer) -> None:
         assert self._history is not None
         if self._history.warm and self._history.untouched is None:
-            self._history.untouched = self._statistics.untouched(trainer.lightning_module)
+            self._history.untouched = untouched(trainer.lightning_module)
         for name in self._gradients.follow(trainer.lightning_module, self._history.ungraded_since):
             if trainer.global_step > self._history.step + 1:  # nobody has heard what came since it was observed
                 self._history.ungraded_since[name] = trainer.global_step, 0

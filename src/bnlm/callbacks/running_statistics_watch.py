@@ -43,16 +43,6 @@ class RunningStatisticsWatch:
             handle.remove()
         self._handles.clear()
 
-    def untouched(self, root: nn.Module) -> list[str]:
-        """Return the module paths of BatchNorms that are to be trained and have taken in no batch, loaded or seen."""
-        return [
-            path
-            for path, module in root.named_modules()
-            if isinstance(module, _BatchNorm) and module.running_mean is not None and not is_lazy(module.running_mean)
-            if module.num_batches_tracked is not None and not bool(module.num_batches_tracked.any())  # of all stacked
-            if module.weight is not None and module.weight.requires_grad and not bool(module.running_mean.any())
-        ]
-
     def _compare(self, path: str) -> Any:
         @torch.no_grad()
         def compare(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -69,3 +59,14 @@ class RunningStatisticsWatch:
                     self.updates[path] = int(module.num_batches_tracked)
 
         return compare
+
+
+def untouched(root: nn.Module) -> list[str]:
+    """Return the module paths of BatchNorms that are to be trained and have taken in no batch, loaded or seen."""
+    return [
+        path
+        for path, module in root.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None and not is_lazy(module.running_mean)
+        if module.num_batches_tracked is not None and not bool(module.num_batches_tracked.any())  # of all stacked
+        if module.weight is not None and module.weight.requires_grad and not bool(module.running_mean.any())
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bnlm.doctor.depth_rules import ORTHOGONAL, gradient_findings, over_time, scale_findings
+from bnlm.doctor.depth_rules import ORTHOGONAL, gradient_findings, module_of, over_time, scale_findings
 from bnlm.doctor.finding import HEALTHY, Finding, in_words, percent
 from bnlm.doctor.history import History
 from bnlm.doctor.symmetry_rules import symmetry_findings
@@ -112,8 +112,8 @@ def are_ends(layers: list[str], history: History) -> bool:
 
 def _is_aside(layer: str, elements: dict[str, float]) -> bool:
     """Return whether this is a further call of a layer with much less: boundary points beside those within."""
-    name, _, call = layer.rpartition("_")
-    return call.isdigit() and elements.get(layer, 0.0) < elements.get(name, 0.0) / 2
+    name = module_of(layer)
+    return name != layer and elements.get(layer, 0.0) < elements.get(name, 0.0) / 2
 
 
 def _dead(history: History) -> Iterator[Finding]:

@@ -30,8 +30,6 @@ SAME_SIZE, MIRRORED, GROWN = 0.05, 0.2, 10.0
 BOTTOMLESS, BOTTOMLESS_LEAST = 100.0, 10.0
 #: R14 of losses below zero: times the standard deviation of the last ones.
 RISE_OF_NOISE = 4.0
-
-
 #: R14 of what was trained before: share of the reference that its first loss is below, and that is lost.
 TRAINED, LOST = 0.5, 0.1
 #: R14: what to change where each batch holds one class; what is added where the loss never fell.

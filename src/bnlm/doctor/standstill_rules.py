@@ -42,11 +42,11 @@ SCALE_OUTPUTS = (
     "Make the first outputs small, by smaller weights in the output layer (init.output_scale=0.1) and the gain of the "
     "activation before it: they are far from the targets, and take long to come nearer."
 )
+#: R13: std of inputs that a network can hardly tell apart.
+SMALL_INPUTS = 0.02
 #: R13: how the advice begins where the cause is not known; and where it is certain.
 OVERFIT = "Try to overfit a single batch"
 ZEROS = "Look at the inputs"
-#: R13: std of inputs that a network can hardly tell apart.
-SMALL_INPUTS = 0.02
 CERTAIN_CAUSES = (ZEROS, SHAPES, REMOVE, SEVERAL_OUTPUTS, LESS_DROPOUT)
 
 

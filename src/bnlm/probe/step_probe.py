@@ -199,7 +199,7 @@ class StepProbe:
 
 
 class _Aside:
-    """Within it no mode sees what is called, and no graph is built: torch's own two take four times as many calls."""
+    """Within it no mode sees what is called, and no graph is built, in fewer calls than torch's own two."""
 
     def __enter__(self) -> None:
         self._unseen = unseen()
