@@ -123,11 +123,12 @@ def test_what_rescales_its_gradients_takes_no_larger_steps_for_a_wrong_scale() -
     assert [(finding.rule, finding.caused_by) for finding in diagnosis.findings] == [("R05", None), ("R09", None)]
 
 
+@pytest.mark.parametrize("step", [80, 100])
 @pytest.mark.parametrize(("ratio", "cause"), [(1e-15, "R06"), (1e-3, None)])
-def test_gradients_below_what_adam_divides_by_make_its_steps_small(ratio: float, cause: str | None) -> None:
+def test_gradients_below_what_adam_divides_by_make_its_steps_small(ratio: float, cause: str | None, step: int) -> None:
     found = {
         "R06": Finding("R06", "critical", "w", 100, ratio, 0.1, "", ""),
-        "R10": Finding("R10", "critical", "w", 100, -5.2, -4.0, "", ""),
+        "R10": Finding("R10", "critical", "w", step, -5.2, -4.0, "", ""),
     }
     linked = {finding.rule: finding.caused_by for finding in explained_by(found, rescales=True)}
     assert linked == {"R10": cause, "R06": None if cause else "R10"}
@@ -258,6 +259,7 @@ def test_single_batches_and_the_steps_after_them(suggestion: str, expected: dict
         ((40, 70, 100, *range(130, 150)), 500.0, False),  # and stays there
         ((20, 31, 43, 50, 110), 500.0, False),  # most of them at the start
         ((40, 41, 42, 43), 500.0, False),  # a step that went too far, and those that bring it back
+        ((13, 24, 37, 46, 59, 70, 83, 92, 105, 116, 129, 138, 144), 500.0, False),  # as many as of steps too large
         ((40, 70, 100, 130), 8.0, False),  # too low to make up the mean of all
     ],
 )

@@ -50,6 +50,14 @@ def test_networks_with_optimizers_of_their_own() -> None:
     assert facts_of(both, of_each).ends == set()
 
 
+def test_optimizers_of_parts_of_one_network() -> None:
+    net = nn.Sequential(*[nn.Conv2d(4, 4, 3) for _ in range(10)])
+    head_apart = [torch.optim.SGD(net[:9].parameters(), lr=0.1), torch.optim.SGD(net[9:].parameters(), lr=0.1)]
+    assert facts_of(net, head_apart).ends == set()
+    of_blocks = [torch.optim.SGD(net[i : i + 2].parameters(), lr=0.1) for i in range(0, 10, 2)]
+    assert facts_of(net, of_blocks).ends == set()
+
+
 @pytest.mark.parametrize(("ends", "severity"), [({"w"}, "note"), (set(), "critical")])
 def test_actions_and_pixels_may_be_extreme(ends: set[str], severity: str) -> None:
     facts = Facts({"w": ParameterFacts("w", (1, 64), "output", std=0.1)}, weight_of={"act": "w"}, ends=ends)

@@ -657,6 +657,7 @@ def test_what_was_trained_before_and_is_lost(first: float, end: float, expected:
 def test_a_new_output_layer_on_trained_features() -> None:
     """Its logits are as large as the features, which the weights before it do not tell."""
     hidden = [ParameterFacts(f"{i}.weight", (64, 64), "hidden", std=0.18) for i in range(2)]
+    advice: list[str] = []
 
     def severities(new: bool, inputs: float) -> set[str]:
         head = ParameterFacts("2.weight", (4, 64), "output", std=0.07, fresh=new)
@@ -664,9 +665,13 @@ def test_a_new_output_layer_on_trained_features() -> None:
         h.losses.add([2.99])
         statistics = {"preactivation_std": {"act": inputs}}
         h.add(Observation(0, statistics, {"act": "relu"}, Output("cross_entropy", 1.39, 2.99, 0.1, 1.8)))
-        return {finding.severity for rule, finding in found(h).items() if rule in ("R01", "R02")}
+        of_start = [finding for rule, finding in found(h).items() if rule in ("R01", "R02")]
+        advice[:] = [finding.suggestion for finding in of_start]
+        return {finding.severity for finding in of_start}
 
     assert severities(new=True, inputs=1.4) == {"note"}
+    assert advice
+    assert all(each.startswith("Nothing, where the network was trained before") for each in advice)
     assert severities(new=False, inputs=1.4) == {"warning", "critical"}
     assert severities(new=True, inputs=8.0) == {"warning", "critical"}
 
@@ -715,3 +720,37 @@ def test_a_loss_that_mirrors_a_validation_loss_which_grows(validations: Sequence
     losses = [-0.1] * 10 + [-(step / 30) for step in range(290)]
     rise = found(run(losses, validations=validations)).get("R14")
     assert (rise is not None and "the validation loss is" in rise.message) == expected
+
+
+@pytest.mark.parametrize(
+    ("hidden", "output", "severity"),
+    [
+        (-3.0, -0.45, None),  # an output layer follows whatever the labels are
+        (-3.0, 0.1, "critical"),
+        (-0.9, -0.79, "critical"),  # beyond what is granted to the hidden ones, if not to the output
+        (-1.4, -0.79, "warning"),
+    ],
+)
+def test_which_weights_move_too_far(hidden: float, output: float, severity: str | None) -> None:
+    weights = {f"{i}.weight": ParameterFacts(f"{i}.weight", (64, 64), "hidden", std=0.1) for i in range(5)}
+    head = ParameterFacts("head.weight", (10, 64), "output", std=0.1)
+    h = History(Facts({**weights, "head.weight": head}), 300)
+    moved = {**dict.fromkeys(weights, hidden), "head.weight": output}
+    for step in range(0, 300, 10):
+        h.losses.add([CHANCE] * 10)
+        first = dict.fromkeys(moved, -3.0)
+        statistics = {"update_to_data": moved if step else first, "gradient_std": dict.fromkeys(moved, 1.0)}
+        h.add(Observation(step, statistics, {}, classes()))
+    finding = found(h).get("R09")
+    assert (finding and finding.severity) == severity
+
+
+@pytest.mark.parametrize(("first", "end", "expected"), [(CHANCE, 1.9, True), (5.0, 4.2, False)])
+def test_how_far_a_loss_with_other_terms_has_to_go_is_not_known(first: float, end: float, expected: bool) -> None:
+    assert ("R10" in found(run(falling(first, end), output=classes(), update=-3.3))) == expected
+
+
+@pytest.mark.parametrize(("left", "severity"), [(0.9, "critical"), (0.5, "warning")])
+def test_a_schedule_that_ends_at_once(left: float, severity: str) -> None:
+    h = run([CHANCE] * 20 + [left * CHANCE] * 280, output=classes(), share=1e-3)
+    assert found(h)["R10"].severity == severity
