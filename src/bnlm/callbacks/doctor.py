@@ -184,9 +184,10 @@ class Doctor(Monitor):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if dataloader_idx == 0 and self._history is not None and not trainer.sanity_checking:
+            first = self._history.first
             if batch_idx == 0:
-                self._statistics.attach(pl_module)
-            if (first := self._history.first) is not None and first.output is not None:
+                self._statistics.attach(pl_module, {} if first is None else first.heard.values_per_channel)
+            if first is not None and first.output is not None:
                 self._validation_losses.batch_starts(batch_idx, first.output.kind)
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
@@ -210,9 +211,10 @@ class Doctor(Monitor):
         history, gaps = self._history, self._statistics.gaps
         if gaps:
             layer = max(gaps, key=lambda name: sum(gaps[name]))
-            momentum = history.facts.batch_norms.get(layer)
+            by_hand = layer not in history.facts.batch_norms
+            momentum = None if by_hand else history.facts.batch_norms[layer]
             updates = self._statistics.updates.get(layer)
-            history.gaps.append(StatisticsGap(layer, *gaps[layer], momentum, trainer.global_step, updates))
+            history.gaps.append(StatisticsGap(layer, *gaps[layer], momentum, trainer.global_step, updates, by_hand))
             gaps.clear()
         # A stream without an end may repeat itself or not.
         history.repeats = trainer.current_epoch > 0 or not math.isfinite(trainer.num_training_batches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
+from bnlm.probe.hand_written_norms import by_channel, statistics_of
+from bnlm.probe.names import plain
 from bnlm.stats import running_statistics_gap
 
 if TYPE_CHECKING:
@@ -31,11 +34,13 @@ class RunningStatisticsWatch:
         self.updates: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
 
-    def attach(self, root: nn.Module) -> None:
-        """Start to look at every BatchNorm in `root` that has running statistics."""
+    def attach(self, root: nn.Module, heard: Container[str]) -> None:
+        """Start to look at every BatchNorm of `root` with running statistics; if written by hand, at what was heard."""
         for path, module in root.named_modules():
             if isinstance(module, _BatchNorm) and module.running_mean is not None:
-                self._handles.append(module.register_forward_pre_hook(self._compare(path)))
+                self._handles.append(module.register_forward_pre_hook(self._compare(plain(path))))
+            elif plain(path) in heard and statistics_of(module) is not None:
+                self._handles.append(module.register_forward_pre_hook(self._compare_hand_written(plain(path))))
 
     def detach(self) -> None:
         """Stop looking. May be called twice."""
@@ -57,6 +62,17 @@ class RunningStatisticsWatch:
                 self.gaps[path] = float(log_variance), float(mean)
                 if module.num_batches_tracked is not None:
                     self.updates[path] = int(module.num_batches_tracked)
+
+        return compare
+
+    def _compare_hand_written(self, path: str) -> Any:
+        @torch.no_grad()
+        def compare(module: nn.Module, args: tuple[Any, ...]) -> None:
+            statistics = statistics_of(module)
+            x = None if statistics is None else by_channel(args[0], len(statistics[0]))
+            if statistics is not None and x is not None and len(x) >= VALUES_FOR_STATISTICS:
+                log_variance, mean = running_statistics_gap(*statistics, x)
+                self.gaps[path] = float(log_variance), float(mean)
 
         return compare
 

@@ -26,6 +26,11 @@ NEVER = (
     "Look for an eval() or a freeze before training_step: the BatchNorm has taken in no batch, and so does not "
     "normalize; call train() on it."
 )
+#: R17 of one that is written by hand: what to change.
+BY_HAND = (
+    "It is written by hand: look whether its forward, in training and only then, moves both statistics in place by a "
+    "small share (0.1) towards each batch's, and normalizes with them in eval; or use bnlm.normalization.BatchNorm."
+)
 #: R17 of statistics that few batches have come to: how the advice begins; in fewer than one of so many steps.
 NO_MORE, FEW_UPDATES = "Look for an eval() that stays, as after a validation", 1.5
 #: R17: logarithm of the factor above which it is no longer told.
@@ -130,13 +135,15 @@ def _mismatch(history: History) -> Iterator[Finding]:
             "R17", "critical" if costs else "warning", gap.layer, gap.step,
             max(gap.log_variance / LOG_VARIANCE, gap.mean / MEAN_GAP), FOREIGN_ALLOWANCE if foreign else allowance,
             f"{gap.layer}: the running statistics that eval uses are not those of the data: variances differ by a "
-            f"factor of {_factor(gap.log_variance)}, means by {_deviations(gap.mean)} standard deviations; "
-            f"{residue:.0%} of their start is left in them.",
+            f"factor of {_factor(gap.log_variance)}, means by {_deviations(gap.mean)} standard deviations"
+            + ("." if gap.by_hand else f"; {residue:.0%} of their start is left in them."),
             _change(gap),
         )  # fmt: skip
 
 
 def _change(gap: StatisticsGap) -> str:
+    if gap.by_hand:
+        return BY_HAND
     if gap.updates == 0:
         return NEVER
     if gap.updates is not None and FEW_UPDATES * gap.updates < gap.step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,9 +18,11 @@ from torch.optim import Optimizer
 from bnlm.doctor.network_ends import network_ends
 from bnlm.doctor.unregistered import unregistered_parameters
 from bnlm.doctor.weight_decay import groups_of
+from bnlm.init.layers import is_normalization
 from bnlm.probe.names import plain
 
-_NORMALIZATIONS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+#: What a normalization that somebody wrote is called, or ends with: RMSNorm, BatchNorm1d.
+_NORM = re.compile(r"norm(\dd)?$", re.IGNORECASE)
 _CENTRING = (_BatchNorm, _InstanceNorm)
 #: Elements of a weight that tell how it was drawn.
 MANY = 65536
@@ -103,11 +106,6 @@ class Facts:
     clamps: dict[str, bool] = field(default_factory=dict)
 
 
-def is_normalization(module: nn.Module) -> bool:
-    """Return whether `module` is a normalization of torch.nn's, or one that says so as bnlm's do."""
-    return isinstance(module, _NORMALIZATIONS) or hasattr(type(module), "makes_bias_redundant")
-
-
 @torch.no_grad()
 def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     """Look at a model before its first step; of networks that are stacked in one, at the first."""
@@ -133,13 +131,13 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
         weight = getattr(module, "weight", None)
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             roles[id(weight)] = "embedding"
-        elif is_normalization(module):
+        elif _normalizes(module):
             if isinstance(module, _BatchNorm) and module.track_running_stats:
                 facts.batch_norms[path] = module.momentum
         elif isinstance(module, nn.Linear | _ConvNd) and isinstance(weight, nn.Parameter):
             weights.append(weight)
             layers.append((path, module))
-            if following is not None and is_normalization(following):
+            if following is not None and _normalizes(following):
                 feeds.add(id(weight))
                 centred = isinstance(following, _CENTRING) and following.num_features == _one(weight, stacked).shape[0]
                 if centred and module.bias is not None and module.bias.requires_grad:
@@ -195,6 +193,10 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
         unregistered = unregistered_parameters(model).items()
         facts.unregistered = {plain(name): p for name, p in unregistered if id(p) not in held}
     return facts
+
+
+def _normalizes(module: nn.Module) -> bool:
+    return is_normalization(module) or _NORM.search(type(module).__name__) is not None
 
 
 def _networks(leaves: Sequence[tuple[str, nn.Module]], ends: Sequence[int]) -> dict[str, int]:

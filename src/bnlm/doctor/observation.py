@@ -103,6 +103,7 @@ class StatisticsGap:
         momentum: None for a cumulative average.
         step: Optimizer steps taken.
         updates: Batches that the running statistics have taken in, None where nobody counts them.
+        by_hand: Whether it is no BatchNorm of torch's, whose momentum may mean anything.
     """
 
     layer: str
@@ -111,6 +112,7 @@ class StatisticsGap:
     momentum: float | None
     step: int
     updates: int | None = None
+    by_hand: bool = False
 
     @property
     def left(self) -> float:

@@ -15,10 +15,11 @@ from bnlm.probe.activation_copies import ActivationCopies
 from bnlm.probe.activation_modules import ActivationModules, Call
 from bnlm.probe.call_names import CallNames
 from bnlm.probe.cosines import PRODUCTS
+from bnlm.probe.hand_written_norms import hand_written_batch_norms
 from bnlm.probe.hearing import Hearing
 from bnlm.probe.loss_calls import LossCalls
 from bnlm.probe.loss_record import LOSS_FUNCTIONS
-from bnlm.probe.names import Names
+from bnlm.probe.names import Names, plain
 from bnlm.probe.plain_values import copied, values_of
 from bnlm.probe.reach import Reach
 from bnlm.probe.records import StepRecord
@@ -89,6 +90,8 @@ class ActivationTap(TorchFunctionMode):
         for call in self._listened:  # each hook before others, which may change what the module returned
             hook = partial(self._module_called, call)
             self._handles.append(call.module.register_forward_hook(hook, prepend=True, with_kwargs=True))
+        for path, norm in hand_written_batch_norms(self.root) if self.losses is not None else ():
+            self._handles.append(norm.register_forward_hook(partial(self._norm_called, plain(path))))
         self._resume()
 
     def detach(self) -> None:
@@ -156,6 +159,11 @@ class ActivationTap(TorchFunctionMode):
         if isinstance(output, Tensor) and not output.is_nested:  # of which some have no shape
             self._channel_dims[output.shape] = channel_dim
         return output
+
+    def _norm_called(self, path: str, norm: nn.Module, args: Any, output: Any) -> None:
+        if self.on and norm.training:
+            with unseen():
+                self._hearing.norm_returned(path, norm, output)
 
     def _dropout_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
         if self.losses is not None and self.root.training:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from bnlm.probe.call_names import CallNames
+from bnlm.probe.hand_written_norms import by_channel, centres, statistics_of
 from bnlm.probe.plain_values import values_of
 from bnlm.probe.records import Heard
 from bnlm.probe.torch_functions import BATCH_NORMS
@@ -42,6 +43,13 @@ class Hearing:
                 self.heard.input_std = float(bounded(values.detach(), values.ndim - 1).float().std())
             if values is not None and not bool(values.any()):
                 self.heard.blank = self._names.caller()[0]
+
+    def norm_returned(self, path: str, norm: nn.Module, output: Any) -> None:
+        """What may be a BatchNorm that calls no function of torch's for it has returned `output`."""
+        statistics = statistics_of(norm) if path not in self.heard.values_per_channel else None
+        values = None if statistics is None else by_channel(output, len(statistics[0]))
+        if values is not None and centres(values):
+            self.heard.values_per_channel[path] = len(values)
 
     def dropout_called(self, args: Any, kwargs: dict[str, Any]) -> None:
         """A dropout is called, which does nothing where it is not training."""

@@ -1,0 +1,111 @@
+"""BatchNorms that somebody wrote out: too few values, statistics that do not follow, and what only looks like one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bnlm.callbacks import Doctor
+from bnlm.doctor import Finding, check
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:var")
+
+MakeTrainer = Callable[..., Trainer]
+
+
+class ByHand(nn.Module):
+    """As the lecture writes it, for `(N, C)` and `(N, C, H, W)`; `keeps` is how much of a batch the statistics take."""
+
+    def __init__(self, channels: int, keeps: float = 0.1, names: str = "running") -> None:
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.keeps, self.names = keeps, names
+        self.register_buffer(f"{names}_mean", torch.zeros(channels))
+        self.register_buffer(f"{names}_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        dims = [0, *range(2, x.ndim)]
+        mean, var = getattr(self, f"{self.names}_mean"), getattr(self, f"{self.names}_var")
+        if self.training:
+            with torch.no_grad():
+                mean.lerp_(x.mean(dims), self.keeps)
+                var.lerp_(x.var(dims), self.keeps)
+            mean, var = x.mean(dims), x.var(dims, unbiased=False)
+        shape = [1, -1, *[1] * (x.ndim - 2)]
+        x = (x - mean.view(shape)) / (var.view(shape) + 1e-5).sqrt()
+        return x * self.gamma.view(shape) + self.beta.view(shape)
+
+
+class Frozen(ByHand):
+    """Normalizes with its statistics in training, too, and looks like the other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.running_mean) / (self.running_var + 1e-5).sqrt() * self.gamma + self.beta
+
+
+class Module(LightningModule):
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(20, 32, bias=False), norm, nn.ReLU(), nn.Linear(32, 5))
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("val_loss", F.cross_entropy(self.net(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.fixture
+def run(make_trainer: MakeTrainer) -> Callable[..., dict[str, Finding]]:
+    def run(norm: nn.Module, size: int = 32) -> dict[str, Finding]:
+        generator = torch.Generator().manual_seed(0)
+        x = 3 + 2 * torch.randn(size * 40, 20, generator=generator)
+        y = ((x - 3) @ torch.randn(20, 5, generator=generator)).argmax(1)
+        data = TensorDataset(x, y)
+        doctor = Doctor(10, table=False)
+        options = {"max_steps": 200, "val_check_interval": 20, "limit_val_batches": 1.0}
+        trainer = make_trainer(callbacks=[doctor], **options)
+        trainer.fit(Module(norm), DataLoader(data, batch_size=size), DataLoader(data, batch_size=320))
+        return {finding.rule: finding for finding in doctor.findings}
+
+    return run
+
+
+@pytest.mark.parametrize("names", ["running", "moving"])
+@pytest.mark.parametrize(("size", "severity"), [(1, "critical"), (2, "warning"), (12, "note")])
+def test_too_few_values(size: int, severity: str, names: str, run: Callable[..., dict[str, Finding]]) -> None:
+    found = run(ByHand(32, names=names), size)["R16"]
+    assert (found.severity, found.where, found.value) == (severity, "net.1", size)
+
+
+def test_one_that_is_well(run: Callable[..., dict[str, Finding]]) -> None:
+    assert [finding for finding in run(ByHand(32)).values() if finding.severity != "note"] == []
+
+
+def test_statistics_that_do_not_follow(run: Callable[..., dict[str, Finding]]) -> None:
+    found = run(ByHand(32, keeps=0.0))["R17"]
+    assert (found.severity, found.where) == ("critical", "net.1")
+    assert "by hand" in found.suggestion
+    assert "left in them" not in found.message  # nobody knows what its momentum means
+
+
+def test_one_that_takes_no_batch_s_statistics(run: Callable[..., dict[str, Finding]]) -> None:
+    assert "R16" not in run(Frozen(32), 2)
+
+
+def test_values_per_channel_of_pictures() -> None:
+    """A batch of 2 has 2 * 2 * 3 values in each channel."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), ByHand(8), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5))
+    findings = check(net, (torch.randn(2, 3, 2, 3), torch.tensor([1, 2])), F.cross_entropy, table=False)
+    assert [(f.severity, f.where, f.value) for f in findings if f.rule == "R16"] == [("note", "1", 12)]
