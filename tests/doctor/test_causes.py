@@ -256,7 +256,7 @@ def test_single_batches_and_the_steps_after_them(suggestion: str, expected: dict
     ("steps", "height", "single"),
     [
         ((40, 70, 100, 130), 500.0, True),
-        ((40, 70, 100, *range(130, 150)), 500.0, False),  # and stays there
+        ((40, 41, 70, 100, *range(130, 150)), 500.0, False),  # and stays there
         ((20, 31, 43, 50, 110), 500.0, False),  # most of them at the start
         ((40, 41, 42, 43), 500.0, False),  # a step that went too far, and those that bring it back
         ((13, 24, 37, 46, 59, 70, 83, 92, 105, 116, 129, 138, 144), 500.0, False),  # as many as of steps too large

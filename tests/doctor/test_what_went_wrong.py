@@ -476,6 +476,27 @@ def test_spikes_about_a_level_that_has_leaped_are_not_of_single_batches(then: fl
     assert finding.suggestion.startswith(BATCHES) == single
 
 
+@pytest.mark.parametrize(
+    ("onset", "single"),
+    [
+        (
+            [30.0, 0.5],
+            True,
+        ),  # out of nothing, and over at the next step; what it has done to the weights comes after it
+        ([10.0, 8.0], False),  # a step that went too far
+        ([90.0, 60.0], True),  # no step goes that far
+        ([1.5, 7.0, 30.0, 0.5], False),  # steps that do
+    ],
+)
+def test_a_batch_after_which_the_loss_rises(onset: list[float], single: bool) -> None:
+    rises = [min(40.0, 0.6 * 1.2**step) for step in range(60)]
+    losses = [*falling(CHANCE, 0.3, 100), *[0.3] * 20, *onset, *rises, *[40.0, 200.0] * 40]
+    findings = found(run(losses, output=classes()))
+    assert findings["R07"].suggestion.startswith(BATCHES) == single
+    assert (findings["R14"].caused_by == "R07") == single
+    assert ("at once, with step 121" in findings["R07"].message) == single
+
+
 @pytest.mark.parametrize(("end", "expected"), [(0.05, True), (0.25, False)])
 def test_a_validation_loss_that_rises_with_the_training_loss(end: float, expected: bool) -> None:
     losses = [*falling(CHANCE, 0.1, 200), *[0.1] * 50, *[end] * 150]

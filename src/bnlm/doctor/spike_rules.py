@@ -18,8 +18,11 @@ DOMINATED, BATCHES = 2.5, "Look at the batches"
 RARE = 0.08
 #: R07 of batches that come back: times the losses on both sides of it that a loss is, and share of the reference.
 STANDS_OUT, LEAST = 5.0, 0.15
-#: The same: steps between two at least, share of the distances that are multiples of the shortest, and how many times
-#: rarer than once they would all be that by chance.
+#: R07 of batches after which the loss stays up: losses before the first that are calm, and how many times as high it
+#: is where the next one is high, too. The first step that is too large was up to 11 times as high in the zoo.
+CALM, OUT_OF_CALM = 10, 200.0
+#: R07 of batches that come back: steps between two at least, share of the distances that are multiples of the
+#: shortest, and how many times rarer than once they would all be that by chance.
 SHORTEST, ARE_MULTIPLES, BY_CHANCE = 5, 0.75, 1000
 
 
@@ -71,11 +74,18 @@ def _of_batches(history: History, recent: list[int], out: int, period: int) -> s
             f"{STANDS_OUT:.0f} times or more: steps that are too large know no such order."
         )
     last = history.losses.tail(100)
-    if not last or not _isolated(recent, history.losses.steps) or out > RARE * len(history.losses.last):
+    if not last:
         return ""
     usual, mean = statistics.median(last), statistics.fmean(last)
     # What grows has such a mean too, and so has what leaped and stayed there.
-    stays = usual - history.losses.best > max(history.losses.best, 0.15 * history.losses.scale)
+    stays = usual - history.losses.best > max(history.losses.best, LEAST * history.losses.scale)
+    if stays and (began := _began_at_once(history)):
+        return (
+            f" It began at once, with step {began}, after {CALM} losses that were calm: steps that are too large take "
+            "several to get there."
+        )
+    if not _isolated(recent, history.losses.steps) or out > RARE * len(history.losses.last):
+        return ""
     returns = statistics.median(last[-10:]) < DOMINATED * usual and not stays
     if not (returns and mean > DOMINATED * usual > 0):
         return ""
@@ -90,6 +100,19 @@ def _isolated(spikes: list[int], steps: int) -> bool:
     places = 1 + sum(after - before > 2 for before, after in pairwise(spikes))
     late = sum(spike > steps / 2 for spike in spikes)
     return len(spikes) >= 3 and steps >= 100 and places >= 3 and len(spikes) <= 2 * places and 3 * late >= len(spikes)
+
+
+def _began_at_once(history: History) -> int:
+    """Return the step of the run's first spike if it came out of calm and went at once, or was very high; else 0."""
+    course = history.losses
+    gone = course.steps - len(course.last)  # losses that are no longer kept
+    at = course.spikes[0] - 1 - gone if course.spikes and not course.non_finite else 0
+    if len(course.spikes) == course.spikes.maxlen or not CALM <= at < len(course.last) - 1:
+        return 0
+    *calm, spike, after = list(course.last)[at - CALM : at + 2]
+    before = max(*calm, 0.0)
+    alone = spike > STANDS_OUT * max(before, after)
+    return course.spikes[0] if (alone or spike > OUT_OF_CALM * before) and spike - before > LEAST * course.scale else 0
 
 
 def _around(norms: list[float], index: int) -> float:
