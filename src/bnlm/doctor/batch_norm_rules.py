@@ -17,7 +17,8 @@ NOISE_WARNING, NOISE_CRITICAL = 0.10, 0.25
 LOG_VARIANCE, MEAN_GAP, RESIDUE = 0.3, 0.2, 0.05
 #: R17 of statistics whose start has faded: times these limits.
 FADED_ALLOWANCE = 3.0
-#: The same where the validation loss is that many times the training loss, and above it by this share of the reference.
+#: The same of a note, and where the validation loss is that many times the training loss, and above it by this share of
+#: the reference.
 COSTLY_ALLOWANCE, FAR_ABOVE, FAR_ABOVE_OF_REFERENCE = 2.0, 1.5, 0.05
 #: R17 of a single validation whose statistics have nothing to do with the running ones: times the limits.
 FOREIGN_ALLOWANCE = 10.0
@@ -128,11 +129,13 @@ def _mismatch(history: History) -> Iterator[Finding]:
     apart = all(_beyond(each, allowance) for each in judged)
     faded = len(judged) == history.gaps.maxlen and all(each.left <= RESIDUE for each in judged)
     foreign = residue <= RESIDUE and _beyond(gap, FOREIGN_ALLOWANCE) and 2 * gap.step >= history.total_steps
-    if (apart and (lingers or faded)) or foreign:
+    remark = faded and not lingers and all(_beyond(each, COSTLY_ALLOWANCE) for each in judged)
+    certain = (apart and (lingers or faded)) or foreign
+    if certain or (remark and 2 * gap.step >= history.total_steps):
         least = LOSS_GAP_OF_REFERENCE * history.losses.scale
         costs = validation > (1 + LOSS_GAP) * train and validation - train > least
         yield Finding(
-            "R17", "critical" if costs else "warning", gap.layer, gap.step,
+            "R17", "note" if not certain else "critical" if costs else "warning", gap.layer, gap.step,
             max(gap.log_variance / LOG_VARIANCE, gap.mean / MEAN_GAP), FOREIGN_ALLOWANCE if foreign else allowance,
             f"{gap.layer}: the running statistics that eval uses are not those of the data: variances differ by a "
             f"factor of {_factor(gap.log_variance)}, means by {_deviations(gap.mean)} standard deviations"

@@ -16,6 +16,8 @@ GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.04
 #: Of what is known by heart: share of its best that is rest; training loss over validation loss, and share of the
 #: reference that the one is above the other, which may be less where more of the first is learned.
 AT_REST, BY_HEART, FAR_APART = 0.99, (0.25, 0.1), (0.3, 0.09)
+#: How the training loss is told of then.
+BUT_LEARNED = "while the training loss is {:.3g}: the examples have been learned by heart"
 #: Times the mean of its examples that the loss is, to be their sum.
 SUMMED = 4.0
 #: Of what is of no use to another set: training loss over validation loss, the same of a regression, whose targets
@@ -36,22 +38,22 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
     last = min(losses[-min(3, len(losses) - 1) :])
     risen = last - best > max(RISEN * abs(best), RISEN_OF_REFERENCE * abs(history.reference.loss), jumps)
     then = history.validations[losses.index(best)][1]
+    severity = "warning"
     rises_alone = train < then + GAP * abs(then)
     if risen and rises_alone and loss - train > GAP * abs(train) > 0:
         how = f"the validation loss has risen from {best:.3g} to {loss:.3g}, while the training loss is {train:.3g}."
     elif history.reference.weight > SUMMED:
         return  # over batches of another size
-    elif _by_heart(history, losses, train):
-        how = (
-            f"the validation loss is {loss:.3g} and no longer falls, while the training loss is {train:.3g}: the "
-            "examples have been learned by heart."
-        )
+    elif (by_heart := _by_heart(history, losses, train)) and min(losses[-3:]) > AT_REST * min(losses[:-3]):
+        how = f"the validation loss is {loss:.3g} and no longer falls, {BUT_LEARNED.format(train)}."
     elif _of_no_use(history, losses, train):
         chance = history.reference.of_a_constant
         how = (
             f"the validation loss is {loss:.3g}, no better than knowing nothing ({chance:.3g}), "
             f"while the training loss is {train:.3g}: what is learned holds for the training examples alone."
         )
+    elif by_heart:
+        severity, how = "note", f"the validation loss is {loss:.3g}, {BUT_LEARNED.format(train)}."
     else:
         return
     change = (
@@ -62,19 +64,21 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
     if known.is_known and not known.has_other_terms and best > STUCK * known.of_a_constant:
         change = f"Look at the labels, and whether both sets are prepared alike: it never was below chance. {change}"
     yield Finding(
-        "R15", "warning", "validation loss", history.step, (loss - train) / abs(train), GAP, how,
+        "R15", severity, "validation loss", history.step, (loss - train) / abs(train), GAP, how,
         change,
     )  # fmt: skip
 
 
 def _by_heart(history: History, losses: list[float], train: float) -> bool:
-    """Return whether the validation loss has come to rest far above the training loss, and has some way to go."""
-    if len(losses) < 5 or not min(losses[-3:]) > AT_REST * min(losses[:-3]):
-        return False
+    """Return whether the validation loss is far above the training loss, and has some way to go."""
     loss, reference = losses[-1], abs(history.reference.loss)
-    return train > 0 and any(
-        train < share * loss and loss - train > apart * reference
-        for share, apart in zip(BY_HEART, FAR_APART, strict=True)
+    return (
+        len(losses) >= 5
+        and train > 0
+        and any(
+            train < share * loss and loss - train > apart * reference
+            for share, apart in zip(BY_HEART, FAR_APART, strict=True)
+        )
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from bnlm.doctor.facts import ParameterFacts
@@ -29,6 +30,8 @@ LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.
 CLEARLY = 0.3
 #: R09 of updates beyond the critical limit: share of the first losses that shows that they do no harm.
 MOSTLY_LEARNED = 0.25
+#: R09 of updates that nothing suffers from, as a note: losses seen, share of the reference that is left to be learned.
+REMARK_FROM, LEFT_TO_LEARN = 100, 0.1
 #: R09: losses to wait for before the lack of a fall counts, at most 0.8 of the run.
 LARGE_PATIENCE = 250
 #: R09 of a run that ended in nan or in dead layers: of its first step, which is large with AdamW, and of any later one.
@@ -129,6 +132,14 @@ def _large_updates(history: History) -> Iterator[Finding]:
         critical = any(judged[name] > LARGE_CRITICAL + allowed[name] for name in large)
         found = _too_large(history.step, large, judged[worst], "critical" if critical else "warning")
         yield blamed_on_decay(found, history, parameters[worst].group)
+        return
+    hidden = [n for n in large if parameters[n].role == "hidden"]
+    left = history.losses.recent(50) > LEFT_TO_LEARN * history.losses.scale
+    if hidden and 4 * len(hidden) >= len(judged) and left and history.losses.steps >= REMARK_FROM:
+        yield replace(
+            _too_large(history.step, hidden, max(judged[name] for name in hidden), "note"),
+            suggestion="The loss falls all the same. If it comes to rest too high, divide optimizer.lr by 3.",
+        )
 
 
 def _long_memory(history: History) -> Iterator[Finding]:
@@ -196,7 +207,8 @@ def _heavy_decay(history: History) -> Iterator[Finding]:
 
 def large_updates_ended(history: History) -> bool:
     """Return whether the updates are of a usual size by now, and the loss has fallen."""
-    return history.losses.improves() and not [*_large_updates(history), *_ruinous_updates(history)]
+    large = [*_large_updates(history), *_ruinous_updates(history)]
+    return history.losses.improves() and all(finding.severity == "note" for finding in large)
 
 
 def rises_at_start(history: History) -> bool:
