@@ -109,3 +109,24 @@ def test_values_per_channel_of_pictures() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), ByHand(8), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5))
     findings = check(net, (torch.randn(2, 3, 2, 3), torch.tensor([1, 2])), F.cross_entropy, table=False)
     assert [(f.severity, f.where, f.value) for f in findings if f.rule == "R16"] == [("note", "1", 12)]
+
+
+def test_statistics_that_are_no_buffers_are_as_before() -> None:
+    class Plain(nn.Module):
+        """As `Dive into Deep Learning` holds them: tensors, which each forward replaces."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.gamma, self.moving_mean, self.moving_var = nn.Parameter(torch.ones(8)), torch.zeros(8), torch.ones(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.moving_mean = 0.9 * self.moving_mean + 0.1 * x.detach().mean(0)
+            self.moving_var.lerp_(x.detach().var(0), 0.1)
+            return self.gamma * (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), Plain(), nn.ReLU(), nn.Linear(8, 5))
+    findings = check(net, (torch.randn(4, 6), torch.tensor([0, 1, 2, 3])), F.cross_entropy, table=False)
+    assert [(f.severity, f.where) for f in findings if f.rule == "R16"] == [("warning", "1")]
+    assert net[1].moving_mean.eq(0).all()
+    assert net[1].moving_var.eq(1).all()

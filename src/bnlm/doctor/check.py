@@ -24,7 +24,8 @@ def check(
 ) -> list[Finding]:
     """Return what the rules of the start say of a model, from one forward and backward pass.
 
-    The model is as before afterwards: its gradients, buffers (running statistics), mode and the random state too.
+    The model is as before afterwards: its gradients, buffers (running statistics; other tensors that its modules hold,
+    too), mode and the random state.
 
     Args:
         model: Called with the batch's inputs.
@@ -41,6 +42,7 @@ def check(
     facts = facts_of(model)
     modes = {name: module.training for name, module in model.named_modules()}
     buffers = copy.deepcopy(dict(model.named_buffers()))
+    held = [(m, n, t, t.detach().clone()) for m in model.modules() for n, t in vars(m).items() if isinstance(t, Tensor)]
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     random = torch.get_rng_state()
     model.train()
@@ -68,6 +70,8 @@ def check(
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])
+            for module, name, tensor, before in held:
+                setattr(module, name, tensor.copy_(before))
         for name, module in model.named_modules():
             module.training = modes[name]
     history = History(facts, 1)
