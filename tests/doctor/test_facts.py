@@ -191,7 +191,9 @@ def test_a_dictionary_of_its_own_kind_is_looked_into_all_the_same() -> None:
     ],
 )
 def test_a_gradient_that_leaps_between_two_layers(gradients: list[float], outputs: list[float], leaps: bool) -> None:
-    assert is_one_leap(gradients, outputs) == leaps
+    assert is_one_leap([f"a{i}" for i in range(len(gradients))], gradients, outputs) == leaps
+    # Of an nn.Sequential each is called with what the one before returned.
+    assert not is_one_leap([f"net.{2 * i}" for i in range(len(gradients))], gradients, outputs)
 
 
 def test_a_recurrent_cell_is_told_of_orthogonal_weights() -> None:

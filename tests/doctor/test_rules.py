@@ -38,7 +38,7 @@ def found(of: History) -> dict[str, Finding]:
     [
         (2.30, 0.3, {}),
         (2.50, 0.3, {}),
-        (2.70, 0.6, {}),  # torch's default output layer after a normalization
+        (2.70, 0.6, {"R01": "note"}),  # torch's default output layer after a normalization
         (2.90, 1.2, {"R01": "note", "R02": "note"}),  # an output layer of gain 1
         (2.90, 1.6, {"R01": "warning", "R02": "warning"}),
         (3.70, 3.5, {"R01": "critical", "R02": "critical"}),

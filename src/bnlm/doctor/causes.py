@@ -10,18 +10,19 @@ from bnlm.doctor.dropout_rules import LESS_DROPOUT
 from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.loss_rules import SIGN, TOO
 from bnlm.doctor.output_rules import BRING
-from bnlm.doctor.small_update_rules import SMALL_WARNING
+from bnlm.doctor.small_update_rules import CLIP_LESS, SCHEDULES, SMALL_WARNING
 from bnlm.doctor.spike_rules import BATCHES
 from bnlm.doctor.standstill_rules import CERTAIN_CAUSES, OVERFIT, ZEROS
 from bnlm.doctor.unreachable_rules import SEVERAL_OUTPUTS
 from bnlm.doctor.weight_decay import LOWER_DECAY
+from bnlm.doctor.weight_scale_rules import DRAW_LARGER
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
 CAUSES: dict[str, tuple[str, ...]] = {
     "R01": ("R20", "R05", "R02"),
     "R02": ("R20", "R05"),
     "R03": ("R20", "R01", "R09", "R14"),
-    "R04": ("R20", "R09", "R14"),
+    "R04": ("R20", "R16", "R05", "R09", "R14"),
     "R05": ("R20", "R04"),
     "R06": ("R20", "R16", "R04", "R05", "R03", "R09", "R10"),
     "R07": ("R09", "R11", "R16", "R14"),
@@ -118,6 +119,12 @@ def _cause_of(finding: Finding, found: Mapping[str, Finding], rescales: bool) ->
     gap = found.get("R17")
     if gap is not None and gap.suggestion == NEVER and gap.value > FAR_OFF and finding.rule in WITHOUT_NORM:
         return "R17"
+    slow = found.get("R10")
+    held_back = slow is not None and slow.severity != "note" and slow.suggestion.startswith((CLIP_LESS, *SCHEDULES))
+    if held_back and finding.rule in ("R06", "R13") and finding.step > 0:
+        return "R10"
+    if held_back and finding.rule == "R10":
+        return None  # whatever the gradients are, nothing is left of them
     for rule in CAUSES.get(finding.rule, ()):
         cause = found.get(rule)
         if cause is None or cause.severity == "note":
@@ -136,6 +143,13 @@ def _cause_of(finding: Finding, found: Mapping[str, Finding], rescales: bool) ->
 def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
     """Whether the one may have brought about the other, by the order in time and by what each needs to be seen."""
     pair = cause.rule, finding.rule
+    if pair == ("R14", "R09") and finding.suggestion.startswith(LOWER_DECAY):
+        return False
+    if cause.rule == "R09" and cause.suggestion.startswith(LOWER_DECAY):
+        return finding.step > 0  # whatever else is seen, weights that are taken away keep nothing
+    if "R05" in pair and (cause if cause.rule == "R05" else finding).suggestion == DRAW_LARGER:
+        # Hardly anything passes weights that started small: no unit responds, no gradient comes back, no step is usual.
+        return cause.rule == "R05" and finding.rule not in ("R09", "R12")
     if "R07" in pair and ("R09" in pair or "R11" in pair):
         # What single batches do is seen in the steps after them; steps that are too large bring about other spikes.
         spikes = cause if cause.rule == "R07" else finding
@@ -162,8 +176,6 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         return cause.step <= finding.step
     if pair == ("R03", "R12"):  # only what is flat everywhere passes no gradient at all
         return cause.value > FLAT_ALL_OVER and cause.step <= max(finding.step, LATE) and finding.value < finding.step
-    if cause.rule == "R09" and cause.suggestion.startswith(LOWER_DECAY):
-        return True  # whatever else is seen, weights that are taken away keep nothing
     if pair in MILD and cause.severity != "critical":
         return False
     if pair == ("R10", "R13") and cause.value > TOO_SMALL_TO_LEARN:
@@ -184,9 +196,7 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
     if "R08" in pair:
         return cause.step <= finding.step
     if finding.rule == "R17" and cause.rule in ("R09", "R14") and cause.severity != "critical":
-        return False
-    if cause.rule == "R05" and cause.step > 0:
-        return False  # a remark on what stands still anyway
+        return cause.rule == "R09" and cause.value > 0  # a step larger than the weights
     if cause.rule == "R01" and finding.rule in ("R03", "R13", "R09"):
         # A start that is wrong is soon over, if it is not; targets that are far away drive a network to its limits.
         far_targets = cause.suggestion.startswith(BRING)
@@ -197,6 +207,8 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
     mild = cause.severity != "critical" and cause.value <= 0
     if pair == ("R09", "R13") and mild and finding.value < JITTERS * finding.threshold:
         return False  # where nothing is to be learned small networks take such steps; too large ones cost something
+    if pair == ("R16", "R04"):
+        return cause.value == 1  # less its mean, a single value is zero
     if pair in (("R16", "R13"), ("R16", "R09")):
         return cause.value <= FEW_VALUES  # what comes back through statistics of so few is mostly noise
     if finding.rule == "R09":

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 
+from bnlm.doctor.facts import Facts
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation
@@ -36,6 +37,8 @@ KEPT_BY_KIND = {
     "sigmoid": 0.5,
     **dict.fromkeys(("tanh", "softsign", "hardtanh", "elu", "celu", "selu"), 0.46),
 }
+#: What torch's default init keeps per layer: 1 / sqrt(3), of inputs that are zero half of the time 1 / sqrt(6).
+DRAWN_BY_KIND = {"relu": 0.408, "tanh": 0.577}
 
 
 def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], list[float]]]:
@@ -72,13 +75,37 @@ def chains_of(kind: str, history: History, observation: Observation, values: dic
             network_of = history.facts.network_of
             network = network_of.get(layer, network_of.get(module_of(layer), 0))
             chains.setdefault(network, []).append(layer)
-    return list(chains.values())
+    return [of_pass for chain in chains.values() for of_pass in _passes(chain)]
+
+
+def _passes(chain: list[str]) -> list[list[str]]:
+    """Return the layers of each pass by themselves where modules are called two or three times.
+
+    A batch and a single boundary point, or a pair: their losses are means over other numbers of examples.
+    """
+    calls: dict[str, list[str]] = {}
+    for layer in chain:
+        calls.setdefault(layer.removeprefix(module_of(layer)), []).append(layer)
+    apart = 1 < len(calls) < CALLS_OF_A_CELL and len(calls.get("", [])) >= 3
+    return list(calls.values()) if apart else [chain]
 
 
 def module_of(layer: str) -> str:
     """Return the name of a layer without the number of the call."""
     module, _, call = layer.rpartition("_")
     return module if call.isdigit() else layer
+
+
+def faster_than_drawn(ratio: float, kind: str, chain: list[str], facts: Facts) -> bool:
+    """Return whether activations fade faster over a chain than what torch's default init makes of layers so wide.
+
+    Among few units the scale of a layer is a matter of chance, by about 1 / sqrt(2 x units).
+    """
+    units = [one.shape[0] for one in facts.parameters.values() if one.role == "hidden"]
+    if kind not in DRAWN_BY_KIND or not units:
+        return False
+    chance = math.exp(-3 * math.sqrt((len(chain) - 1) / (2 * min(units))))
+    return ratio < chance * DRAWN_BY_KIND[kind] ** (len(chain) - 1)
 
 
 def steep(ratio: float, kind: str, chain: list[str]) -> bool:
@@ -96,23 +123,33 @@ def whole_gradient(ratio: float, chain: list[str], elements: dict[str, float]) -
     return ratio * math.sqrt(max(1.0, elements.get(chain[0], 1.0) / elements.get(chain[-1], 1.0)))
 
 
-def is_one_leap(gradients: list[float], outputs: list[float]) -> bool:
+def is_one_leap(chain: list[str], gradients: list[float], outputs: list[float]) -> bool:
     """Return whether the first of these gradients differs from the last by one leap alone.
 
     Between two neighbours whose outputs are as large as each other: those are not one after the other, but in two
-    passes through a network, or in two branches, whose losses do not count the same.
+    passes through a network, or in two branches, whose losses do not count the same. Not between two modules of one
+    nn.Sequential, which are.
 
     Args:
-        gradients: Their std, in forward order.
+        chain: The layers, in forward order.
+        gradients: Their std.
         outputs: Std of the outputs.
     """
     steps = [a / b if b > 0 else math.inf if a > 0 else 1.0 for a, b in pairwise(gradients)]
     vanishes = gradients[0] < gradients[-1]
     at = min(range(len(steps)), key=lambda i: steps[i] if vanishes else -steps[i])
+    if _follow_each_other(chain[at], chain[at + 1]):
+        return False
     rest = math.prod(step for i, step in enumerate(steps) if i != at)
     alike = 1 / SAME_SCALE <= outputs[at] / max(outputs[at + 1], sys.float_info.min) <= SAME_SCALE
     leaps = steps[at] < 1 / LEAP if vanishes else steps[at] > LEAP
     return leaps and alike and 1 / GRADIENT_NOTE <= rest <= GRADIENT_NOTE
+
+
+def _follow_each_other(layer: str, following: str) -> bool:
+    """Return whether two layers are modules by numbers in the same one, each called once."""
+    parents, names = zip(*(name.rpartition(".")[::2] for name in (layer, following)), strict=True)
+    return len(set(parents)) == 1 and all(name.isdigit() for name in names)
 
 
 def over_time(history: History, chain: list[str]) -> bool:
@@ -149,7 +186,8 @@ def _drift(history: History) -> Iterator[Finding]:
             continue
         fades = ratio < 1
         far = ratio < 1 / DRIFT_CRITICAL or ratio > DRIFT_CRITICAL
-        slowly = fades and not steep(ratio / history.facts.spread_thin, kind, chain)
+        kept = ratio / history.facts.spread_thin
+        slowly = fades and not (steep(kept, kind, chain) or faster_than_drawn(kept, kind, chain, history.facts))
         yield Finding(
             "R05", "note" if slowly else "critical" if far else "warning", in_words(chain), 0, ratio,
             1 / DRIFT_WARNING if fades else DRIFT_WARNING,
@@ -174,7 +212,7 @@ def gradient_findings(history: History) -> Iterator[Finding]:
         if not (ratio < 1 / GRADIENT_NOTE or ratio > GRADIENT_NOTE):
             continue
         outputs = history.first.of("activation_std")
-        if is_one_leap(stds, [outputs.get(layer, 0.0) for layer in chain]):
+        if is_one_leap(chain, stds, [outputs.get(layer, 0.0) for layer in chain]):
             continue
         whole = whole_gradient(ratio, chain, elements)
         far = whole < 1 / GRADIENT_CRITICAL and steep(whole, kind, chain) and not over_time(history, chain)

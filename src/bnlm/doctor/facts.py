@@ -63,6 +63,7 @@ class Facts:
         parameters: By name, those that require a gradient.
         not_optimized: By name, those that no optimizer holds; none where nothing is known of optimizers.
         unregistered: What is in plain lists or no parameter, so that torch does not know of it, and in no optimizer.
+        left: By identity of these two, the gradient it has from before the training, and which version of that it is.
         batch_norms: By module path: momentum, None for a cumulative average.
         redundant_biases: Module path of a layer whose bias the normalization after it removes -> what that is.
         weight_of: Module path of an activation -> name of the weight that feeds it.
@@ -88,6 +89,7 @@ class Facts:
     parameters: dict[str, ParameterFacts] = field(default_factory=dict)
     not_optimized: dict[str, nn.Parameter] = field(default_factory=dict)
     unregistered: dict[str, Tensor] = field(default_factory=dict)
+    left: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
     batch_norms: dict[str, float | None] = field(default_factory=dict)
     redundant_biases: dict[str, str] = field(default_factory=dict)
     weight_of: dict[str, str] = field(default_factory=dict)
@@ -104,6 +106,11 @@ class Facts:
     eps: float = 0.0
     spread_thin: float = 1.0
     clamps: dict[str, bool] = field(default_factory=dict)
+
+    def gets_gradient(self, parameter: Tensor) -> bool:
+        """Return whether training has brought a gradient to one that no optimizer holds."""
+        before, version = self.left.get(id(parameter), (None, 0))
+        return parameter.grad is not None and not (parameter.grad is before and before._version == version)
 
 
 @torch.no_grad()
@@ -192,6 +199,8 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
         facts.not_optimized = {plain(name): p for name, p in trained if id(p) not in held}
         unregistered = unregistered_parameters(model).items()
         facts.unregistered = {plain(name): p for name, p in unregistered if id(p) not in held}
+        outside = [*facts.not_optimized.values(), *facts.unregistered.values()]
+        facts.left = {id(p): (p.grad, p.grad._version) for p in outside if p.grad is not None}
     return facts
 
 

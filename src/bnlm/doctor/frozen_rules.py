@@ -84,7 +84,7 @@ def _without_gradient(history: History) -> Iterator[Finding]:
 
 def _in_no_optimizer(history: History) -> Iterator[Finding]:
     # What is in no optimizer on purpose, such as a target network, gets no gradient either.
-    missing = [name for name, parameter in history.facts.not_optimized.items() if parameter.grad is not None]
+    missing = [n for n, parameter in history.facts.not_optimized.items() if history.facts.gets_gradient(parameter)]
     if missing and history.step >= FROZEN_WARNING:
         matrix = any(history.facts.parameters[name].role != "vector" for name in missing)
         yield Finding(
@@ -95,7 +95,7 @@ def _in_no_optimizer(history: History) -> Iterator[Finding]:
 
 
 def _unregistered(history: History) -> Iterator[Finding]:
-    graded = {n: p for n, p in history.facts.unregistered.items() if p.grad is not None}
+    graded = {n: p for n, p in history.facts.unregistered.items() if history.facts.gets_gradient(p)}
     if not graded or history.step < FROZEN_WARNING:
         return
     elements = sum(parameter.numel() for parameter in graded.values())

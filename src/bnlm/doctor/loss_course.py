@@ -26,6 +26,10 @@ SMOOTH_NOISE = 5.0
 BATCH_NOISE = 6.0
 
 
+#: Share of the mean of the first few losses that the very first is where the steps between have raised it.
+RAISED = 0.6
+
+
 class LossCourse:
     """The losses of the steps that one was given for, bounded however many these are.
 
@@ -53,8 +57,9 @@ class LossCourse:
 
     @property
     def first(self) -> float:
-        """The mean of the first losses; nan without any."""
-        return self._reference.first_loss
+        """The mean of the first losses; the very first where steps that were too large raised it; nan without any."""
+        mean = self._reference.first_loss
+        return self.early[0] if self.early and 0 < self.early[0] < RAISED * mean else mean
 
     @property
     def scale(self) -> float:

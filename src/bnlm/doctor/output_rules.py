@@ -136,6 +136,13 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
         # batch of them is far from certain, and a network that is fine-tuned may be sure, and wrong, of its old task.
         error *= 3
     if not loss > limit + error:
+        if output.kind == "cross_entropy" and loss > LOSS_WARNING * output.reference + 3 * output.loss_error:
+            yield Finding(
+                "R01", "note", where, 0, loss, LOSS_WARNING * output.reference,
+                f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}.",
+                "A smaller output layer spares the first steps (init.output_scale=0.1; in torch "
+                "`layer.weight.data *= 0.1`).",
+            )  # fmt: skip
         return
     binary = output.kind == "binary_cross_entropy"
     # Where almost all are of one class, what the output layer happens to make of all examples costs the same for all.

@@ -14,8 +14,9 @@ from bnlm.doctor.standstill_rules import STUCK
 #: of the reference, because losses near zero differ by factors in healthy runs.
 GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.04
 #: Of what is known by heart: share of its best that is rest; training loss over validation loss, and share of the
-#: reference that the one is above the other, which may be less where more of the first is learned.
-AT_REST, BY_HEART, FAR_APART = 0.99, (0.25, 0.1), (0.3, 0.09)
+#: reference that the one is above the other, which may be less where more of the first is learned; share of the
+#: reference that is left of the first at most.
+AT_REST, BY_HEART, FAR_APART, LEARNED = 0.99, (0.25, 0.1), (0.3, 0.09), 0.5
 #: How the training loss is told of then.
 BUT_LEARNED = "while the training loss is {:.3g}: the examples have been learned by heart"
 #: Times the mean of its examples that the loss is, to be their sum.
@@ -74,7 +75,7 @@ def _by_heart(history: History, losses: list[float], train: float) -> bool:
     loss, reference = losses[-1], abs(history.reference.loss)
     return (
         len(losses) >= 5
-        and train > 0
+        and 0 < train < LEARNED * reference
         and any(
             train < share * loss and loss - train > apart * reference
             for share, apart in zip(BY_HEART, FAR_APART, strict=True)

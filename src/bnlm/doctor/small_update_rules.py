@@ -23,6 +23,9 @@ MOVES_NOT = (
     "Look whether optimizer.step() is called, and zero_grad() before backward() rather than between the two; whether "
     "the optimizer's lr is 0; and whether weights are so large that a step is lost in rounding."
 )
+#: How the advice begins where the steps are held back: by a schedule, by clipping.
+SCHEDULES = ("Stretch the schedule", "Shorten the warm-up")
+CLIP_LESS = "Raise trainer.gradient_clip_val"
 #: Of a loss that falls, late in the run: update:data as it is at the highest rate (healthy: -2.2 to -3.1), share of the
 #: reference left, and share of all that was learned which the last third of the steps has brought; not asked for where
 #: more is left, or the steps are smaller still.
@@ -82,18 +85,18 @@ def _small_updates(history: History) -> Iterator[Finding]:
             change = _lower_eps(history)
         elif share < 0.1:
             change = (
-                f"Stretch the schedule over the run: it has optimizer.lr at {share:.1g} of its highest. A decay meant "
+                f"{SCHEDULES[0]} over the run: it has optimizer.lr at {share:.1g} of its highest. A decay meant "
                 "for epochs is not stepped with interval=step."
             )
             if history.only_warms_up:
                 change = (
-                    f"Shorten the warm-up to a few percent of the run: after {history.step} steps it has optimizer.lr "
+                    f"{SCHEDULES[1]} to a few percent of the run: after {history.step} steps it has optimizer.lr "
                     f"at {share:.1g} of its highest. One meant for steps is stepped with interval=step."
                 )
         elif clipped := _left_by_clipping(history):
             change = _clip_less(history, clipped)
         graded = history.recent[-1].of("gradient_std")
-        if typical == -math.inf and any(graded.get(name) for name in hidden) and share > 0:
+        if typical == -math.inf and any(graded.get(name) for name in hidden) and share > NOTHING:
             change = MOVES_NOT
         yield Finding(
             "R10", "critical" if typical < SMALL_CRITICAL else "warning", in_words(list(hidden)), history.step,
@@ -171,10 +174,7 @@ def _lower_eps(history: History) -> str:
 
 
 def _clip_less(history: History, clipped: float) -> str:
-    return (
-        f"Raise trainer.gradient_clip_val={history.clip:g}: it leaves {clipped:.1g} of the gradient, and as much of "
-        "each step."
-    )
+    return f"{CLIP_LESS}={history.clip:g}: it leaves {clipped:.1g} of the gradient, and as much of each step."
 
 
 def _left_by_clipping(history: History) -> float:
@@ -240,7 +240,7 @@ def _ended_schedule(history: History) -> Iterator[Finding]:
             "R10", severity, "optimizer", history.step, history.recent[-1].lr_share, ENDED,
             f"the schedule had the learning rate below {ENDED:.0%} of its highest by step {since} of {total:.0f}: "
             f"little is learned since, and the loss is {history.losses.recent(50):.3g}.",
-            "Stretch the schedule over the run. A decay meant for epochs is not stepped with interval=step.",
+            f"{SCHEDULES[0]} over the run. A decay meant for epochs is not stepped with interval=step.",
         )  # fmt: skip
 
 

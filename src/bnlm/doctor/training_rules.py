@@ -17,7 +17,7 @@ from bnlm.stats import RELU_LIKE
 #: R03: SageMaker's SaturatedActivation and DeepDiagnosis warn at half of a layer.
 FLAT_WARNING, FLAT_CRITICAL = 0.5, 0.9
 #: R04: ReLU networks with torch's default init sit at 20 to 33 % and train well.
-DEAD_WARNING, DEAD_CRITICAL = 0.5, 0.8
+DEAD_NOTE, DEAD_WARNING, DEAD_CRITICAL = 0.4, 0.5, 0.8
 #: R04: observed steps in which a unit has to be silent.
 DEAD_PATIENCE = 10
 #: R03, R04: below this share of its first value the loss shows that the units left are enough: no more than a note.
@@ -99,7 +99,7 @@ def dead(history: History) -> Iterator[Finding]:
     kinds, last = _kinds(history), history.recent[-1].of("dead_units")
     # A layer that falls silent as a whole is seen long before the window over single units has moved on.
     shares = last | {layer: 1.0 for layer in _silent(history) if layer in last}
-    shares = {layer: share for layer, share in shares.items() if share > DEAD_WARNING}
+    shares = {layer: share for layer, share in shares.items() if share > DEAD_NOTE}
     if not shares:
         return
     # A layer that nobody has called before is not dead after one step.
@@ -112,7 +112,7 @@ def dead(history: History) -> Iterator[Finding]:
     if layers:
         worst = max(shares[layer] for layer in layers)
         severity = "critical" if worst > DEAD_CRITICAL else "note" if has_learned(history) else "warning"
-        if history.losses.recent(50) < WELL_LEARNED * history.losses.first:
+        if worst <= DEAD_WARNING or history.losses.recent(50) < WELL_LEARNED * history.losses.first:
             severity = "note"
         at_ends = kinds.get(layers[0]) in SMOOTH
         yield Finding(
@@ -146,7 +146,7 @@ def _gradient(history: History) -> Iterator[Finding]:
         if len(chain) < 3 or not stds[chain[-1]] > 0 or stds[chain[0]] == 0:
             continue  # none at all is no matter of scale: cut off, or dead
         ratio = stds[chain[0]] / stds[chain[-1]]
-        if 0.1 <= ratio <= 10 or is_one_leap([stds[n] for n in chain], [outputs.get(n, 0.0) for n in chain]):
+        if 0.1 <= ratio <= 10 or is_one_leap(chain, [stds[n] for n in chain], [outputs.get(n, 0.0) for n in chain]):
             continue
         whole = whole_gradient(ratio, chain, elements) if ratio < 1 else ratio
         if 0.01 <= whole < 1 and not steep(whole, kind, chain):

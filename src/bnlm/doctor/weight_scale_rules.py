@@ -21,6 +21,7 @@ DRAW = (
     "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
     "nn.init.kaiming_normal_)."
 )
+DRAW_LARGER = f"They are too small. {DRAW}"
 
 
 def large_weights(history: History) -> Iterator[Finding]:
@@ -88,5 +89,5 @@ def small_weights(history: History) -> Iterator[Finding]:
         f"{in_words(list(scales))}: the weights started small, with std {hidden[smallest].std:.2g} at {smallest} where "
         f"one over the root of its inputs is {usual:.2g}, so that activations had std {stds[layer]:.2g} at {layer}; "
         f"after {history.losses.steps} steps the loss has hardly fallen.",
-        DRAW,
+        DRAW_LARGER,
     )  # fmt: skip

@@ -175,7 +175,7 @@ class ActivationTap(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _multiplied(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> None:
-        self._hearing.goes_on()
+        self._hearing.goes_on(func in PRODUCTS)
         if self.losses is not None:
             if func in PRODUCTS:
                 self.losses.product.called(func, args, kwargs)

@@ -64,9 +64,11 @@ class Hearing:
         if isinstance(x, nn.Parameter):  # which is kept in a range
             self.heard.aside.add(layer)
 
-    def goes_on(self) -> None:
+    def goes_on(self, multiplied: bool = False) -> None:
         """What was called so far is followed by a layer or a product: no output, and no part of a loss."""
         self._tail.clear()
+        if multiplied:  # what the next layer gets has been through weights already
+            self._begins = False
 
     def loss_called(self) -> None:
         """What was called so far is what a loss function compares with the targets."""
