@@ -36,7 +36,8 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
         return  # nothing has been learned, by heart or otherwise
     # Few examples to validate on, or a high rate, make it jump: held against it is what lasts, and exceeds its jumps.
     jumps = statistics.median(abs(after - before) for before, after in pairwise(losses))
-    last = min(losses[-min(3, len(losses) - 1) :])
+    few = min(3, len(losses) - 1)
+    last = min(losses[-few:])
     risen = last - best > max(RISEN * abs(best), RISEN_OF_REFERENCE * abs(history.reference.loss), jumps)
     then = history.validations[losses.index(best)][1]
     severity = "warning"
@@ -45,7 +46,7 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
         how = f"the validation loss has risen from {best:.3g} to {loss:.3g}, while the training loss is {train:.3g}."
     elif history.reference.weight > SUMMED:
         return  # over batches of another size
-    elif (by_heart := _by_heart(history, losses, train)) and min(losses[-3:]) > AT_REST * min(losses[:-3]):
+    elif (by_heart := _by_heart(history, losses, train)) and min(losses[-few:]) > AT_REST * min(losses[:-few]):
         how = f"the validation loss is {loss:.3g} and no longer falls, {BUT_LEARNED.format(train)}."
     elif _of_no_use(history, losses, train):
         chance = history.reference.of_a_constant
@@ -73,13 +74,9 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
 def _by_heart(history: History, losses: list[float], train: float) -> bool:
     """Return whether the validation loss is far above the training loss, and has some way to go."""
     loss, reference = losses[-1], abs(history.reference.loss)
-    return (
-        len(losses) >= 5
-        and 0 < train < LEARNED * reference
-        and any(
-            train < share * loss and loss - train > apart * reference
-            for share, apart in zip(BY_HEART, FAR_APART, strict=True)
-        )
+    return 0 < train < LEARNED * reference and any(
+        train < share * loss and loss - train > apart * reference
+        for share, apart in zip(BY_HEART, FAR_APART, strict=True)
     )
 
 

@@ -28,6 +28,19 @@ def _apart_by_rate(history: History, slow: str, fast: str) -> float:
     return min(max(0.0, math.log10(facts[fast].lr / facts[slow].lr)), BY_RATE)
 
 
+def _of_gates(history: History, names: list[str]) -> set[str]:
+    """Return the weights of modules that are gates, as of squeeze and excitation (Hu et al. 2018, arXiv 1709.01507).
+
+    A sigmoid passes a quarter of the gradient at most, and what it multiplies is pooled. None where they are half of
+    all or more, as in a recurrent cell.
+    """
+    kinds = history.recent[-1].kinds
+    sigmoids = [n for n, kind in kinds.items() if kind in ("sigmoid", "hardsigmoid") and n not in history.outputs]
+    modules = {module for name in sigmoids if (module := name.rpartition(".")[0])}
+    gates = {name for name in names if any(name.startswith(f"{module}.") for module in modules)}
+    return gates if 2 * len(gates) < len(names) else set()
+
+
 def imbalance_findings(history: History) -> Iterator[Finding]:
     """Yield R11; nothing before the first steps are over."""
     if not history.warm or history.recent[-1].lr_share < 0.1 or history.observed < 8:
@@ -40,6 +53,8 @@ def imbalance_findings(history: History) -> Iterator[Finding]:
         and name not in history.turns
         and (u > -math.inf or history.usually_graded(name))
     }
+    gates = _of_gates(history, list(hidden))
+    hidden = {name: u for name, u in hidden.items() if name not in gates}
     if not hidden:
         return
     slow, fast = min(hidden, key=lambda n: hidden[n]), max(hidden, key=lambda n: hidden[n])

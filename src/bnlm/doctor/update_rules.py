@@ -32,6 +32,8 @@ CLEARLY = 0.3
 MOSTLY_LEARNED = 0.25
 #: R09 of updates that nothing suffers from, as a note: losses seen, share of the reference that is left to be learned.
 REMARK_FROM, LEFT_TO_LEARN = 100, 0.1
+#: The same where the loss falls: observed steps that are not enough.
+EARLY_OBSERVED = 10
 #: R09: losses to wait for before the lack of a fall counts, at most 0.8 of the run.
 LARGE_PATIENCE = 250
 #: R09 of a run that ended in nan or in dead layers: of its first step, which is large with AdamW, and of any later one.
@@ -108,7 +110,7 @@ def hidden_updates(history: History) -> dict[str, float]:
     return {n: u for n, u in judged.items() if (not some or facts[n].role == "hidden") and n not in zeros}
 
 
-def _large_updates(history: History) -> Iterator[Finding]:
+def _large_updates(history: History, waits_for_more: bool = True) -> Iterator[Finding]:
     if history.recent[-1].lr_share < 0.1:
         return
     judged, allowed = _judged(history)
@@ -127,6 +129,9 @@ def _large_updates(history: History) -> Iterator[Finding]:
     suffers = suffers or any(f.severity != "note" for f in [*saturated(history), *dead(history)])
     extreme = [n for n in large if parameters[n].role == "hidden" and judged[n] > LARGE_CRITICAL + allowed[n]]
     harmless = not rises and history.losses.recent(50) < MOSTLY_LEARNED * history.losses.first
+    # The first few are the largest, as where a norm is clipped to what it is far above at the start.
+    few = waits_for_more and history.observed <= EARLY_OBSERVED
+    harmless = harmless or (few and not rises and history.losses.improves())
     if (extreme and not harmless) or (large and suffers):
         worst = max(large, key=lambda name: judged[name])
         critical = any(judged[name] > LARGE_CRITICAL + allowed[name] for name in large)
@@ -207,7 +212,7 @@ def _heavy_decay(history: History) -> Iterator[Finding]:
 
 def large_updates_ended(history: History) -> bool:
     """Return whether the updates are of a usual size by now, and the loss has fallen."""
-    large = [*_large_updates(history), *_ruinous_updates(history)]
+    large = [*_large_updates(history, waits_for_more=False), *_ruinous_updates(history)]
     return history.losses.improves() and all(finding.severity == "note" for finding in large)
 
 
