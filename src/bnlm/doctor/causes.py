@@ -83,7 +83,9 @@ def explained(found: Mapping[str, Finding], rescales: bool) -> list[Finding]:
             linked[rule] = replace(follows, suggestion=f"Mend {cause.rule} {cause.name} first.")
     rise = linked.get("R14")
     if rise is not None and rise.caused_by is not None:  # it is known why it never fell
-        linked["R14"] = replace(rise, suggestion=rise.suggestion.partition(TOO)[0])
+        signs = rise.suggestion.startswith(SIGN)
+        mend = f"Mend {rise.caused_by} {linked[rise.caused_by].name} first."
+        linked["R14"] = replace(rise, suggestion=mend if signs else rise.suggestion.partition(TOO)[0])
     ordered: list[Finding] = []
     by_cause: dict[str | None, list[Finding]] = {}
     for finding in linked.values():

@@ -14,8 +14,9 @@ from bnlm.doctor.history import History
 RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
 #: R14: share of the first losses that the smoothed one was never below, to have risen from the start.
 NEVER_FELL = 0.97
-#: R14: log10 of update:data in the first step that makes no loss rise by its size: of Adam and its like, and of SGD.
-USUAL_FIRST, USUAL_OF_SGD = -0.7, -1.7
+#: R14: log10 of update:data in the first step that makes no loss rise by its size: of Adam and its like, and of SGD;
+#: and in the typical one after that.
+USUAL_FIRST, USUAL_OF_SGD, USUAL_LATER = -0.7, -1.7, -1.2
 #: R14: times the loss before it that a loss of the first twenty is, where it is no wrong sign that makes them rise.
 LEAPS = 3.0
 #: R14 of a run that ended in nan: steps that begin and end the first twenty, times the first loss that they stay below.
@@ -188,8 +189,15 @@ def _crept_up(history: History) -> bool:
 
 
 def _steps_are_usual(history: History) -> bool:
-    """Return whether the first step moved the typical weight no further than it does where training goes well."""
+    """Return whether the first step moved the typical weight no further than it does where training goes well.
+
+    Nor later ones, beyond what they do at the highest rates that train.
+    """
     first = history.first.of("update_to_data") if history.first is not None and history.first.step == 0 else {}
     facts = history.facts.parameters
-    moved = [u for name, u in first.items() if name in facts and facts[name].role != "vector" and facts[name].std > 0]
+    judged = {name for name, one in facts.items() if one.role != "vector" and one.std > 0}
+    moved = [u for name, u in first.items() if name in judged]
+    later = [u for name, u in history.median("update_to_data", least=1).items() if name in judged]
+    if later and statistics.median(later) > USUAL_LATER:
+        return False
     return bool(moved) and statistics.median(moved) < (USUAL_FIRST if history.facts.rescales else USUAL_OF_SGD)

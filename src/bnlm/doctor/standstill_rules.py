@@ -135,9 +135,11 @@ def _small_inputs(history: History) -> float:
 
 def _fed_with_zeros(history: History) -> str:
     """Return the first weight of the network if nothing but zeros comes to it; else nothing."""
-    weights = (n for n, p in history.facts.parameters.items() if n.endswith(".weight") and p.role != "vector")
-    first = next(weights, "")
-    if first and first == f"{history.blank}.weight":  # seen, also where units that are dead of it pass no gradient
+    weights = [n for n, p in history.facts.parameters.items() if ".weight" in n and p.role != "vector"]
+    first = next(iter(weights), "")
+    if history.blank and first.startswith(
+        f"{history.blank}.weight"
+    ):  # seen, also where units that are dead of it pass no gradient
         return first if history.recent[-1].of("gradient_std").get(first) == 0 else ""
     return first if first in history.fed_with_zeros() and not history.facts.frozen else ""
 

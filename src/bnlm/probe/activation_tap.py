@@ -239,9 +239,12 @@ class ActivationTap(TorchFunctionMode):
         self._take_in(layer, kind, pre_activation, values, mapped, channel_dim, limits)
         return output
 
-    def _recurrence_called(self, func: Callable[..., Any], kind: str, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _recurrence_called(self, func: Callable[..., Any], kind: str | None, args: Any, kwargs: dict[str, Any]) -> Any:
+        if self.losses is not None:
+            with unseen():
+                self._hearing.layer_called(func, args[0])
         outputs = func(*args, **kwargs)
-        if self.on and self.root.training and torch._C._current_graph_task_id() == -1:
+        if kind is not None and self.on and self.root.training and torch._C._current_graph_task_id() == -1:
             values, mapped = values_of(outputs[0])
             if values is not None:
                 layer = self._names.of_next_call(f"{self._names.caller()[0]}.{kind}".lstrip("."))

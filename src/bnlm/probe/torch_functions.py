@@ -45,8 +45,13 @@ def _channel_dims() -> dict[Callable[..., Any], int]:
 
 
 CHANNEL_DIMS = _channel_dims()
-#: Recurrences of torch whose outputs are those of an activation; what comes to it stays within the kernel.
-RECURRENCES: dict[Callable[..., Any], str] = {torch.rnn_tanh: "tanh", torch.rnn_relu: "relu"}
+#: Recurrences of torch, and the activation whose outputs are theirs; what comes to it stays within the kernel.
+RECURRENCES: dict[Callable[..., Any], str | None] = {
+    torch.rnn_tanh: "tanh",
+    torch.rnn_relu: "relu",
+    torch.lstm: None,
+    torch.gru: None,
+}
 BATCH_NORMS: frozenset[Callable[..., Any]] = frozenset({F.batch_norm, torch.batch_norm})
 BACKWARD: frozenset[Callable[..., Any]] = frozenset({Tensor.backward, torch.autograd.backward})
 
