@@ -144,6 +144,8 @@ def _diverging(history: History) -> Iterator[Finding]:
         elif losses.best > NEVER_FELL * losses.first > 0:
             look = f"{SIGN} (a minus, maximize=True)"
             leaps = any(after > LEAPS * before > 0 for before, after in pairwise(losses.early))
+            later = history.median("update_to_data", least=1).values()
+            leaps = leaps or (bool(later) and statistics.median(later) > USUAL_LATER)
             if _steps_are_usual(history) and not history.steps_with_left_gradients and not leaps:
                 change = f"{look}: it never fell, though the first steps were not large. If it is right: {change}"
             else:
@@ -189,15 +191,8 @@ def _crept_up(history: History) -> bool:
 
 
 def _steps_are_usual(history: History) -> bool:
-    """Return whether the first step moved the typical weight no further than it does where training goes well.
-
-    Nor later ones, beyond what they do at the highest rates that train.
-    """
+    """Return whether the first step moved the typical weight no further than it does where training goes well."""
     first = history.first.of("update_to_data") if history.first is not None and history.first.step == 0 else {}
     facts = history.facts.parameters
-    judged = {name for name, one in facts.items() if one.role != "vector" and one.std > 0}
-    moved = [u for name, u in first.items() if name in judged]
-    later = [u for name, u in history.median("update_to_data", least=1).items() if name in judged]
-    if later and statistics.median(later) > USUAL_LATER:
-        return False
+    moved = [u for name, u in first.items() if name in facts and facts[name].role != "vector" and facts[name].std > 0]
     return bool(moved) and statistics.median(moved) < (USUAL_FIRST if history.facts.rescales else USUAL_OF_SGD)
