@@ -16,9 +16,12 @@ from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import RULES
 from bnlm.doctor.loss_rules import SIGN, TOO
 from bnlm.doctor.output_rules import BRING
+from bnlm.doctor.small_update_rules import CLIP_LESS, SCHEDULES
 from bnlm.doctor.spike_rules import BATCHES
 from bnlm.doctor.standstill_rules import ZEROS
 from bnlm.doctor.unreachable_rules import SHAPES
+from bnlm.doctor.weight_decay import LOWER_DECAY
+from bnlm.doctor.weight_scale_rules import DRAW_LARGER
 
 
 def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
@@ -75,6 +78,12 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         ([("R14", "critical", 100, 9.0), ("R12", "critical", 20, 60.0)], {"R12": None, "R14": None}),
         ([("R14", "critical", 100, 9.0), ("R17", "critical", 120, 60.0)], {"R14": None, "R17": "R14"}),
         ([("R14", "warning", 100, 1.4), ("R17", "critical", 120, 60.0)], {"R17": None, "R14": None}),
+        # A single value less its mean is zero.
+        ([("R16", "critical", 0, 1.0), ("R04", "critical", 0, 1.0)], {"R16": None, "R04": "R16"}),
+        ([("R16", "warning", 0, 2.0), ("R04", "critical", 0, 1.0)], {"R04": None, "R16": None}),
+        # Statistics do not follow a first step larger than the weights.
+        ([("R09", "warning", 0, 1.4), ("R17", "critical", 300, 12.0)], {"R09": None, "R17": "R09"}),
+        ([("R09", "warning", 0, -0.2), ("R17", "critical", 300, 12.0)], {"R17": None, "R09": None}),
         # What has had no gradient since the start did not lose it to a step.
         ([("R09", "warning", 0, -0.3), ("R12", "critical", 20, 50.0)], {"R12": None, "R09": None}),
         ([("R09", "warning", 0, -0.3), ("R12", "critical", 90, 50.0)], {"R09": None, "R12": "R09"}),
@@ -250,6 +259,43 @@ def test_single_batches_and_the_steps_after_them(suggestion: str, expected: dict
         ]
     )
     assert {finding.rule: finding.caused_by for finding in diagnosis.findings} == expected
+
+
+@pytest.mark.parametrize("advice", [CLIP_LESS, *SCHEDULES, "Multiply optimizer.lr by 3 to 10."])
+def test_steps_that_are_held_back_explain_what_fades(advice: str) -> None:
+    diagnosis = Diagnosis()
+    diagnosis.restore(
+        [
+            Finding("R06", "critical", "w", 90, 0.001, 1.0, "", ""),
+            Finding("R10", "critical", "w", 100, -7.0, -4.0, "", advice),
+            Finding("R13", "critical", "loss", 300, 2.3, 2.2, "", ""),
+        ]
+    )
+    held_back = {"R10": None, "R06": "R10", "R13": "R10"}
+    else_faded = {"R06": None, "R10": "R06", "R13": "R10"}
+    by_rule = {finding.rule: finding.caused_by for finding in diagnosis.findings}
+    assert by_rule == (else_faded if advice.startswith("Multiply") else held_back)
+
+
+def test_nothing_passes_weights_that_started_small() -> None:
+    rules = {"R04": 90, "R06": 90, "R10": 200, "R11": 70, "R13": 200, "R09": 90}
+    found = {rule: Finding(rule, "critical", "w", step, 0.001, 1.0, "", "") for rule, step in rules.items()}
+    small = Finding("R05", "warning", "w", 200, 0.005, 0.1, "", DRAW_LARGER)
+    by_rule = {f.rule: f.caused_by for f in explained_by({"R05": small, **found}, rescales=False)}
+    assert by_rule["R05"] is None
+    assert by_rule["R09"] is None
+    assert all(by_rule[rule] is not None for rule in ("R04", "R06", "R10", "R11", "R13"))
+    assert by_rule["R04"] == "R05"
+
+
+def test_weights_that_decay_are_no_matter_of_the_sign() -> None:
+    found = {
+        "R09": Finding("R09", "warning", "w", 90, -0.7, -1.8, "", f"{LOWER_DECAY} (1) by 10 or more."),
+        "R14": Finding("R14", "critical", "loss", 70, 1.9, 1.3, "", f"{SIGN}: it never fell."),
+    }
+    by_rule = {f.rule: f for f in explained_by(found, rescales=False)}
+    assert (by_rule["R09"].caused_by, by_rule["R14"].caused_by) == (None, "R09")
+    assert by_rule["R14"].suggestion == "Mend R09 updates_too_large first."
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output,
 from bnlm.doctor.facts import ParameterFacts, facts_of
 from bnlm.doctor.loss_rules import SIGN
 from bnlm.doctor.refusal import refusal
+from bnlm.doctor.small_update_rules import MOVES_NOT, SCHEDULES
 from bnlm.doctor.spike_rules import BATCHES
 from bnlm.doctor.weight_decay import LOWER_DECAY
 from bnlm.probe import Heard, StepProbe, Wanted
@@ -59,15 +60,15 @@ def falling(start: float, end: float, steps: int = 300) -> list[float]:
     return [end + (start - end) * (1 - step / steps) for step in range(steps)]
 
 
-@pytest.mark.parametrize(("first", "leads"), [(-2.8, True), (-0.4, False)])
-def test_a_loss_that_goes_the_wrong_way_is_no_matter_of_the_rate(first: float, leads: bool) -> None:
+@pytest.mark.parametrize(("first", "later", "leads"), [(-2.8, -1.3, True), (-0.4, -1.3, False), (-2.8, -0.8, False)])
+def test_a_loss_that_goes_the_wrong_way_is_no_matter_of_the_rate(first: float, later: float, leads: bool) -> None:
     """The first steps of a rate that is too high are large; of a sign that is wrong they are as usual."""
     facts = Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1)})
     h = History(facts, 300)
     for step in range(200):
         h.losses.add([CHANCE + 0.05 * step])
         if step % 10 == 0:
-            update = first if step == 0 else -1.3
+            update = first if step == 0 else later
             h.add(Observation(step, {"update_to_data": {"w": update}, "gradient_std": {"w": 1.0}}, {}, classes()))
     findings = found(h)
     assert findings["R14"].suggestion.startswith(SIGN) == leads
@@ -776,3 +777,78 @@ def test_how_far_a_loss_with_other_terms_has_to_go_is_not_known(first: float, en
 def test_a_schedule_that_ends_at_once(left: float, severity: str) -> None:
     h = run([CHANCE] * 20 + [left * CHANCE] * 280, output=classes(), share=1e-3)
     assert found(h)["R10"].severity == severity
+
+
+@pytest.mark.parametrize(("first", "severity"), [(0.05, "critical"), (90.0, "note")])
+def test_what_the_first_steps_have_raised_is_no_start_to_fall_from(first: float, severity: str) -> None:
+    """A loss that is 1 after a peak of 100: far above the 0.05 it began with, or far below."""
+    h = run([first, 100.0, 90.0, 80.0, *falling(70.0, 1.0, 100), *[1.0] * 196], update=-0.5)
+    diagnosis = Diagnosis()
+    diagnosis.restore([Finding("R09", "critical", "w", 40, -0.5, -1.8, "", "")])
+    diagnosis.update(h)
+    (finding,) = [f for f in diagnosis.findings if f.rule == "R09"]
+    assert h.losses.first == pytest.approx(first if first == 0.05 else 90.0)
+    assert (finding.severity == "critical") or severity == "note"
+
+
+@pytest.mark.parametrize(
+    ("falls", "steps", "severity"), [(True, 90, None), (True, 150, "critical"), (False, 90, "critical")]
+)
+def test_very_large_updates_wait_while_the_loss_falls(falls: bool, steps: int, severity: str | None) -> None:
+    losses = falling(CHANCE, 1.2 if falls else CHANCE, 200)[:steps]
+    finding = found(run(losses, output=classes(), update=-0.9)).get("R09")
+    assert (finding and finding.severity) == severity
+
+
+@pytest.mark.parametrize(("share", "moves_not"), [(1.0, True), (1e-9, False)])
+def test_a_rate_of_next_to_nothing_is_why_no_weight_moves(share: float, moves_not: bool) -> None:
+    finding = found(run([CHANCE] * 300, output=classes(), update=-math.inf, share=share))["R10"]
+    assert finding.suggestion.startswith(MOVES_NOT[:20]) == moves_not
+    assert finding.suggestion.startswith(SCHEDULES) != moves_not
+
+
+@pytest.mark.parametrize(
+    ("validations", "train", "severity", "by_heart"),
+    [
+        ((0.455, 0.474, 0.505), 0.012, "warning", True),  # the first was the best
+        ((0.9, 0.474, 0.505), 0.012, "note", True),
+        ((0.455, 0.474, 0.505), 0.1, None, False),
+        ((13.0, 13.1, 13.3), 1.2, "warning", False),  # no better than chance, and little is learned
+    ],
+)
+def test_three_validations_of_what_is_known_by_heart(
+    validations: tuple[float, ...], train: float, severity: str | None, by_heart: bool
+) -> None:
+    h = run([*falling(CHANCE, train, 100), *[train] * 200], output=classes(), validations=validations)
+    finding = found(h).get("R15")
+    assert (finding and finding.severity) == severity
+    assert (finding is not None and "by heart" in finding.message) == by_heart
+
+
+@pytest.mark.parametrize(("module", "told"), [("se", False), ("", True)])
+def test_gates_may_be_slow(module: str, told: bool) -> None:
+    """What a sigmoid of squeeze and excitation multiplies is pooled; without it one layer is as slow."""
+    slow = f"{module}.up.weight" if module else "up.weight"
+    names = ["stem.weight", "body.weight", slow]
+    facts = Facts({n: ParameterFacts(n, (9, 100), "hidden", std=0.1, group=0) for n in names})
+    h = History(facts, 300)
+    kinds = {"relu": "relu", f"{module}.sigmoid".lstrip("."): "sigmoid"}
+    for step in range(0, 200, 10):
+        h.losses.add([CHANCE - 0.005 * step] * 10)
+        moved = dict.fromkeys(names, -2.0) | {slow: -3.9}
+        statistics = {"update_to_data": moved, "gradient_std": dict.fromkeys(names, 1.0)}
+        h.add(Observation(step, statistics, kinds, classes()))
+    assert ("R11" in found(h)) == told
+
+
+@pytest.mark.parametrize(
+    ("dead", "learned", "severity"),
+    [(0.45, True, "note"), (0.45, False, "note"), (0.55, False, "warning"), (0.35, False, None)],
+)
+def test_units_that_are_dead_but_for_half(dead: float, learned: bool, severity: str | None) -> None:
+    h = History(Facts(), 300)
+    for step in range(0, 200, 10):
+        h.losses.add([CHANCE if step < 30 or not learned else 0.3] * 10)
+        h.add(Observation(step, {"dead_units": {"a": dead}}, {"a": "relu"}, classes()))
+    finding = found(h).get("R04")
+    assert (finding and finding.severity) == severity
