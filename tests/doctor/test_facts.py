@@ -15,6 +15,7 @@ from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output,
 from bnlm.doctor.depth_rules import is_one_leap
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.unregistered import unregistered_parameters
+from bnlm.probe import ActivationTap
 
 
 def found(of: History) -> dict[str, Finding]:
@@ -331,3 +332,100 @@ def test_options_of_any_optimizer(name: str) -> None:
     facts = facts_of(model, [getattr(torch.optim, name)(model.parameters(), lr=0.01)])
     assert facts.parameters["weight"].lr == 0.01
     assert 0 <= facts.eps < 1e-3
+
+
+def test_a_gradient_from_before_the_training_tells_nothing() -> None:
+    """A teacher that was trained in the same script, and is asked under no_grad since."""
+    model = nn.Linear(4, 2)
+    model.teacher = [nn.Linear(4, 2)]
+    F.cross_entropy(model.teacher[0](torch.randn(8, 4)), torch.zeros(8, dtype=torch.long)).backward()
+    h = History(facts_of(model, [torch.optim.SGD(model.parameters(), 0.1)]), 1000)
+    for step in (0, 10):
+        h.add(Observation(step, {"gradient_std": {"weight": 1.0, "bias": 1.0}}, {}))
+    assert "R12" not in found(h)
+    F.cross_entropy(model.teacher[0](torch.randn(8, 4)), torch.zeros(8, dtype=torch.long)).backward()
+    assert found(h)["R12"].where == "teacher[0].weight and teacher[0].bias"
+
+
+@pytest.mark.parametrize(("passes", "expected"), [(2, []), (1, ["critical"])])
+def test_passes_of_a_network_are_looked_at_by_themselves(passes: int, expected: list[str]) -> None:
+    """Each of two passes keeps its gradient, and the second has a thousandth of the first one's; or one pass fades."""
+    names = [f"net.{i}" for i in (1, 3, 5)] + [
+        f"net.{i}{'_1' * (passes == 2)}" for i in ((1, 3, 5), (7, 9, 11))[passes == 1]
+    ]
+    stds = [1e-6, 1.1e-6, 1e-6, 1e-3, 1.1e-3, 1e-3] if passes == 2 else [1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
+    h = History(Facts(), 1000)
+    statistics = {"activation_gradient_std": dict(zip(names, stds, strict=True))}
+    statistics["activation_std"] = {name: 0.5 * 10.0**i for i, name in enumerate(names)}
+    h.add(Observation(0, statistics, dict.fromkeys(names, "tanh")))
+    assert [f.severity for f in [found(h).get("R06")] if f is not None] == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "depth", "gain", "severity"),
+    [
+        ("tanh", 100, 5, 0.5, "warning"),  # the calibration's example of what fades
+        ("tanh", 100, 5, 0.577, "note"),  # torch's default init: 0.1
+        ("tanh", 100, 8, 0.577, "note"),
+        ("tanh", 16, 5, 0.5, "note"),  # among few units that may be chance
+        ("relu", 100, 6, 0.577, "note"),
+        ("relu", 200, 4, 0.5, "warning"),
+        ("relu", 50, 4, 0.5, "note"),
+    ],
+)
+def test_what_fades_faster_than_torch_draws_it(kind: str, width: int, depth: int, gain: float, severity: str) -> None:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for fan_in in (20, *[width] * (depth - 1)):
+        layers += [nn.Linear(fan_in, width, bias=False), nn.Tanh() if kind == "tanh" else nn.ReLU()]
+        nn.init.normal_(layers[-2].weight, 0, gain / math.sqrt(fan_in))  # type: ignore[arg-type]
+    network = nn.Sequential(*layers, nn.Linear(width, 5))
+    batch = torch.randn(256, 20), torch.randint(5, (256,))
+    drifts = [f.severity for f in check(network, batch, F.cross_entropy, table=False) if f.rule == "R05"]
+    assert drifts == [severity]
+
+
+def test_inputs_that_have_been_through_weights_are_none() -> None:
+    """A recurrent cell of bare parameters: the first layer called is the last of the network."""
+
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.out = nn.Parameter(1e-4 * torch.randn(4, 8)), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(torch.tanh(x @ self.w))
+
+    for network, known in ((Bare(), False), (nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), True)):
+        tap = ActivationTap(network, losses=True)
+        tap.attach()
+        network(torch.randn(32, 4))
+        tap.detach()
+        assert math.isfinite(tap.record().heard.input_std) == known
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+def test_a_recurrence_of_torch_that_only_zeros_come_to(kind: type[nn.Module]) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.out = kind(4, 8, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.rnn(x)[0][:, -1])
+
+    for x, blank in ((torch.zeros(32, 5, 4), "rnn"), (torch.randn(32, 5, 4), "")):
+        network = Net()
+        tap = ActivationTap(network, losses=True)
+        tap.attach()
+        network(x)
+        tap.detach()
+        heard = tap.record().heard
+        assert heard.blank == blank
+        h = History(facts_of(network), 300)
+        graded = dict.fromkeys(h.facts.parameters, 1.0) | {"rnn.weight_ih_l0": 0.0 if blank else 1.0}
+        for step in range(0, 60, 10):
+            h.losses.add([1.1] * 10)
+            output = Output("cross_entropy", 1.1, 1.1, 0.01, 0.3)
+            h.add(Observation(step, {"gradient_std": graded}, {}, output, heard=heard))
+        assert ("R13" in found(h)) == bool(blank)
