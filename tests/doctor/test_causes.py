@@ -305,7 +305,7 @@ def test_weights_that_decay_are_no_matter_of_the_sign() -> None:
         ((40, 41, 70, 100, *range(130, 150)), 500.0, False),  # and stays there
         ((20, 31, 43, 50, 110), 500.0, False),  # most of them at the start
         ((40, 41, 42, 43), 500.0, False),  # a step that went too far, and those that bring it back
-        ((13, 24, 37, 46, 59, 70, 83, 92, 105, 116, 129, 138, 144), 500.0, False),  # as many as of steps too large
+        ((13, 14, 24, 37, 46, 59, 70, 83, 92, 105, 116, 129, 138, 144), 99.0, False),  # as many as of steps too large
         ((40, 70, 100, 130), 8.0, False),  # too low to make up the mean of all
     ],
 )
@@ -319,6 +319,34 @@ def test_spikes_of_single_batches(steps: tuple[int, ...], height: float, single:
     (found,) = [finding for finding in diagnosis.findings if finding.rule == "R07"]
     assert found.suggestion.startswith(BATCHES) == single
     assert ("the median is 1.0" in found.message) == single
+
+
+def test_single_batches_that_are_no_rarity() -> None:
+    """Every tenth is out of scale, at no fixed distance: the first came out of calm, and so do all others."""
+    h = History(Facts(), 1000)
+    steps = (13, 24, 37, 46, 59, 70, 83, 92, 105, 116, 129, 138, 144)
+    for step in range(0, 150, 10):
+        h.losses.add([500.0 if step + i in steps else 1.0 + 0.01 * i for i in range(10)])
+        h.add(Observation(step, {}, {}, Output("cross_entropy", 2.0, 1.0, 0.01, 0.1)))
+    diagnosis = Diagnosis()
+    diagnosis.update(h)
+    by_rule = {finding.rule: finding for finding in diagnosis.findings}
+    assert by_rule["R07"].suggestion.startswith(BATCHES)
+    assert "began at once, with step 14" in by_rule["R07"].message
+
+
+@pytest.mark.parametrize(("clip", "norm", "told"), [(1.0, 4.0, True), (1.0, 0.9, False), (0.0, 4.0, False)])
+def test_gradients_that_are_always_clipped(clip: float, norm: float, told: bool) -> None:
+    h = History(Facts(), 1000)
+    h.clip = clip
+    for step in range(0, 200, 10):
+        h.losses.add([2.0 - 0.005 * step] * 10)
+        h.add(Observation(step, {"gradient_norm": {"total": norm}}, {}, Output("cross_entropy", 2.0, 2.0, 0.01, 0.1)))
+    diagnosis = Diagnosis()
+    diagnosis.update(h)
+    found = {finding.rule: finding for finding in diagnosis.findings}.get("R07")
+    assert (found is not None) == told
+    assert found is None or (found.severity == "note" and "to 0.25 of its norm" in found.message)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,10 @@ DOMINATED, BATCHES = 2.5, "Look at the batches"
 RARE = 0.08
 #: R07 of batches that come back: times the losses on both sides of it that a loss is, and share of the reference.
 STANDS_OUT, LEAST = 5.0, 0.15
+#: R07 of clipping: observed steps, share of them.
+SEVERAL, OFTEN_CLIPPED = 10, 0.9
+#: R07 of batches that are no rarity: single losses that stand out, half of all that do or more.
+OFTEN = 8
 #: R07 of batches after which the loss stays up: losses before the first that are calm, and how many times as high it
 #: is where the next one is high, too. The first step that is too large was up to 11 times as high in the zoo.
 CALM, OUT_OF_CALM = 10, 200.0
@@ -30,6 +34,7 @@ def spike_findings(history: History) -> Iterator[Finding]:
     """Yield R07; nothing before the first steps are over."""
     if history.warm:
         yield from _spikes(history)
+        yield from _always_clipped(history)
 
 
 def _spikes(history: History) -> Iterator[Finding]:
@@ -66,6 +71,20 @@ def _spikes(history: History) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _always_clipped(history: History) -> Iterator[Finding]:
+    """Yield R07 where it is no spikes that are clipped, but every step."""
+    norms = [norm for o in history.recent if (norm := o.gradient_norm) is not None]
+    clipped = [norm for norm in norms if norm > history.clip > 0]
+    if len(norms) >= SEVERAL and len(clipped) > OFTEN_CLIPPED * len(norms):
+        typical = history.clip / statistics.median(norms)
+        yield Finding(
+            "R07", "note", "gradients", history.step, len(clipped) / len(norms), OFTEN_CLIPPED,
+            f"the gradient is clipped in {len(clipped)} of the last {len(norms)} observed steps, typically to "
+            f"{typical:.2g} of its norm: its direction alone is left, and the learning rate says how far steps go.",
+            f"Nothing, if that is meant; otherwise raise trainer.gradient_clip_val={history.clip:g}.",
+        )  # fmt: skip
+
+
 def _of_batches(history: History, recent: list[int], out: int, period: int) -> str:
     """Return what tells that it is batches that stand out, rather than steps that went too far; else nothing."""
     if period:
@@ -79,7 +98,8 @@ def _of_batches(history: History, recent: list[int], out: int, period: int) -> s
     usual, mean = statistics.median(last), statistics.fmean(last)
     # What grows has such a mean too, and so has what leaped and stayed there.
     stays = usual - history.losses.best > max(history.losses.best, LEAST * history.losses.scale)
-    if stays and (began := _began_at_once(history)):
+    alone = out >= OFTEN and 2 * out >= len(recent)
+    if (stays or alone) and (began := _began_at_once(history)):
         return (
             f" It began at once, with step {began}, after {CALM} losses that were calm: steps that are too large take "
             "several to get there."
