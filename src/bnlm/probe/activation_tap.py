@@ -15,11 +15,10 @@ from bnlm.probe.activation_copies import ActivationCopies
 from bnlm.probe.activation_modules import ActivationModules, Call
 from bnlm.probe.call_names import CallNames
 from bnlm.probe.cosines import PRODUCTS
-from bnlm.probe.hand_written_norms import hand_written_batch_norms
 from bnlm.probe.hearing import Hearing
 from bnlm.probe.loss_calls import LossCalls
 from bnlm.probe.loss_record import LOSS_FUNCTIONS
-from bnlm.probe.names import Names, plain
+from bnlm.probe.names import Names
 from bnlm.probe.plain_values import copied, values_of
 from bnlm.probe.reach import Reach
 from bnlm.probe.records import StepRecord
@@ -73,7 +72,9 @@ class ActivationTap(TorchFunctionMode):
         self._record = StepRecord()
         self.copies = ActivationCopies(self._record, histograms, maps)
         self._entered = False
-        self._names = CallNames(Names(root) if names is None else names)
+        names = Names(root) if names is None else names
+        self._names = CallNames(names)
+        self._hand_written = names.hand_written_batch_norms if losses else []
         self._modules = modules
         self._listened: Sequence[Call] = ()
         self._handles: list[RemovableHandle] = []
@@ -90,8 +91,8 @@ class ActivationTap(TorchFunctionMode):
         for call in self._listened:  # each hook before others, which may change what the module returned
             hook = partial(self._module_called, call)
             self._handles.append(call.module.register_forward_hook(hook, prepend=True, with_kwargs=True))
-        for path, norm in hand_written_batch_norms(self.root) if self.losses is not None else ():
-            self._handles.append(norm.register_forward_hook(partial(self._norm_called, plain(path))))
+        for path, norm in self._hand_written:
+            self._handles.append(norm.register_forward_hook(partial(self._norm_called, path)))
         self._resume()
 
     def detach(self) -> None:

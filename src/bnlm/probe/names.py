@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 from torch import nn
 from torch.optim import Optimizer
+
+from bnlm.probe.hand_written_norms import hand_written_batch_norms
 
 #: Whatever calls a module, torch.nn's `__call__` or a subclass's, runs this.
 _CALL = nn.Module._call_impl.__code__
@@ -35,6 +38,11 @@ class Names:
         self._paths: dict[int, tuple[nn.Module, str | None]] = {}
         # By the identities of what optimizers hold: names, parameters, and all that is held.
         self._trained: dict[tuple[int, ...], tuple[list[str], list[nn.Parameter], list[nn.Parameter]]] = {}
+
+    @cached_property
+    def hand_written_batch_norms(self) -> list[tuple[str, nn.Module]]:
+        """Path and module of what may be a BatchNorm that somebody wrote out."""
+        return [(plain(path), module) for path, module in hand_written_batch_norms(self.root)]
 
     def path_of(self, module: nn.Module) -> str | None:
         """Return a module's path; None if it is no part of the network."""
