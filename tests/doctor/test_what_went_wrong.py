@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -852,3 +853,46 @@ def test_units_that_are_dead_but_for_half(dead: float, learned: bool, severity: 
         h.add(Observation(step, {"dead_units": {"a": dead}}, {"a": "relu"}, classes()))
     finding = found(h).get("R04")
     assert (finding and finding.severity) == severity
+
+
+@pytest.mark.parametrize(("dead", "update", "expected"), [(0.45, -1.9, "note"), (0.45, -2.1, None), (0.2, -1.9, None)])
+def test_updates_beside_units_that_have_died(dead: float, update: float, expected: str | None) -> None:
+    facts = Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1, group=0)})
+    h = History(facts, 300)
+    for step in range(0, 200, 10):
+        h.losses.add([CHANCE if step < 30 else 0.05] * 10)
+        statistics = {"dead_units": {"a": dead}, "update_to_data": {"w": update}, "gradient_std": {"w": 1.0}}
+        h.add(Observation(step, statistics, {"a": "relu"}, classes()))
+    finding = found(h).get("R09")
+    assert (finding and finding.severity) == expected
+
+
+@pytest.mark.parametrize(
+    ("every", "by", "told"), [(8, -0.8, True), (8, 0.8, True), (40, -0.8, False), (8, -0.1, False)]
+)
+def test_batches_of_another_kind(every: int, by: float, told: bool) -> None:
+    """Batches of inputs that are too large have a small loss where all are right."""
+    draw = random.Random(0)
+    losses = [1.5 + 0.03 * draw.gauss(0, 1) + by * (step % every == every // 2) for step in range(300)]
+    finding = found(run([CHANCE, CHANCE, *losses], output=classes())).get("R07")
+    assert (finding is not None) == told
+    assert finding is None or (finding.severity == "note" and "of another kind" in finding.suggestion)
+
+
+@pytest.mark.parametrize(("loss", "severity"), [(1.5, None), (1.7, "note"), (3.5, "warning")])
+def test_the_first_loss_of_a_regression(loss: float, severity: str | None) -> None:
+    h = History(Facts(), 300)
+    h.losses.add([loss])
+    h.add(Observation(0, {}, {}, Output("regression", 1.0, loss, 0.01, math.nan, constant=0.9)))
+    finding = found(h).get("R01")
+    assert (finding and finding.severity) == severity
+
+
+@pytest.mark.parametrize(
+    ("kind", "spread", "rules"), [("cross_entropy", 1.2, {"R01", "R02"}), ("cross_entropy", 0.8, {"R01"})]
+)
+def test_a_first_loss_a_little_above_chance(kind: str, spread: float, rules: set[str]) -> None:
+    h = History(Facts(), 300)
+    h.losses.add([2.75])
+    h.add(Observation(0, {}, {}, Output(kind, CHANCE, 2.75, 0.05, spread)))
+    assert {rule: finding.severity for rule, finding in found(h).items()} == dict.fromkeys(rules, "note")

@@ -23,7 +23,7 @@ BINARY_WARNING, BINARY_CRITICAL = 1.5, 2.0
 #: R01 of classes: the same where more than this share of the targets are of one.
 ONE_CLASS = 0.8
 #: R01 of a regression: times the loss of an output of zero. Two unit vectors that know nothing of each other are at 2.
-REGRESSION_WARNING, REGRESSION_CRITICAL = 3.0, 4.0
+REGRESSION_NOTE, REGRESSION_WARNING, REGRESSION_CRITICAL = 1.6, 3.0, 4.0
 #: R01 of a regression, whatever its standard error: outputs that explode differ by factors among themselves.
 REGRESSION_SURE = 10.0
 #: R01 of a regression: loss of an output of zero over that of the best constant, of squares 1 + (mean / std)²; of
@@ -58,6 +58,7 @@ TRAINED = (
     "Nothing, where the network was trained before; a new output layer may start with smaller weights "
     "(`layer.weight.data *= 0.1`)."
 )
+SMALLER = "A smaller output layer spares the first steps (init.output_scale=0.1; in torch `layer.weight.data *= 0.1`)."
 DRAW_ALL = (
     "Draw the weights of all layers with the gain of the activation (init=kaiming_normal; in torch "
     "nn.init.kaiming_normal_), those of the output layer smaller still (init.output_scale=0.1)."
@@ -130,18 +131,19 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
         if math.isnan(output.logit_std):
             return  # cosines, of which a scale of 10 to 60 makes logits, rightly
         limit = max(limit, output.reference + min(LOGITS_COST, LOGITS_SHARE * output.reference))
-    spread = output.logit_std
+    spread, single = output.logit_std, error
     if not (spread > LOGIT_STD_WARNING and not history.facts.frozen):
         # Large logits either know the answer, and the loss is below the reference, or they do not. But the loss of one
         # batch of them is far from certain, and a network that is fine-tuned may be sure, and wrong, of its old task.
         error *= 3
     if not loss > limit + error:
-        if output.kind == "cross_entropy" and loss > LOSS_WARNING * output.reference + 3 * output.loss_error:
+        if loss > LOSS_WARNING * output.reference + 3 * single:
+            if spread > LOGIT_STD_NOTE:
+                yield _confident(where, "note", spread, output, loss, SMALLER)
             yield Finding(
                 "R01", "note", where, 0, loss, LOSS_WARNING * output.reference,
                 f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}.",
-                "A smaller output layer spares the first steps (init.output_scale=0.1; in torch "
-                "`layer.weight.data *= 0.1`).",
+                SMALLER,
             )  # fmt: skip
         return
     binary = output.kind == "binary_cross_entropy"
@@ -162,21 +164,28 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
     if heavy_dropouts(history):
         remedy = LESS_DROPOUT  # what it leaves it makes larger
     if spread > LOGIT_STD_NOTE:
-        yield Finding(
-            "R02", graded, where, 0, spread, LOGIT_STD_WARNING,
-            f"before any training the logits have std {spread:.1f}{' within an example' * (not binary)}, so the "
-            f"network is confidently wrong: loss {loss:.2f} where {output.reference:.2f} is chance. The first steps "
-            "only squash the output layer.",
-            remedy or
+        change = (
             "Scale the output layer's weights down and zero its bias: init.output_scale=0.1 init.output_bias=zeros; in "
-            "torch `layer.weight.data *= 0.1; layer.bias.data.zero_()`.",
-        )  # fmt: skip
+            "torch `layer.weight.data *= 0.1; layer.bias.data.zero_()`."
+        )
+        yield _confident(where, graded, spread, output, loss, remedy or change)
     yield Finding(
         "R01", severity, where, 0, loss, limit,
         f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}.",
         remedy or
         "Scale the output layer's weights down (init.output_scale=0.1), or set its bias to the log of the class "
         "frequencies.",
+    )  # fmt: skip
+
+
+def _confident(where: str, severity: str, spread: float, output: Output, loss: float, change: str) -> Finding:
+    """Return R02."""
+    within = "" if output.kind == "binary_cross_entropy" else " within an example"
+    return Finding(
+        "R02", severity, where, 0, spread, LOGIT_STD_WARNING,
+        f"before any training the logits have std {spread:.1f}{within}, so the network is confidently wrong: loss "
+        f"{loss:.2f} where {output.reference:.2f} is chance. The first steps only squash the output layer.",
+        change,
     )  # fmt: skip
 
 
@@ -213,6 +222,12 @@ def _regression_loss(history: History, output: Output, loss: float, error: float
             "R01", severity, "output", 0, loss, REGRESSION_WARNING * reference,
             f"the first loss is {loss:.3g} where an output of zero gives {reference:.3g}.",
             "Scale the output layer's weights down, or bring the targets to mean 0 and variance 1.",
+        )  # fmt: skip
+    elif loss > max(REGRESSION_NOTE * reference + error, REGRESSION_USUAL):
+        yield Finding(
+            "R01", "note", "output", 0, loss, REGRESSION_NOTE * reference,
+            f"the first loss is {loss:.3g} where an output of zero gives {reference:.3g}.",
+            SMALLER,
         )  # fmt: skip
     elif farther > FAR_TARGETS and loss > AT_THE_MEAN * constant:
         # Targets of one small batch may lie close together by chance.

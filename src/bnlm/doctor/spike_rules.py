@@ -18,6 +18,9 @@ DOMINATED, BATCHES = 2.5, "Look at the batches"
 RARE = 0.08
 #: R07 of batches that come back: times the losses on both sides of it that a loss is, and share of the reference.
 STANDS_OUT, LEAST = 5.0, 0.15
+#: R07 of batches of another kind: times the usual distance from the losses around, and share of the reference, that a
+#: loss is off; share of all that are; how many are looked at, in blocks that each have a usual distance of their own.
+FAR_OFF, LEAST_OFF, MANY_OFF, BLOCK, BLOCKS = 6.0, 0.1, 0.04, 50, 10
 #: R07 of clipping: observed steps, share of them.
 SEVERAL, OFTEN_CLIPPED = 10, 0.9
 #: R07 of batches that are no rarity: single losses that stand out, half of all that do or more.
@@ -34,6 +37,7 @@ def spike_findings(history: History) -> Iterator[Finding]:
     """Yield R07; nothing before the first steps are over."""
     if history.warm:
         yield from _spikes(history)
+        yield from _of_other_kinds(history)
         yield from _always_clipped(history)
 
 
@@ -69,6 +73,28 @@ def _spikes(history: History) -> Iterator[Finding]:
         f"them.{how}",
         change,
     )  # fmt: skip
+
+
+def _of_other_kinds(history: History) -> Iterator[Finding]:
+    """Yield R07, a note, where many single losses are far from those around them, be it above or below."""
+    if not history.is_late or not history.reference.is_known:
+        return
+    losses = np.array(list(history.losses.last)[-BLOCK * BLOCKS :])
+    losses = losses[len(losses) % BLOCK :]
+    if len(losses) < 2 * BLOCK:
+        return
+    around = np.median(np.lib.stride_tricks.sliding_window_view(np.pad(losses, 4, mode="edge"), 9), axis=1)
+    off = np.abs(losses - around).reshape(-1, BLOCK)
+    # Of a normal distribution the median of these is 0.67 standard deviations.
+    noise = 1.48 * np.median(off, axis=1, keepdims=True)
+    far = off > np.maximum(FAR_OFF * noise, LEAST_OFF * history.losses.scale)
+    if far.mean() > MANY_OFF:
+        yield Finding(
+            "R07", "note", "loss", history.step, float(far.mean()), MANY_OFF,
+            f"{far.mean():.0%} of the last {len(losses)} losses are far above or below those around them, by over "
+            f"{FAR_OFF:.0f} times what is usual.",
+            "Look whether some batches are of another kind, or inputs of another scale; mix them in each batch.",
+        )  # fmt: skip
 
 
 def _always_clipped(history: History) -> Iterator[Finding]:

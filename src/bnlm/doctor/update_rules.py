@@ -30,8 +30,9 @@ LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.
 CLEARLY = 0.3
 #: R09 of updates beyond the critical limit: share of the first losses that shows that they do no harm.
 MOSTLY_LEARNED = 0.25
-#: R09 of updates that nothing suffers from, as a note: losses seen, share of the reference that is left to be learned.
-REMARK_FROM, LEFT_TO_LEARN = 100, 0.1
+#: R09 of updates that nothing suffers from, as a note: losses seen, share of the reference that is left to be learned;
+#: how far below the limit where units have died.
+REMARK_FROM, LEFT_TO_LEARN, BESIDE_DEAD = 100, 0.1, 0.2
 #: The same where the loss falls: observed steps that are not enough.
 EARLY_OBSERVED = 10
 #: R09: losses to wait for before the lack of a fall counts, at most 0.8 of the run.
@@ -138,8 +139,11 @@ def _large_updates(history: History, waits_for_more: bool = True) -> Iterator[Fi
         found = _too_large(history.step, large, judged[worst], "critical" if critical else "warning")
         yield blamed_on_decay(found, history, parameters[worst].group)
         return
-    hidden = [n for n in large if parameters[n].role == "hidden"]
-    left = history.losses.recent(50) > LEFT_TO_LEARN * history.losses.scale
+    # The table's own limit, where units have died.
+    died = any(dead(history))
+    limit = LARGE_WARNING - BESIDE_DEAD * died
+    hidden = [n for n, u in judged.items() if parameters[n].role == "hidden" and u > limit + allowed[n]]
+    left = died or history.losses.recent(50) > LEFT_TO_LEARN * history.losses.scale
     if hidden and 4 * len(hidden) >= len(judged) and left and history.losses.steps >= REMARK_FROM:
         yield replace(
             _too_large(history.step, hidden, max(judged[name] for name in hidden), "note"),
