@@ -89,3 +89,24 @@ def test_few_units_of_two_inputs_are_not_alike_by_chance(units: int) -> None:
         torch.manual_seed(seed)
         net = nn.Sequential(nn.Linear(2, units), nn.Tanh(), nn.Linear(units, 10))
         assert symmetric(net, inputs=2) == []
+
+
+@pytest.mark.parametrize(("random", "expected"), [(False, ["critical"]), (True, [])])
+def test_factors_that_are_all_the_same_number(random: bool, expected: list[str]) -> None:
+    """Of a factorisation: each column gets the gradient of any other. With one table drawn at random they do not."""
+
+    class Factors(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.users, self.items = nn.Embedding(20, 8), nn.Embedding(30, 8)
+            nn.init.constant_(self.users.weight, 0.02)
+            if not random:
+                nn.init.constant_(self.items.weight, 0.02)
+
+        def forward(self, pairs: Tensor) -> Tensor:
+            return (self.users(pairs[:, 0]) * self.items(pairs[:, 1])).sum(1)
+
+    torch.manual_seed(0)
+    batch = torch.randint(20, (64, 2)), torch.randn(64)
+    findings = check(Factors(), batch, F.mse_loss, table=False)
+    assert [f.severity for f in findings if f.rule == "R20"] == expected

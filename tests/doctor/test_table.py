@@ -1,10 +1,12 @@
-"""The printed table of findings."""
+"""The printed table of findings, and its words."""
 
 import io
 
+import pytest
 from rich.console import Console
 
 from bnlm.doctor import Finding, findings_table
+from bnlm.doctor.finding import of_size
 
 
 def test_a_narrow_terminal_cuts_no_name():
@@ -14,3 +16,10 @@ def test_a_narrow_terminal_cuts_no_name():
     Console(file=printed, width=60).print(findings_table([finding]))
     column = "".join(line.split("│")[3].strip() for line in printed.getvalue().splitlines() if line.count("│") == 5)
     assert name in column
+
+
+@pytest.mark.parametrize(
+    ("log10", "words"), [(-3.0, "10^-3.0 of their size"), (0.0, "1 times their size"), (0.2, "1.6 times their size")]
+)
+def test_sizes_in_words(log10: float, words: str) -> None:
+    assert of_size(log10) == words

@@ -92,6 +92,11 @@ def power_of_ten(log10: float) -> str:
     return f"10^{log10:.1f}" if log10 > -math.inf else "0"
 
 
+def of_size(log10: float, whose: str = "their") -> str:
+    """Return `10^-3.0 of their size`, and `1.6 times their size` of what is about as much or more."""
+    return f"{power_of_ten(log10)} of {whose} size" if log10 < -0.3 else f"{10**log10:.2g} times {whose} size"
+
+
 def _jsonable(value: Any) -> Any:
     if isinstance(value, float) and not (-float("inf") < value < float("inf")):
         return str(value)

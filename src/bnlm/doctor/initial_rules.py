@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from bnlm.doctor.depth_rules import ORTHOGONAL, gradient_findings, module_of, over_time, scale_findings
-from bnlm.doctor.finding import HEALTHY, Finding, in_words, percent
+from bnlm.doctor.finding import HEALTHY, Finding, in_words, of_size, percent
 from bnlm.doctor.history import History
 from bnlm.doctor.symmetry_rules import symmetry_findings
 from bnlm.doctor.weight_decay import blamed_on_decay
@@ -189,7 +189,7 @@ def _first_step(history: History) -> Iterator[Finding]:
             )
         found = Finding(
             "R09", "critical", in_words(list(far)), 0, worst, FIRST_STEP,
-            f"{in_words(list(far))}: the first step alone changes the weights by 10^{worst:.1f} of their size, so what "
+            f"{in_words(list(far))}: the first step alone changes the weights by {of_size(worst)}, so what "
             f"they were initialised to is gone; {HEALTHY}.{because}",
             change,
         )  # fmt: skip

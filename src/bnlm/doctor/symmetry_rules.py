@@ -24,6 +24,9 @@ def symmetry_findings(history: History) -> Iterator[Finding]:
     gradients = history.first.of("gradient_std")
     hidden = [p for p in history.facts.parameters.values() if p.role == "hidden"]
     alike = [p.name for p in hidden if p.collinear_rows > COLLINEAR]
+    weights = [p for p in history.facts.parameters.values() if p.role != "vector"]
+    if len(weights) > 1 and not any(p.std or p.zero for p in weights):
+        alike = [p.name for p in weights]  # nothing is there to tell one unit, or one column of a table, from another
     # A zero matrix that gets a gradient starts a residual branch or an adapter; one without can never leave zero.
     # What the backward pass does not come to at all is R12's.
     zero = [p.name for p in hidden if p.zero]

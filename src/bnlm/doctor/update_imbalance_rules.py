@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bnlm.doctor.finding import Finding, power_of_ten
+from bnlm.doctor.finding import Finding, of_size, power_of_ten
 from bnlm.doctor.history import History
 from bnlm.doctor.update_rules import all_learned, hidden_updates
 
@@ -63,7 +63,7 @@ def imbalance_findings(history: History) -> Iterator[Finding]:
         severity = "note" if all_learned(history) else "warning"
         yield Finding(
             "R11", severity, f"{slow} and {fast}", history.step, spread, SPREAD_WARNING,
-            f"layers move at very different speeds: {fast} by {power_of_ten(hidden[fast])} of its size a step, "
+            f"layers move at very different speeds: {fast} by {of_size(hidden[fast], 'its')} a step, "
             f"{slow} by {power_of_ten(hidden[slow])}.",
             "Give the layers the same scale (init=kaiming_normal, a normalization), or the parameter groups their own "
             "learning rates; where the first layer is the slow one, bring the inputs to mean 0 and variance 1.",

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from bnlm.doctor.facts import ParameterFacts
-from bnlm.doctor.finding import HEALTHY, Finding, in_words, power_of_ten
+from bnlm.doctor.finding import HEALTHY, Finding, in_words, of_size
 from bnlm.doctor.history import History
 from bnlm.doctor.loss_rules import forgets
 from bnlm.doctor.observation import Observation
@@ -234,7 +234,7 @@ def _rises(losses: Sequence[float], first: float, share: float) -> bool:
 def _too_large(step: int, names: list[str], largest: float, severity: str) -> Finding:
     return Finding(
         "R09", severity, in_words(names), step, largest, LARGE_WARNING,
-        f"{in_words(names)}: each step changes the weights by up to {power_of_ten(largest)} of their size; "
+        f"{in_words(names)}: each step changes the weights by up to {of_size(largest)}; "
         f"{HEALTHY}.",
         "Divide optimizer.lr by 3 to 10, warm it up, or clip the gradients (trainer.gradient_clip_val=1.0).",
     )  # fmt: skip
