@@ -81,6 +81,19 @@ def run(make_trainer: MakeTrainer) -> Callable[..., dict[str, Finding]]:
     return run
 
 
+@pytest.mark.parametrize("norm", [ByHand(32), nn.BatchNorm1d(32)])
+def test_one_that_is_called_with_a_keyword(norm: nn.Module, run: Callable[..., dict[str, Finding]]) -> None:
+    class ByKeyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = norm
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(**{"x" if isinstance(norm, ByHand) else "input": x})
+
+    assert run(ByKeyword(), 2)["R16"].where == "net.1.norm"
+
+
 @pytest.mark.parametrize("names", ["running", "moving"])
 @pytest.mark.parametrize(("size", "severity"), [(1, "critical"), (2, "warning"), (12, "note")])
 def test_too_few_values(size: int, severity: str, names: str, run: Callable[..., dict[str, Finding]]) -> None:

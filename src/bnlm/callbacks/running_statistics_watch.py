@@ -51,7 +51,8 @@ class RunningStatisticsWatch:
     def _compare(self, path: str) -> Any:
         @torch.no_grad()
         def compare(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if torch._C._functorch.is_functorch_wrapped_tensor(args[0]):  # vmapped: its values cannot be read here
+            # By a keyword, or vmapped: its values cannot be read here.
+            if not args or torch._C._functorch.is_functorch_wrapped_tensor(args[0]):
                 return
             assert isinstance(module, _BatchNorm)
             assert module.running_mean is not None
@@ -69,7 +70,7 @@ class RunningStatisticsWatch:
         @torch.no_grad()
         def compare(module: nn.Module, args: tuple[Any, ...]) -> None:
             statistics = statistics_of(module)
-            x = None if statistics is None else by_channel(args[0], len(statistics[0]))
+            x = None if statistics is None or not args else by_channel(args[0], len(statistics[0]))
             if statistics is not None and x is not None and len(x) >= VALUES_FOR_STATISTICS:
                 log_variance, mean = running_statistics_gap(*statistics, x)
                 self.gaps[path] = float(log_variance), float(mean)

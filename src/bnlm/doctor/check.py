@@ -42,7 +42,12 @@ def check(
     facts = facts_of(model)
     modes = {name: module.training for name, module in model.named_modules()}
     buffers = copy.deepcopy(dict(model.named_buffers()))
-    held = [(m, n, t, t.detach().clone()) for m in model.modules() for n, t in vars(m).items() if isinstance(t, Tensor)]
+    held = [
+        (module, name, tensor, tensor.detach().clone())
+        for module in model.modules()
+        for name, tensor in vars(module).items()
+        if isinstance(tensor, Tensor) and tensor.layout == torch.strided
+    ]
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     random = torch.get_rng_state()
     model.train()
@@ -71,7 +76,9 @@ def check(
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])
             for module, name, tensor, before in held:
-                setattr(module, name, tensor.copy_(before))
+                if not torch.equal(tensor, before):
+                    tensor.copy_(before)
+                setattr(module, name, tensor)
         for name, module in model.named_modules():
             module.training = modes[name]
     history = History(facts, 1)
