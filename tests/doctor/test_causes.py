@@ -20,6 +20,7 @@ from bnlm.doctor.small_update_rules import CLIP_LESS, SCHEDULES
 from bnlm.doctor.spike_rules import BATCHES
 from bnlm.doctor.standstill_rules import ZEROS
 from bnlm.doctor.unreachable_rules import SHAPES
+from bnlm.doctor.update_rules import ZERO_GRAD
 from bnlm.doctor.weight_decay import LOWER_DECAY
 from bnlm.doctor.weight_scale_rules import DRAW_LARGER
 
@@ -81,6 +82,7 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         # A single value less its mean is zero.
         ([("R16", "critical", 0, 1.0), ("R04", "critical", 0, 1.0)], {"R16": None, "R04": "R16"}),
         ([("R16", "warning", 0, 2.0), ("R04", "critical", 0, 1.0)], {"R04": None, "R16": None}),
+        ([("R16", "critical", 0, 1.0), ("R08", "critical", 0, 1.0)], {"R16": None, "R08": "R16"}),
         # Statistics do not follow a first step larger than the weights.
         ([("R09", "warning", 0, 1.4), ("R17", "critical", 300, 12.0)], {"R09": None, "R17": "R09"}),
         ([("R09", "warning", 0, -0.2), ("R17", "critical", 300, 12.0)], {"R17": None, "R09": None}),
@@ -288,6 +290,16 @@ def test_nothing_passes_weights_that_started_small() -> None:
     assert by_rule["R04"] == "R05"
 
 
+def test_gradients_that_are_left_are_no_matter_of_single_batches() -> None:
+    found = {
+        "R09": Finding("R09", "critical", "optimizer", 30, 3.0, 3.0, "", f"{ZERO_GRAD} of the optimizer."),
+        "R07": Finding("R07", "warning", "loss", 70, 8.0, 3.0, "", f"{BATCHES} of these steps."),
+        "R14": Finding("R14", "critical", "loss", 40, 9.0, 1.3, "", ""),
+    }
+    by_rule = {f.rule: f.caused_by for f in explained_by(found, rescales=False)}
+    assert by_rule == {"R09": None, "R07": "R09", "R14": "R09"}
+
+
 def test_weights_that_decay_are_no_matter_of_the_sign() -> None:
     found = {
         "R09": Finding("R09", "warning", "w", 90, -0.7, -1.8, "", f"{LOWER_DECAY} (1) by 10 or more."),
@@ -307,7 +319,7 @@ def test_weights_that_decay_are_no_matter_of_the_sign() -> None:
         ((40, 41, 42, 43), 500.0, False),  # a step that went too far, and those that bring it back
         (
             (13, 14, 24, 31, 37, 46, 59, 70, 83, 92, 105, 116, 129, 138, 144),
-            99.0,
+            20.0,
             False,
         ),  # as many as of steps too large
         ((40, 70, 100, 130), 8.0, False),  # too low to make up the mean of all

@@ -429,3 +429,48 @@ def test_a_recurrence_of_torch_that_only_zeros_come_to(kind: type[nn.Module]) ->
             output = Output("cross_entropy", 1.1, 1.1, 0.01, 0.3)
             h.add(Observation(step, {"gradient_std": graded}, {}, output, heard=heard))
         assert ("R13" in found(h)) == bool(blank)
+
+
+@pytest.mark.parametrize(
+    ("loss", "frozen", "severity"), [(2.3, False, "critical"), (0.05, False, "note"), (2.3, True, "note")]
+)
+def test_what_was_trained_before_is_as_large_as_it_was_learned_to_be(loss: float, frozen: bool, severity: str) -> None:
+    h = History(Facts(frozen=frozen), 1000)
+    stds = {"a": 0.8, "b": 10.0, "c": 140.0}
+    h.add(
+        Observation(
+            0, {"activation_std": stds}, dict.fromkeys(stds, "relu"), Output("cross_entropy", 2.3, loss, 0.01, 0.3)
+        )
+    )
+    assert found(h)["R05"].severity == severity
+
+
+@pytest.mark.parametrize(("shape", "severity"), [((400, 8), "critical"), ((400, 1), "warning")])
+def test_a_table_of_biases_is_no_matrix(shape: tuple[int, int], severity: str) -> None:
+    """Of a user's items in pairs: what is the same for both cancels."""
+    facts = Facts(
+        {"w": ParameterFacts("w", (20, 20), "hidden", std=0.1), "b": ParameterFacts("b", shape, "embedding", std=0.1)}
+    )
+    h = History(facts, 1000)
+    for step in range(0, 130, 10):
+        h.add(Observation(step, {"gradient_std": {"w": 1.0}}, {}))
+    assert found(h)["R12"].severity == severity
+
+
+def test_a_hinge_on_one_score_is_no_layer() -> None:
+    """Of a discriminator that is called twice: the second call follows the first hinge."""
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    tap = ActivationTap(network, losses=True)
+    tap.attach()
+    (F.relu(1 - network(torch.randn(16, 4))).mean() + F.relu(1 + network(torch.randn(16, 4))).mean()).backward()
+    tap.detach()
+    assert tap.record().heard.aside == {"relu", "relu_1"}
+
+
+@pytest.mark.parametrize(("momentum", "first"), [(0.1, "Look whether validation"), (0.001, "Train longer")])
+def test_what_is_told_first_of_statistics_that_differ(momentum: float, first: str) -> None:
+    h = History(Facts(), 600)
+    h.losses.add([1.0] * 100)
+    h.add(Observation(0, {}, {}))
+    h.gaps += [StatisticsGap("norm", 2.0, 0.0, momentum, step) for step in (400, 500, 600)]
+    assert found(h)["R17"].suggestion.startswith(first)

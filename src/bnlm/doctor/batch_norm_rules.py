@@ -152,10 +152,12 @@ def _change(gap: StatisticsGap) -> str:
     if gap.updates is not None and FEW_UPDATES * gap.updates < gap.step:
         taken = f"{gap.updates} batch{'es' * (gap.updates != 1)}"
         return f"{NO_MORE}: of {gap.step} steps the BatchNorm has taken in {taken}; call train() on it."
-    return (
-        "Train longer, raise normalization.momentum, or take exact statistics with bnlm.normalization.calibrate; "
-        "where they had time enough, look whether validation prepares its inputs as training does."
-    )
+    if gap.left <= RESIDUE:
+        return (
+            "Look whether validation prepares its inputs as training does, and for batches out of scale; if all is as "
+            "it should be, take exact statistics with bnlm.normalization.calibrate."
+        )
+    return "Train longer, raise normalization.momentum, or take exact statistics with bnlm.normalization.calibrate."
 
 
 def _beyond(gap: StatisticsGap, allowance: float) -> bool:

@@ -14,6 +14,7 @@ from bnlm.doctor.small_update_rules import CLIP_LESS, SCHEDULES, SMALL_WARNING
 from bnlm.doctor.spike_rules import BATCHES
 from bnlm.doctor.standstill_rules import CERTAIN_CAUSES, OVERFIT, ZEROS
 from bnlm.doctor.unreachable_rules import SEVERAL_OUTPUTS
+from bnlm.doctor.update_rules import ZERO_GRAD
 from bnlm.doctor.weight_decay import LOWER_DECAY
 from bnlm.doctor.weight_scale_rules import DRAW_LARGER
 
@@ -26,7 +27,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R05": ("R20", "R04"),
     "R06": ("R20", "R16", "R04", "R05", "R03", "R09", "R10"),
     "R07": ("R09", "R11", "R16", "R14"),
-    "R08": ("R09", "R05", "R06", "R14"),
+    "R08": ("R16", "R09", "R05", "R06", "R14"),
     "R09": ("R05", "R02", "R01", "R16", "R07", "R14"),
     "R10": ("R20", "R12", "R04", "R05", "R06", "R03"),
     "R11": ("R20", "R12", "R05", "R06", "R03", "R07", "R16"),
@@ -58,6 +59,8 @@ FLAT_ALL_OVER = 0.99
 FAR_OFF, WITHOUT_NORM = 10.0, ("R01", "R02", "R03", "R04", "R05", "R06", "R10", "R12", "R13")
 #: R06: share of the gradient that comes back to the first layer, so little that Adam's eps (1e-8) is more.
 FADED = 1e-6
+#: What single batches, a wrong sign or a scale bring about in weights, and neither decay nor gradients that are left.
+OF_STEPS = ("R14", "R07", "R05", "R02", "R01")
 #: Values per channel with which a BatchNorm alone may keep a network from learning.
 FEW_VALUES = 4
 
@@ -145,9 +148,9 @@ def _cause_of(finding: Finding, found: Mapping[str, Finding], rescales: bool) ->
 def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
     """Whether the one may have brought about the other, by the order in time and by what each needs to be seen."""
     pair = cause.rule, finding.rule
-    if pair == ("R14", "R09") and finding.suggestion.startswith(LOWER_DECAY):
+    if finding.rule == "R09" and finding.suggestion.startswith((LOWER_DECAY, ZERO_GRAD)) and cause.rule in OF_STEPS:
         return False
-    if cause.rule == "R09" and cause.suggestion.startswith(LOWER_DECAY):
+    if cause.rule == "R09" and cause.suggestion.startswith((LOWER_DECAY, ZERO_GRAD)):
         return finding.step > 0  # whatever else is seen, weights that are taken away keep nothing
     if "R05" in pair and (cause if cause.rule == "R05" else finding).suggestion == DRAW_LARGER:
         # Hardly anything passes weights that started small: no unit responds, no gradient comes back, no step is usual.
@@ -209,7 +212,7 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
     mild = cause.severity != "critical" and cause.value <= 0
     if pair == ("R09", "R13") and mild and finding.value < JITTERS * finding.threshold:
         return False  # where nothing is to be learned small networks take such steps; too large ones cost something
-    if pair == ("R16", "R04"):
+    if pair in (("R16", "R04"), ("R16", "R08")):
         return cause.value == 1  # less its mean, a single value is zero
     if pair in (("R16", "R13"), ("R16", "R09")):
         return cause.value <= FEW_VALUES  # what comes back through statistics of so few is mostly noise

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bnlm.doctor.batch_norm_rules import NEVER, batch_norm_findings
 from bnlm.doctor.causes import explained
+from bnlm.doctor.depth_rules import GRADIENT_CRITICAL
 from bnlm.doctor.dropout_rules import dropout_findings
 from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.frozen_rules import frozen_findings
@@ -49,7 +50,7 @@ class Diagnosis:
         """Apply all rules; return the findings that are new or have become more severe."""
         self._rescales = history.facts.rescales
         self._settle(history)
-        return self._take(_all_findings(history)) + self._blame_targets()
+        return self._take(_all_findings(history)) + self._blame_targets() + self._blame_fading()
 
     def follow(self, history: History) -> list[Finding]:
         """Do as `update` at an observed step; what looks at a window of them waits until it has moved on a little."""
@@ -140,6 +141,18 @@ class Diagnosis:
             return []
         self._found["R01"] = replace(start, severity="warning")
         return [self._found["R01"]]
+
+    def _blame_fading(self) -> list[Finding]:
+        """Make more of a gradient that vanished at the start where the loss stands still and the first layers do, too.
+
+        Biases alone may take a loss to the frequencies of its classes, and that is no sign that the rest learns.
+        """
+        start, apart = self._found.get("R06"), self._found.get("R11")
+        faded = start is not None and start.severity == "note" and start.value < 1 / GRADIENT_CRITICAL
+        if start is None or not faded or apart is None or apart.severity == "note" or not self._stands_still():
+            return []
+        self._found["R06"] = replace(start, severity="critical")
+        return [self._found["R06"]]
 
     def _stands_still(self) -> bool:
         stuck = self._found.get("R13")

@@ -68,7 +68,7 @@ def _without_gradient(history: History) -> Iterator[Finding]:
             "Leave the bias out (bias=False).",
         )  # fmt: skip
     elif frozen:
-        matrix = any(facts[name].role != "vector" for name in frozen)
+        matrix = any(facts[name].role != "vector" and facts[name].shape[-1] > 1 for name in frozen)
         elements = {name: math.prod(one.shape) for name, one in facts.items()}
         left_over = sum(elements[name] for name in frozen) < LEFT_OVER * sum(elements.values())
         critical = longest >= FROZEN_CRITICAL and matrix and not left_over

@@ -15,8 +15,8 @@ RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
 #: R14: share of the first losses that the smoothed one was never below, to have risen from the start.
 NEVER_FELL = 0.97
 #: R14: log10 of update:data in the first step that makes no loss rise by its size: of Adam and its like, and of SGD;
-#: and in the typical one after that.
-USUAL_FIRST, USUAL_OF_SGD, USUAL_LATER = -0.7, -1.7, -1.2
+#: and in the typical one after that, unless the first of SGD was small: what rises for long ends in large steps.
+USUAL_FIRST, USUAL_OF_SGD, USUAL_LATER, SMALL_OF_SGD = -0.7, -1.7, -1.2, -3.0
 #: R14: times the loss before it that a loss of the first twenty is, where it is no wrong sign that makes them rise.
 LEAPS = 3.0
 #: R14 of a run that ended in nan: steps that begin and end the first twenty, times the first loss that they stay below.
@@ -145,7 +145,8 @@ def _diverging(history: History) -> Iterator[Finding]:
             look = f"{SIGN} (a minus, maximize=True)"
             leaps = any(after > LEAPS * before > 0 for before, after in pairwise(losses.early))
             later = history.median("update_to_data", least=1).values()
-            leaps = leaps or (bool(later) and statistics.median(later) > USUAL_LATER)
+            small = _first_step(history) < SMALL_OF_SGD and not history.facts.rescales
+            leaps = leaps or (bool(later) and not small and statistics.median(later) > USUAL_LATER)
             if _steps_are_usual(history) and not history.steps_with_left_gradients and not leaps:
                 change = f"{look}: it never fell, though the first steps were not large. If it is right: {change}"
             else:
@@ -192,7 +193,12 @@ def _crept_up(history: History) -> bool:
 
 def _steps_are_usual(history: History) -> bool:
     """Return whether the first step moved the typical weight no further than it does where training goes well."""
+    return _first_step(history) < (USUAL_FIRST if history.facts.rescales else USUAL_OF_SGD)
+
+
+def _first_step(history: History) -> float:
+    """Return log10 of update:data of the typical weight in the first step; infinity where that was not observed."""
     first = history.first.of("update_to_data") if history.first is not None and history.first.step == 0 else {}
     facts = history.facts.parameters
     moved = [u for name, u in first.items() if name in facts and facts[name].role != "vector" and facts[name].std > 0]
-    return bool(moved) and statistics.median(moved) < (USUAL_FIRST if history.facts.rescales else USUAL_OF_SGD)
+    return statistics.median(moved) if moved else math.inf

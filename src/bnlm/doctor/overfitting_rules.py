@@ -17,6 +17,8 @@ GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.04
 #: reference that the one is above the other, which may be less where more of the first is learned; share of the
 #: reference that is left of the first at most.
 AT_REST, BY_HEART, FAR_APART, LEARNED = 0.99, (0.25, 0.1), (0.3, 0.09), 0.5
+#: Training loss over validation loss in a first epoch, above which nothing is held against the one.
+NEW_ALIKE = 0.5
 #: How the training loss is told of then.
 BUT_LEARNED = "while the training loss is {:.3g}: the examples have been learned by heart"
 #: Times the mean of its examples that the loss is, to be their sum.
@@ -27,13 +29,18 @@ OF_NO_USE, OF_NO_USE_REGRESSION, WORSE = 0.97, 0.9, 1.02
 
 
 def overfitting_findings(history: History) -> Iterator[Finding]:
-    """Yield what the validations tell; nothing before the third, and where no example was seen twice."""
-    if len(history.validations) < 3 or not history.repeats:
+    """Yield what the validations tell; nothing before the third.
+
+    In a first epoch little, for what is new costs as much in training as it does in validation.
+    """
+    if len(history.validations) < 3:
         return
     losses = [loss for loss, _ in history.validations]
     best, (loss, train) = min(losses), history.validations[-1]
     if train > history.losses.first:
         return  # nothing has been learned, by heart or otherwise
+    if not history.repeats and train > NEW_ALIKE * loss:
+        return
     # Few examples to validate on, or a high rate, make it jump: held against it is what lasts, and exceeds its jumps.
     jumps = statistics.median(abs(after - before) for before, after in pairwise(losses))
     few = min(3, len(losses) - 1)
@@ -48,7 +55,7 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
         return  # over batches of another size
     elif (by_heart := _by_heart(history, losses, train)) and min(losses[-few:]) > AT_REST * min(losses[:-few]):
         how = f"the validation loss is {loss:.3g} and no longer falls, {BUT_LEARNED.format(train)}."
-    elif _of_no_use(history, losses, train):
+    elif history.repeats and _of_no_use(history, losses, train):
         chance = history.reference.of_a_constant
         how = (
             f"the validation loss is {loss:.3g}, no better than knowing nothing ({chance:.3g}), "
@@ -62,6 +69,8 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
         "Stop at the best validation loss (checkpoints/best.ckpt), add data, dropout or weight decay, or use a smaller "
         "network."
     )
+    if not history.repeats:
+        change = f"Look whether the same examples come back within the epoch, and both sets are of one kind. {change}"
     known = history.reference
     if known.is_known and not known.has_other_terms and best > STUCK * known.of_a_constant:
         change = f"Look at the labels, and whether both sets are prepared alike: it never was below chance. {change}"

@@ -27,7 +27,7 @@ SEVERAL, OFTEN_CLIPPED = 10, 0.9
 OFTEN = 8
 #: R07 of batches after which the loss stays up: losses before the first that are calm, and how many times as high it
 #: is where the next one is high, too. The first step that is too large was up to 11 times as high in the zoo.
-CALM, OUT_OF_CALM = 10, 200.0
+CALM, OUT_OF_CALM = 10, 30.0
 #: R07 of batches that come back: steps between two at least, share of the distances that are multiples of the
 #: shortest, and how many times rarer than once they would all be that by chance.
 SHORTEST, ARE_MULTIPLES, BY_CHANCE = 5, 0.75, 1000

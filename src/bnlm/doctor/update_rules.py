@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 from bnlm.doctor.facts import ParameterFacts
@@ -33,6 +32,8 @@ MOSTLY_LEARNED = 0.25
 #: R09 of updates that nothing suffers from, as a note: losses seen, share of the reference that is left to be learned;
 #: how far below the limit where units have died.
 REMARK_FROM, LEFT_TO_LEARN, BESIDE_DEAD = 100, 0.1, 0.2
+#: The same: std times the root of fan_in below which weights are small (0.58 by torch's default).
+SMALL_DRAW = 0.4
 #: The same where the loss falls: observed steps that are not enough.
 EARLY_OBSERVED = 10
 #: R09: losses to wait for before the lack of a fall counts, at most 0.8 of the run.
@@ -47,13 +48,13 @@ EXPLODES, EXPLODING = 3.0, -2.0
 SPOILED, SPOILING = 0.75, -1.0
 #: The same where the first steps move the typical weight by a fifth of its size: how much the loss rises in four steps.
 LEAPS, LEAPING = 0.03, -0.7
-#: R09 of gradients that are never set to zero: observed steps in a row.
-LEFT_GRADIENTS = 3
+#: R09 of gradients that are never set to zero: observed steps in a row; how the advice begins.
+LEFT_GRADIENTS, ZERO_GRAD = 3, "Call zero_grad()"
 #: The same of an optimizer that rescales it: log10 of update:data, share of the reference left late in the run.
 MOVED_BY_DECAY, LEFT_BY_DECAY = -2.3, 0.3
-#: R09 of weights that have grown: times what they were drawn as, where that was no less than this beside one over the
+#: R09 of weights that have grown: times what they were drawn as, where that was no less than this share of one over the
 #: root of their inputs; share of the reference that is left; update:data of the steps that have made them so.
-GROWN, DRAWN_SMALL, LEFT_BY_GROWTH, MADE_GROW = 5.0, 0.1, 0.5, -1.5
+GROWN, DRAWN_SMALL, LEFT_BY_GROWTH, MADE_GROW = 5.0, 0.3, 0.5, -1.5
 #: R09 of momentum: what some take for large batches; share of the run that it adds up.
 USUAL_MOMENTUM, MEMORY_SHARE = 0.995, 0.1
 #: Share of the first losses, and of what knowing nothing costs, that is next to nothing.
@@ -78,7 +79,7 @@ def _left_gradients(history: History) -> Iterator[Finding]:
             "R09", "critical", "optimizer", history.step, count, LEFT_GRADIENTS,
             f"each step is taken with the gradients of all batches so far: before {count} observed steps in a row they "
             "had not been set to zero.",
-            "Call zero_grad() of the optimizer in each training_step, before manual_backward(loss); with automatic "
+            f"{ZERO_GRAD} of the optimizer in each training_step, before manual_backward(loss); with automatic "
             "optimization look at the module's optimizer_zero_grad.",
         )  # fmt: skip
 
@@ -142,13 +143,25 @@ def _large_updates(history: History, waits_for_more: bool = True) -> Iterator[Fi
     # The table's own limit, where units have died.
     died = any(dead(history))
     limit = LARGE_WARNING - BESIDE_DEAD * died
-    hidden = [n for n, u in judged.items() if parameters[n].role == "hidden" and u > limit + allowed[n]]
+    hidden = [
+        name
+        for name, u in judged.items()
+        # Beside small weights steps look large.
+        if parameters[name].role == "hidden" and u > limit + allowed[name] and not _drawn_small(parameters[name])
+    ]
     left = died or history.losses.recent(50) > LEFT_TO_LEARN * history.losses.scale
     if hidden and 4 * len(hidden) >= len(judged) and left and history.losses.steps >= REMARK_FROM:
-        yield replace(
-            _too_large(history.step, hidden, max(judged[name] for name in hidden), "note"),
-            suggestion="The loss falls all the same. If it comes to rest too high, divide optimizer.lr by 3.",
-        )
+        largest = max(judged[name] for name in hidden)
+        yield Finding(
+            "R09", "note", in_words(hidden), history.step, largest, limit,
+            f"{in_words(hidden)}: each step changes the weights by up to {of_size(largest)}, more than in most "
+            "networks that learn well (10^-3 to 10^-2).",
+            "Nothing while the loss falls; should it come to rest too high, divide optimizer.lr by 3.",
+        )  # fmt: skip
+
+
+def _drawn_small(parameter: ParameterFacts) -> bool:
+    return parameter.std * math.sqrt(parameter.fan_in) < SMALL_DRAW
 
 
 def _long_memory(history: History) -> Iterator[Finding]:

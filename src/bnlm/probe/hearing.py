@@ -63,6 +63,8 @@ class Hearing:
             self._tail.append((layer, kind))
         if isinstance(x, nn.Parameter):  # which is kept in a range
             self.heard.aside.add(layer)
+        if kind == "relu" and not by_module and (x.ndim < 2 or x.shape[-1] == 1):  # a hinge, of one score an example
+            self.heard.aside.add(layer)
 
     def goes_on(self, multiplied: bool = False) -> None:
         """What was called so far is followed by a layer or a product: no output, and no part of a loss."""
