@@ -79,6 +79,9 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         ([("R14", "critical", 100, 9.0), ("R12", "critical", 20, 60.0)], {"R12": None, "R14": None}),
         ([("R14", "critical", 100, 9.0), ("R17", "critical", 120, 60.0)], {"R14": None, "R17": "R14"}),
         ([("R14", "warning", 100, 1.4), ("R17", "critical", 120, 60.0)], {"R17": None, "R14": None}),
+        # What moves too fast saturates; what is flat from the start moves at its own speed.
+        ([("R11", "warning", 70, 2.0), ("R03", "critical", 40, 0.95)], {"R03": None, "R11": None}),
+        ([("R11", "warning", 70, 2.0), ("R03", "critical", 0, 0.95)], {"R03": None, "R11": "R03"}),
         # A single value less its mean is zero.
         ([("R16", "critical", 0, 1.0), ("R04", "critical", 0, 1.0)], {"R16": None, "R04": "R16"}),
         ([("R16", "warning", 0, 2.0), ("R04", "critical", 0, 1.0)], {"R04": None, "R16": None}),

@@ -14,7 +14,7 @@ from torch import nn
 
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output, check
 from bnlm.doctor.facts import ParameterFacts, facts_of
-from bnlm.doctor.loss_rules import SIGN
+from bnlm.doctor.loss_rules import ELSE, SIGN
 from bnlm.doctor.refusal import refusal
 from bnlm.doctor.small_update_rules import MOVES_NOT, SCHEDULES
 from bnlm.doctor.spike_rules import BATCHES
@@ -938,3 +938,13 @@ def test_weights_that_were_drawn_small_have_to_grow(std: float, expected: str | 
 def test_updates_beside_small_weights_look_large(std: float, told: bool) -> None:
     facts = Facts({"w": ParameterFacts("w", (100, 100), "hidden", std=std, group=0)})
     assert ("R09" in found(run(falling(CHANCE, 1.0), facts=facts, output=classes(), update=-1.6))) == told
+
+
+def test_a_sign_is_right_where_the_loss_falls_after_all() -> None:
+    diagnosis = Diagnosis()
+    diagnosis.restore(
+        [Finding("R14", "critical", "loss", 40, 1.6, 1.3, "", f"{SIGN}: it never fell. {ELSE}Lower optimizer.lr.")]
+    )
+    diagnosis.update(run([*[CHANCE] * 20, *[1.5 * CHANCE] * 40, *falling(1.5 * CHANCE, 0.5, 240)], output=classes()))
+    found = next(f for f in diagnosis.findings if f.rule == "R14")
+    assert (found.severity, found.suggestion) == ("note", "Lower optimizer.lr.")

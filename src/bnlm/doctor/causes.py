@@ -212,6 +212,8 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
     mild = cause.severity != "critical" and cause.value <= 0
     if pair == ("R09", "R13") and mild and finding.value < JITTERS * finding.threshold:
         return False  # where nothing is to be learned small networks take such steps; too large ones cost something
+    if pair == ("R03", "R11") and cause.step > 0:
+        return False  # what moves too fast saturates
     if pair in (("R16", "R04"), ("R16", "R08")):
         return cause.value == 1  # less its mean, a single value is zero
     if pair in (("R16", "R13"), ("R16", "R09")):

@@ -13,7 +13,7 @@ from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.frozen_rules import frozen_findings
 from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import initial_findings
-from bnlm.doctor.loss_rules import loss_findings
+from bnlm.doctor.loss_rules import ELSE, SIGN, loss_findings
 from bnlm.doctor.output_rules import BRING, FOLLOWED, output_findings
 from bnlm.doctor.overfitting_rules import overfitting_findings
 from bnlm.doctor.refusal import refusal
@@ -131,7 +131,10 @@ class Diagnosis:
             if settles:
                 message = f"{known.message} After {history.losses.steps} steps the loss has fallen to {recent:.3g}."
                 severity = "warning" if first_step_is_large and not harmless else "note"
-                self._found[rule] = replace(known, severity=severity, message=message)
+                change = known.suggestion
+                if change.startswith(SIGN):  # which is right, then
+                    change = change.partition(ELSE)[2] or change
+                self._found[rule] = replace(known, severity=severity, message=message, suggestion=change)
 
     def _blame_targets(self) -> list[Finding]:
         """Make more of a remark on targets that are far from zero where the loss has not come near them since."""

@@ -23,6 +23,8 @@ LEAPS = 3.0
 SLOWLY, CREEPS = 5, 1.2
 #: R14: how the advice begins where the loss rises from the start by steps of the usual size.
 SIGN = "Look at the sign of the loss"
+#: What comes before the advice for a loss whose sign is right.
+ELSE = "If it is right: "
 #: R14 of a loss with the wrong sign: how near it is to minus the loss function's; to minus the validation loss, which
 #: is of a later time; how large that is beside the first loss.
 SAME_SIZE, MIRRORED, GROWN = 0.05, 0.2, 10.0
@@ -133,7 +135,7 @@ def _diverging(history: History) -> Iterator[Finding]:
         yield Finding(
             "R14", "critical", "loss", history.step, last / first, RISE_WARNING,
             f"the loss rises from the start, slowly at first: from {first:.3g} to {last:.3g}, and then to nan.",
-            f"{SIGN} (a minus, maximize=True): it never fell, though the first steps were not large. If it is right: "
+            f"{SIGN} (a minus, maximize=True): it never fell, though the first steps were not large. {ELSE}"
             "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0).",
         )  # fmt: skip
     elif losses.steps_above >= RISE_STEPS and not strays:
@@ -148,7 +150,7 @@ def _diverging(history: History) -> Iterator[Finding]:
             small = _first_step(history) < SMALL_OF_SGD and not history.facts.rescales
             leaps = leaps or (bool(later) and not small and statistics.median(later) > USUAL_LATER)
             if _steps_are_usual(history) and not history.steps_with_left_gradients and not leaps:
-                change = f"{look}: it never fell, though the first steps were not large. If it is right: {change}"
+                change = f"{look}: it never fell, though the first steps were not large. {ELSE}{change}"
             else:
                 change += f"{TOO} {look[0].lower()}{look[1:]}, too."
         yield Finding(
