@@ -474,3 +474,19 @@ def test_what_is_told_first_of_statistics_that_differ(momentum: float, first: st
     h.add(Observation(0, {}, {}))
     h.gaps += [StatisticsGap("norm", 2.0, 0.0, momentum, step) for step in (400, 500, 600)]
     assert found(h)["R17"].suggestion.startswith(first)
+
+
+def test_the_steps_of_a_stacked_cell_are_one_chain() -> None:
+    """Three layers that are called five times each: what fades over time is seen, and is a note at the start."""
+    names = [f"cell.{i}{f'_{call}' * (call > 0)}" for call in range(5) for i in (1, 3, 5)]
+    h = History(Facts({f"w{i}": ParameterFacts(f"w{i}", (8, 8), "hidden", std=0.3) for i in range(6)}), 1000)
+    stds = {name: 10.0 ** (i - 14) for i, name in enumerate(names)}
+    h.add(
+        Observation(
+            0,
+            {"activation_gradient_std": stds, "activation_std": dict.fromkeys(names, 0.5)},
+            dict.fromkeys(names, "tanh"),
+        )
+    )
+    assert found(h)["R06"].severity == "note"
+    assert "15 in all" in found(h)["R06"].where

@@ -948,3 +948,49 @@ def test_a_sign_is_right_where_the_loss_falls_after_all() -> None:
     diagnosis.update(run([*[CHANCE] * 20, *[1.5 * CHANCE] * 40, *falling(1.5 * CHANCE, 0.5, 240)], output=classes()))
     found = next(f for f in diagnosis.findings if f.rule == "R14")
     assert (found.severity, found.suggestion) == ("note", "Lower optimizer.lr.")
+
+
+def test_layers_that_are_slow_when_all_is_learned_blame_no_gradient() -> None:
+    diagnosis = Diagnosis()
+    found = [Finding("R06", "note", "w", 0, 0.001, 0.01, "", ""), Finding("R11", "note", "w", 70, 3.0, 1.5, "", "")]
+    diagnosis.restore([*found, Finding("R13", "critical", "loss", 200, 2.2, 2.2, "", "")])
+    diagnosis.update(run([CHANCE] * 30))
+    assert next(f.severity for f in diagnosis.findings if f.rule == "R06") == "note"
+
+
+@pytest.mark.parametrize(("output", "told"), [(False, False), (True, True)])
+def test_the_module_of_an_output_is_no_gate(output: bool, told: bool) -> None:
+    """And where gates hold half of the weights, as a recurrent cell does, they are looked at like all others."""
+    for gated in (["head.up.weight"], ["head.up.weight", "head.down.weight"]):
+        names = ["stem.weight", "body.weight", *gated]
+        h = History(Facts({n: ParameterFacts(n, (9, 100), "hidden", std=0.1, group=0) for n in names}), 300)
+        for step in range(0, 200, 10):
+            h.losses.add([CHANCE - 0.005 * step] * 10)
+            moved = dict.fromkeys(names, -2.0) | {"head.up.weight": -3.9}
+            statistics = {"update_to_data": moved, "gradient_std": dict.fromkeys(names, 1.0)}
+            heard = Heard(outputs={"head.sigmoid"} if output else set())
+            h.add(Observation(step, statistics, {"a": "relu", "head.sigmoid": "sigmoid"}, classes(), heard=heard))
+        assert ("R11" in found(h)) == (told or len(gated) == 2)
+
+
+@pytest.mark.parametrize("more", [{"nan": True}, {"double": True}, {"many": True}])
+def test_batches_are_not_blamed_where_it_is_not_certain(more: dict[str, bool]) -> None:
+    """A loss of nan between them; most in rows, as after steps too far; so many that the first is no longer known."""
+    draw, steps = random.Random(0), [13, 24, 37, 46, 59, 70, 83, 92, 105]
+    while "many" in more and len(steps) < 120:
+        steps.append(steps[-1] + draw.randint(4, 7))
+    losses = [1.0 + 0.01 * (step % 10) for step in range(800 if "many" in more else 300)]
+    for step in steps:
+        losses[step] = 20.0
+        if "double" in more and step > 13:
+            losses[step + 1] = losses[step + 2] = 20.0
+    if "nan" in more:
+        losses[5] = math.nan
+    output = Output("cross_entropy", 2.0, 1.0, 0.01, 0.1)
+    finding = found(run(losses, output=output)).get("R07")
+    assert finding is None or "began at once" not in finding.message
+
+
+def test_losses_near_nothing_are_of_no_other_kind() -> None:
+    losses = [*falling(CHANCE, 0.02, 100), *[0.02 + 0.05 * (step % 8 == 4) for step in range(200)]]
+    assert "R07" not in found(run(losses, output=classes()))
