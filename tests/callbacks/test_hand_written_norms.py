@@ -143,3 +143,11 @@ def test_statistics_that_are_no_buffers_are_as_before() -> None:
     assert [(f.severity, f.where) for f in findings if f.rule == "R16"] == [("warning", "1")]
     assert net[1].moving_mean.eq(0).all()
     assert net[1].moving_var.eq(1).all()
+
+
+def test_one_with_nothing_to_train_is_left_alone() -> None:
+    """It normalizes what an environment shows, by all it has ever seen: the first batch is all, then."""
+    norm = ByHand(6).requires_grad_(False)
+    net = nn.Sequential(norm, nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5))
+    findings = check(net, (torch.randn(4, 6), torch.tensor([0, 1, 2, 3])), F.cross_entropy, table=False)
+    assert "R16" not in {finding.rule for finding in findings}

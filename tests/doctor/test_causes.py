@@ -15,12 +15,12 @@ from bnlm.doctor.dropout_rules import LESS_DROPOUT
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import RULES
 from bnlm.doctor.loss_rules import SIGN, TOO
+from bnlm.doctor.optimizer_rules import ZERO_GRAD
 from bnlm.doctor.output_rules import BRING
 from bnlm.doctor.small_update_rules import CLIP_LESS, SCHEDULES
 from bnlm.doctor.spike_rules import BATCHES
 from bnlm.doctor.standstill_rules import ZEROS
 from bnlm.doctor.unreachable_rules import SHAPES
-from bnlm.doctor.update_rules import ZERO_GRAD
 from bnlm.doctor.weight_decay import LOWER_DECAY
 from bnlm.doctor.weight_scale_rules import DRAW_LARGER
 
@@ -280,6 +280,14 @@ def test_steps_that_are_held_back_explain_what_fades(advice: str) -> None:
     else_faded = {"R06": None, "R10": "R06", "R13": "R10"}
     by_rule = {finding.rule: finding.caused_by for finding in diagnosis.findings}
     assert by_rule == (else_faded if advice.startswith("Multiply") else held_back)
+
+
+def test_steps_that_are_held_back_explain_nothing_of_the_start() -> None:
+    found = {
+        "R06": Finding("R06", "critical", "w", 0, 0.001, 1.0, "", ""),
+        "R10": Finding("R10", "critical", "w", 100, -7.0, -4.0, "", CLIP_LESS),
+    }
+    assert {f.rule: f.caused_by for f in explained_by(found, rescales=False)} == {"R06": None, "R10": None}
 
 
 def test_nothing_passes_weights_that_started_small() -> None:

@@ -490,3 +490,10 @@ def test_the_steps_of_a_stacked_cell_are_one_chain() -> None:
     )
     assert found(h)["R06"].severity == "note"
     assert "15 in all" in found(h)["R06"].where
+
+
+@pytest.mark.parametrize(("name", "feeds"), [("MyRMSNorm", True), ("BatchNorm1d", True), ("Normalizer", False)])
+def test_a_normalization_that_somebody_wrote_is_known_by_its_name(name: str, feeds: bool) -> None:
+    own = type(name, (nn.Module,), {"forward": lambda self, x: x / x.std()})()
+    facts = facts_of(nn.Sequential(nn.Linear(4, 8), own, nn.Linear(8, 3)))
+    assert facts.parameters["0.weight"].feeds_norm == feeds

@@ -412,6 +412,17 @@ def test_what_was_never_seen_twice_is_not_overfitted(repeats: bool, train: float
     assert finding is None or ("within the epoch" in finding.suggestion) != repeats
 
 
+@pytest.mark.parametrize("repeats", [True, False])
+def test_what_is_of_no_use_in_a_first_epoch(repeats: bool) -> None:
+    """The validation loss is at chance, and the training loss below half of it, but no example may have come back."""
+    h = history()
+    h.repeats = repeats
+    h.losses.add([2.3] * 10 + [1.2] * 40)
+    h.add(Observation(0, {}, {}, Output("cross_entropy", 2.3, 2.3, 0.01, 0.1)))
+    h.validations += [(2.45, 1.3), (2.46, 1.25), (2.47, 1.2), (2.48, 1.2)]
+    assert ("R15" in found(h)) == repeats
+
+
 @pytest.mark.parametrize(
     ("shares", "left", "expected"),
     [

@@ -110,3 +110,11 @@ def test_factors_that_are_all_the_same_number(random: bool, expected: list[str])
     batch = torch.randint(20, (64, 2)), torch.randn(64)
     findings = check(Factors(), batch, F.mse_loss, table=False)
     assert [f.severity for f in findings if f.rule == "R20"] == expected
+
+
+def test_a_single_layer_that_is_constant_has_no_units_to_tell_apart() -> None:
+    """A regression on one output."""
+    network = nn.Linear(4, 1)
+    nn.init.constant_(network.weight, 0.5)
+    batch = torch.randn(64, 4), torch.randn(64, 1)
+    assert "R20" not in {f.rule for f in check(network, batch, F.mse_loss, table=False)}

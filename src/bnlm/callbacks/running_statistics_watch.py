@@ -37,10 +37,9 @@ class RunningStatisticsWatch:
     def attach(self, root: nn.Module, heard: Container[str]) -> None:
         """Start to look at every BatchNorm of `root` with running statistics; if written by hand, at what was heard."""
         for path, module in root.named_modules():
-            if isinstance(module, _BatchNorm) and module.running_mean is not None:
+            known = isinstance(module, _BatchNorm) and module.running_mean is not None
+            if known or (plain(path) in heard and statistics_of(module) is not None):
                 self._handles.append(module.register_forward_pre_hook(self._compare(plain(path))))
-            elif plain(path) in heard and statistics_of(module) is not None:
-                self._handles.append(module.register_forward_pre_hook(self._compare_hand_written(plain(path))))
 
     def detach(self) -> None:
         """Stop looking. May be called twice."""
@@ -51,29 +50,15 @@ class RunningStatisticsWatch:
     def _compare(self, path: str) -> Any:
         @torch.no_grad()
         def compare(module: nn.Module, args: tuple[Any, ...]) -> None:
-            # By a keyword, or vmapped: its values cannot be read here.
-            if not args or torch._C._functorch.is_functorch_wrapped_tensor(args[0]):
-                return
-            assert isinstance(module, _BatchNorm)
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            x = args[0].detach().float().movedim(getattr(module, "channel_dim", 1), -1).flatten(0, -2)
-            if len(x) >= VALUES_FOR_STATISTICS:
-                log_variance, mean = running_statistics_gap(module.running_mean, module.running_var, x)
-                self.gaps[path] = float(log_variance), float(mean)
-                if module.num_batches_tracked is not None:
-                    self.updates[path] = int(module.num_batches_tracked)
-
-        return compare
-
-    def _compare_hand_written(self, path: str) -> Any:
-        @torch.no_grad()
-        def compare(module: nn.Module, args: tuple[Any, ...]) -> None:
             statistics = statistics_of(module)
-            x = None if statistics is None or not args else by_channel(args[0], len(statistics[0]))
-            if statistics is not None and x is not None and len(x) >= VALUES_FOR_STATISTICS:
+            if statistics is None or not args:  # called with a keyword: its values are not to be had here
+                return
+            x = by_channel(args[0], len(statistics[0]), getattr(module, "channel_dim", 1))
+            if x is not None and len(x) >= VALUES_FOR_STATISTICS:
                 log_variance, mean = running_statistics_gap(*statistics, x)
                 self.gaps[path] = float(log_variance), float(mean)
+                if (updates := getattr(module, "num_batches_tracked", None)) is not None:
+                    self.updates[path] = int(updates)
 
         return compare
 

@@ -9,12 +9,12 @@ from bnlm.doctor.batch_norm_rules import NEVER
 from bnlm.doctor.dropout_rules import LESS_DROPOUT
 from bnlm.doctor.finding import SEVERITIES, Finding
 from bnlm.doctor.loss_rules import SIGN, TOO
+from bnlm.doctor.optimizer_rules import ZERO_GRAD
 from bnlm.doctor.output_rules import BRING
 from bnlm.doctor.small_update_rules import CLIP_LESS, SCHEDULES, SMALL_WARNING
 from bnlm.doctor.spike_rules import BATCHES
 from bnlm.doctor.standstill_rules import CERTAIN_CAUSES, OVERFIT, ZEROS
 from bnlm.doctor.unreachable_rules import SEVERAL_OUTPUTS
-from bnlm.doctor.update_rules import ZERO_GRAD
 from bnlm.doctor.weight_decay import LOWER_DECAY
 from bnlm.doctor.weight_scale_rules import DRAW_LARGER
 

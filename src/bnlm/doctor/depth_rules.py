@@ -11,12 +11,11 @@ from bnlm.doctor.facts import Facts
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation
+from bnlm.doctor.output_rules import LOSS_NOTE
 from bnlm.doctor.weight_scale_rules import large_recurrences, large_weights
 
 #: R05: std of the last activation over the first's.
 DRIFT_WARNING, DRIFT_CRITICAL = 10.0, 100.0
-#: R05: share of chance that the first loss of what was trained before is below.
-TRAINED = 0.8
 #: R06: std of the loss gradient at the first activation over the last's.
 GRADIENT_NOTE, GRADIENT_CRITICAL = 10.0, 100.0
 #: R06: factor between neighbours that is no matter of depth, where that of their outputs is below the second.
@@ -180,6 +179,10 @@ def scale_findings(history: History) -> Iterator[Finding]:
 
 
 def _drift(history: History) -> Iterator[Finding]:
+    assert history.first is not None
+    # What was trained before is as it was learned to be.
+    output = history.first.output
+    trained = output is not None and output.kind != "regression" and output.loss < LOSS_NOTE * output.reference
     for kind, chain, stds in _chains(history, "activation_std"):
         if not stds[0] > 0:
             continue
@@ -188,9 +191,6 @@ def _drift(history: History) -> Iterator[Finding]:
             continue
         fades = ratio < 1
         far = ratio < 1 / DRIFT_CRITICAL or ratio > DRIFT_CRITICAL
-        # What was trained before is as it was learned to be.
-        output = history.first.output if history.first is not None else None
-        trained = output is not None and output.kind != "regression" and output.loss < TRAINED * output.reference
         kept = ratio / history.facts.spread_thin
         slowly = fades and not (steep(kept, kind, chain) or faster_than_drawn(kept, kind, chain, history.facts))
         slowly |= trained or history.facts.frozen

@@ -9,8 +9,8 @@ from itertools import takewhile
 
 from bnlm.doctor.finding import HEALTHY, Finding, in_words, power_of_ten
 from bnlm.doctor.history import History
-from bnlm.doctor.update_rules import hidden_updates
 from bnlm.doctor.weight_decay import decay_of
+from bnlm.doctor.weight_updates import hidden_updates
 
 #: log10 of update:data. gradsnitch and others; a rate of 1e-3 of the healthy one reads -5.1 to -5.7.
 SMALL_WARNING, SMALL_LATER, SMALL_CRITICAL = -4.0, -3.15, -5.0

@@ -137,9 +137,8 @@ def _fed_with_zeros(history: History) -> str:
     """Return the first weight of the network if nothing but zeros comes to it; else nothing."""
     weights = [n for n, p in history.facts.parameters.items() if ".weight" in n and p.role != "vector"]
     first = next(iter(weights), "")
-    if history.blank and first.startswith(
-        f"{history.blank}.weight"
-    ):  # seen, also where units that are dead of it pass no gradient
+    # Seen, also where units that are dead of it pass no gradient.
+    if history.blank and first.startswith(f"{history.blank}.weight"):
         return first if history.recent[-1].of("gradient_std").get(first) == 0 else ""
     return first if first in history.fed_with_zeros() and not history.facts.frozen else ""
 

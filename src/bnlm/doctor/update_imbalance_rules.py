@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from bnlm.doctor.finding import Finding, of_size, power_of_ten
 from bnlm.doctor.history import History
-from bnlm.doctor.update_rules import all_learned, hidden_updates
+from bnlm.doctor.update_rules import all_learned
+from bnlm.doctor.weight_updates import hidden_updates
 
 #: Dex between hidden matrices. Healthy: 0.2 to 0.9.
 SPREAD_WARNING = 1.5

@@ -12,18 +12,13 @@ from bnlm.doctor.finding import HEALTHY, Finding, in_words, of_size
 from bnlm.doctor.history import History
 from bnlm.doctor.loss_rules import forgets
 from bnlm.doctor.observation import Observation
+from bnlm.doctor.optimizer_rules import heavy_decay, left_gradients, long_memory
 from bnlm.doctor.training_rules import dead, has_learned, saturated
-from bnlm.doctor.weight_decay import (
-    DECAY_WARNING,
-    LOWER_DECAY,
-    LOWER_DECAY_SHARE,
-    blamed_on_decay,
-    decay_of,
-    rescaled_decay,
-)
+from bnlm.doctor.weight_decay import blamed_on_decay
+from bnlm.doctor.weight_updates import OUTPUT_ALLOWANCE, allowance, judged_updates
 
 #: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
-LARGE_WARNING, LARGE_CRITICAL, NORM_ALLOWANCE, OUTPUT_ALLOWANCE = -1.8, -1.0, 0.5, 1.0
+LARGE_WARNING, LARGE_CRITICAL = -1.8, -1.0
 #: R09: how far above the limit fewer than a quarter of the weights are, to explain why a loss stands still; output
 #: layers alone, which follow whatever the labels are, have to be beyond the critical one.
 CLEARLY = 0.3
@@ -48,74 +43,29 @@ EXPLODES, EXPLODING = 3.0, -2.0
 SPOILED, SPOILING = 0.75, -1.0
 #: The same where the first steps move the typical weight by a fifth of its size: how much the loss rises in four steps.
 LEAPS, LEAPING = 0.03, -0.7
-#: R09 of gradients that are never set to zero: observed steps in a row; how the advice begins.
-LEFT_GRADIENTS, ZERO_GRAD = 3, "Call zero_grad()"
-#: The same of an optimizer that rescales it: log10 of update:data, share of the reference left late in the run.
-MOVED_BY_DECAY, LEFT_BY_DECAY = -2.3, 0.3
 #: R09 of weights that have grown: times what they were drawn as, where that was no less than this share of one over the
 #: root of their inputs; share of the reference that is left; update:data of the steps that have made them so.
 GROWN, DRAWN_SMALL, LEFT_BY_GROWTH, MADE_GROW = 5.0, 0.3, 0.5, -1.5
-#: R09 of momentum: what some take for large batches; share of the run that it adds up.
-USUAL_MOMENTUM, MEMORY_SHARE = 0.995, 0.1
 #: Share of the first losses, and of what knowing nothing costs, that is next to nothing.
 ALL_LEARNED = 0.005
 
 
 def update_findings(history: History) -> Iterator[Finding]:
     """Yield what is wrong with the updates: of a ruined run at once, otherwise once the first steps are over."""
-    yield from _left_gradients(history)
+    yield from left_gradients(history)
     yield from _ruinous_updates(history)
     if history.warm:
-        yield from _heavy_decay(history)
-        yield from _long_memory(history)
+        yield from heavy_decay(history)
+        yield from long_memory(history)
         yield from _large_updates(history)
         yield from _grown_weights(history)
-
-
-def _left_gradients(history: History) -> Iterator[Finding]:
-    count = history.steps_with_left_gradients
-    if count >= LEFT_GRADIENTS:
-        yield Finding(
-            "R09", "critical", "optimizer", history.step, count, LEFT_GRADIENTS,
-            f"each step is taken with the gradients of all batches so far: before {count} observed steps in a row they "
-            "had not been set to zero.",
-            f"{ZERO_GRAD} of the optimizer in each training_step, before manual_backward(loss); with automatic "
-            "optimization look at the module's optimizer_zero_grad.",
-        )  # fmt: skip
-
-
-def _judged(history: History) -> tuple[dict[str, float], dict[str, float]]:
-    """Return by name each weight's median update:data, and what is granted above the limits of a hidden one."""
-    facts = history.facts.parameters
-    # What starts at zero moves far beside its own size, rightly.
-    judged = {
-        name: update
-        for name, update in history.median("update_to_data").items()
-        if name in facts and facts[name].role != "vector" and facts[name].std > 0
-    }
-    return judged, {name: _allowance(facts[name]) for name in judged}
-
-
-def _allowance(parameter: ParameterFacts) -> float:
-    return NORM_ALLOWANCE * parameter.feeds_norm + OUTPUT_ALLOWANCE * (parameter.role != "hidden")
-
-
-def hidden_updates(history: History) -> dict[str, float]:
-    """Return the median update:data of the hidden weights, without those that nothing but zeros comes to.
-
-    Of all weights where none is hidden, as where embeddings are multiplied with each other.
-    """
-    facts, zeros = history.facts.parameters, history.fed_with_zeros()
-    judged = _judged(history)[0]
-    some = any(one.role == "hidden" for one in facts.values())
-    judged = {n: u for n, u in judged.items() if u > -math.inf or n not in history.turns}
-    return {n: u for n, u in judged.items() if (not some or facts[n].role == "hidden") and n not in zeros}
+        yield from _remarkable_updates(history)
 
 
 def _large_updates(history: History, waits_for_more: bool = True) -> Iterator[Finding]:
     if history.recent[-1].lr_share < 0.1:
         return
-    judged, allowed = _judged(history)
+    judged, allowed = judged_updates(history)
     parameters = history.facts.parameters
     large = [name for name, u in judged.items() if u > LARGE_WARNING + allowed[name]]
     # Small networks that train well reach -1.3: below the critical limit, something has to suffer.
@@ -139,10 +89,19 @@ def _large_updates(history: History, waits_for_more: bool = True) -> Iterator[Fi
         critical = any(judged[name] > LARGE_CRITICAL + allowed[name] for name in large)
         found = _too_large(history.step, large, judged[worst], "critical" if critical else "warning")
         yield blamed_on_decay(found, history, parameters[worst].group)
+
+
+def _remarkable_updates(history: History) -> Iterator[Finding]:
+    """Yield R09, a note, of updates above the usual that nothing suffers from; what something suffers from outranks it.
+
+    The limit is the table's own where units have died.
+    """
+    if history.recent[-1].lr_share < 0.1:
         return
-    # The table's own limit, where units have died.
+    judged, allowed = judged_updates(history)
     died = any(dead(history))
     limit = LARGE_WARNING - BESIDE_DEAD * died
+    parameters = history.facts.parameters
     hidden = [
         name
         for name, u in judged.items()
@@ -162,19 +121,6 @@ def _large_updates(history: History, waits_for_more: bool = True) -> Iterator[Fi
 
 def _drawn_small(parameter: ParameterFacts) -> bool:
     return parameter.std * math.sqrt(parameter.fan_in) < SMALL_DRAW
-
-
-def _long_memory(history: History) -> Iterator[Finding]:
-    """Yield R09 where momentum adds up the gradients of so many steps that it outlasts much of the run."""
-    momentum = history.facts.momentum
-    steps = 1 / (1 - momentum) if momentum < 1 else math.inf
-    if momentum > USUAL_MOMENTUM and steps > MEMORY_SHARE * history.total_steps:
-        yield Finding(
-            "R09", "warning", "optimizer", history.step, momentum, USUAL_MOMENTUM,
-            f"a momentum of {momentum:g} adds up the gradients of {steps:.0f} steps, of a run of "
-            f"{history.total_steps:.0f}: steps become that many times as large, and go on long after the loss rises.",
-            "Lower the optimizer's momentum to 0.9.",
-        )  # fmt: skip
 
 
 def _grown_weights(history: History) -> Iterator[Finding]:
@@ -202,35 +148,10 @@ def _share(left: float) -> str:
     return f"{left:.0%}" if left < 10 else f"{left:.2g} times"
 
 
-def _heavy_decay(history: History) -> Iterator[Finding]:
-    """Yield R09 where weight decay alone takes so much in a step that little of what is learned stays."""
-    groups = {name: one.group for name, one in history.facts.parameters.items() if one.role == "hidden"}
-    taken = {group: decay_of(history, group) for group in set(groups.values())}
-    names = [name for name, group in groups.items() if taken[group] > DECAY_WARNING]
-    if names:
-        most = max(taken.values())
-        yield Finding(
-            "R09", "warning", in_words(names), history.step, math.log10(most), math.log10(DECAY_WARNING),
-            f"{in_words(names)}: weight decay takes {most:.1%} of the weights away in each step: half of what is "
-            f"learned is gone after {math.log(2) / most:.0f} steps.",
-            LOWER_DECAY_SHARE,
-        )  # fmt: skip
-    elif groups and history.is_late and (decay := rescaled_decay(history)):
-        moved = statistics.median(hidden_updates(history).values() or [-math.inf])
-        if moved > MOVED_BY_DECAY and history.losses.recent(100) > LEFT_BY_DECAY * history.losses.scale:
-            yield Finding(
-                "R09", "warning", in_words(list(groups)), history.step, moved, MOVED_BY_DECAY,
-                f"{in_words(list(groups))}: a weight decay of {decay:g} is added to the gradient before the optimizer "
-                f"brings that to the size of 1, and outweighs it: after {history.losses.steps} steps the loss is "
-                f"{history.losses.recent(100):.3g}.",
-                f"{LOWER_DECAY} ({decay:g}) by 10 or more, or take AdamW.",
-            )  # fmt: skip
-
-
 def large_updates_ended(history: History) -> bool:
     """Return whether the updates are of a usual size by now, and the loss has fallen."""
     large = [*_large_updates(history, waits_for_more=False), *_ruinous_updates(history)]
-    return history.losses.improves() and all(finding.severity == "note" for finding in large)
+    return history.losses.improves() and not large
 
 
 def rises_at_start(history: History) -> bool:
@@ -277,7 +198,7 @@ def _ruinous_updates(history: History) -> Iterator[Finding]:
         limit = RUINOUS_FIRST if observation.step == 0 else RUINOUS
         for name, u in _hidden(history, observation).items():
             far = SPOILING if facts[name].role == "hidden" else SPOILING + OUTPUT_ALLOWANCE
-            least = EXPLODING if explodes else far if spoiled else limit + _allowance(facts[name])
+            least = EXPLODING if explodes else far if spoiled else limit + allowance(facts[name])
             if least < u:
                 large[name] = max(u, large.get(name, u))
                 steps.append(observation.step)

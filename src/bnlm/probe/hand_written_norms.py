@@ -33,11 +33,14 @@ def statistics_of(module: nn.Module) -> tuple[Tensor, Tensor] | None:
     return None
 
 
-def by_channel(x: Any, channels: int) -> Tensor | None:
-    """Return the values `(n, C)` of each channel, of which there are so many; None where `x` has none such."""
+def by_channel(x: Any, channels: int, dim: int = 1) -> Tensor | None:
+    """Return the values `(n, C)` of each channel, of which there are so many, in `dim` or else in the last dimension.
+
+    None where `x` has none such, or is vmapped, so that its values cannot be read.
+    """
     if not isinstance(x, Tensor) or x.ndim < 2 or torch._C._functorch.is_functorch_wrapped_tensor(x):
         return None
-    dims = [dim for dim in (1, x.ndim - 1) if x.shape[dim] == channels]
+    dims = [each for each in (dim, -1) if x.shape[each] == channels]
     return x.detach().float().movedim(dims[0], -1).flatten(0, -2) if dims else None
 
 
