@@ -311,6 +311,27 @@ def test_gradients_that_are_left_are_no_matter_of_single_batches() -> None:
     assert by_rule == {"R09": None, "R07": "R09", "R14": "R09"}
 
 
+@pytest.mark.parametrize(
+    ("step", "severity", "cause"), [(40, "critical", "R09"), (40, "warning", None), (90, "critical", None)]
+)
+def test_where_steps_that_were_too_large_leave_a_network(step: int, severity: str, cause: str | None) -> None:
+    """Hardly any gradient comes there, and no higher rate is wanted."""
+    found = {
+        "R09": Finding("R09", severity, "w", step, -0.9, -1.8, "", ""),
+        "R10": Finding("R10", "warning", "w", 80, -4.2, -4.0, "", ""),
+    }
+    assert {f.rule: f.caused_by for f in explained_by(found, rescales=True)} == {"R09": None, "R10": cause}
+
+
+@pytest.mark.parametrize(("step", "cause"), [(0, "R08"), (10, None)])
+def test_what_overflows_before_any_step_is_flat(step: int, cause: str | None) -> None:
+    found = {
+        "R03": Finding("R03", "critical", "act", 0, 1.0, 0.3, "", ""),
+        "R08": Finding("R08", "critical", "loss", step, 1.0, 0.0, "", ""),
+    }
+    assert {f.rule: f.caused_by for f in explained_by(found, rescales=True)}["R03"] == cause
+
+
 def test_weights_that_decay_are_no_matter_of_the_sign() -> None:
     found = {
         "R09": Finding("R09", "warning", "w", 90, -0.7, -1.8, "", f"{LOWER_DECAY} (1) by 10 or more."),
@@ -374,6 +395,32 @@ def test_gradients_that_are_always_clipped(clip: float, norm: float, told: bool)
     found = {finding.rule: finding for finding in diagnosis.findings}.get("R07")
     assert (found is not None) == told
     assert found is None or (found.severity == "note" and "to 0.25 of its norm" in found.message)
+
+
+@pytest.mark.parametrize(
+    ("norm", "update", "left", "rescales", "severity"),
+    [
+        (20.0, -3.0, 0.8, False, "warning"),
+        (5.0, -3.0, 0.8, False, "note"),
+        (20.0, -2.6, 0.8, False, "note"),
+        (20.0, -3.0, 0.4, False, "note"),
+        (20.0, -3.0, 0.8, True, "note"),  # whose steps are as large whatever is left of a gradient
+    ],
+)
+def test_clipping_that_slows_a_network_down(
+    norm: float, update: float, left: float, rescales: bool, severity: str
+) -> None:
+    h = History(Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1)}, rescales=rescales), 400)
+    h.clip = 1.0
+    for step in range(0, 400, 10):
+        h.losses.add([2.0 - (2.0 - 2.0 * left) * step / 390] * 10)
+        statistics = {"gradient_norm": {"total": norm}, "update_to_data": {"w": update}, "gradient_std": {"w": 1.0}}
+        h.add(Observation(step, statistics, {}, Output("cross_entropy", 2.0, 2.0, 0.01, 0.1)))
+    diagnosis = Diagnosis()
+    diagnosis.update(h)
+    found = {finding.rule: finding for finding in diagnosis.findings}["R07"]
+    assert found.severity == severity
+    assert found.suggestion.startswith("Raise trainer.gradient_clip_val=1 by 10") == (severity == "warning")
 
 
 @pytest.mark.parametrize(

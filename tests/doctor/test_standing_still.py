@@ -397,6 +397,11 @@ def test_targets_out_of_reach(kind: str, floor: float, severity: str | None, the
         ([1.81, 1.8, 1.82, 1.84], 1.78, None),
         ([1.81, 1.8, 1.8, 1.8], 1.7, None),  # what is learned may come to it yet
         ([1.84, 1.7, 1.82, 1.84], 1.6, None),  # it was better once
+        ([0.9, 0.49, 0.5, 0.52, 0.55], 0.2, "has risen from 0.49 to 0.55"),  # each time
+        ([0.9, 0.49, 0.52, 0.5, 0.55], 0.2, None),
+        ([0.9, 0.49, 0.5, 0.52, 0.55], 0.3, None),
+        ([0.9, 0.1, 0.11, 0.13, 0.15], 0.05, None),  # near zero it differs by factors
+        ([0.9, 0.49, 0.55, 0.54, 0.54], 0.2, "has risen"),
     ],
 )
 def test_a_validation_loss_that_does_not_follow(validation: list[float], train: float, expected: str | None) -> None:
@@ -417,6 +422,14 @@ def test_targets_of_another_set_spread_more(train: float, expected: bool) -> Non
     h.add(Observation(0, {}, {}, Output("regression", 1.0, 1.0, 0.02, math.nan, 1.0)))
     h.validations += [(loss, train) for loss in (1.01, 1.0, 1.01, 1.03)]
     assert ("R15" in found(h)) == expected
+
+
+def test_a_set_of_other_targets_where_nothing_is_learned() -> None:
+    h = History(Facts(WEIGHT), 1000)
+    h.losses.add([1.0] * 10)
+    h.add(Observation(0, {}, {}, Output("regression", 1.0, 1.0, 0.02, math.nan, 1.0)))
+    h.validations += [(loss, 0.98) for loss in (1.6, 1.6, 1.59, 1.6)]
+    assert "R15" not in found(h)
 
 
 @pytest.mark.parametrize(("clip", "rescales", "told"), [(1e-3, False, True), (1e-3, True, False), (1.0, False, False)])

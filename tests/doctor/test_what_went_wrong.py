@@ -18,7 +18,7 @@ from bnlm.doctor.loss_rules import ELSE, SIGN
 from bnlm.doctor.refusal import refusal
 from bnlm.doctor.small_update_rules import MOVES_NOT, SCHEDULES
 from bnlm.doctor.spike_rules import BATCHES
-from bnlm.doctor.weight_decay import LOWER_DECAY
+from bnlm.doctor.weight_decay import LOWER_DECAY, LOWER_RATE
 from bnlm.probe import Heard, StepProbe, Wanted
 
 CHANCE = math.log(10)
@@ -162,7 +162,8 @@ def test_an_eps_that_outweighs_gradients(eps: float, end: float, expected: bool)
 
 @pytest.mark.parametrize(("decay", "expected"), [(0.02, True), (1e-3, False)])
 def test_decay_that_outweighs_what_is_learned(decay: float, expected: bool) -> None:
-    findings = found(run([CHANCE - 0.001 * (step % 2) for step in range(400)], None, classes(), decays=[decay]))
+    facts = Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1, group=0)}, weight_decay=1.0)
+    findings = found(run([CHANCE - 0.001 * (step % 2) for step in range(400)], facts, classes(), decays=[decay]))
     finding = findings.get("R09")
     assert (finding is not None and finding.suggestion.startswith(LOWER_DECAY)) == expected
     assert findings["R13"].caused_by == ("R09" if expected else None)
@@ -734,10 +735,49 @@ def test_a_loss_that_leaps_has_no_wrong_sign(leap: float, leads: bool) -> None:
 
 def test_weights_that_decay_keeps_small() -> None:
     """Each step is large beside them: at rest sqrt(2 x decay) of them."""
-    heavy = found(run([CHANCE] * 300, output=classes(), update=-1.0, decays=[0.01]))["R09"]
+    facts = Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1, group=0)}, weight_decay=1.0)
+    heavy = found(run([CHANCE] * 300, facts, classes(), update=-1.0, decays=[0.01]))["R09"]
     assert heavy.suggestion.startswith(LOWER_DECAY)
-    light = found(run([CHANCE] * 300, output=classes(), update=-1.0, decays=[1e-4]))["R09"]
+    light = found(run([CHANCE] * 300, facts, classes(), update=-1.0, decays=[1e-4]))["R09"]
     assert not light.suggestion.startswith(LOWER_DECAY)
+
+
+@pytest.mark.parametrize(
+    ("option", "rescales", "change"),
+    [(5e-4, False, LOWER_RATE), (0.01, False, LOWER_DECAY), (0.1, True, LOWER_RATE), (0.5, True, LOWER_DECAY)],
+)
+def test_a_rate_that_makes_much_of_a_usual_decay(option: float, rescales: bool, change: str) -> None:
+    facts = {"w": ParameterFacts("w", (9, 100), "hidden", std=0.1, group=0)}
+    h = run([CHANCE] * 300, Facts(facts, weight_decay=option, rescales=rescales), classes(), decays=[0.015])
+    assert found(h)["R09"].suggestion.startswith(change)
+
+
+@pytest.mark.parametrize(("rise", "told"), [(100.0, True), (2.0, False)])
+def test_a_rate_that_leaps_brings_about_what_comes_at_once(rise: float, told: bool) -> None:
+    """It is the schedule, and no batch."""
+    facts = Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1, group=0)})
+    statistics = {"update_to_data": {"w": -2.8}, "gradient_std": {"w": 1.0}}
+    h = History(facts, 300)
+    for step in range(240):
+        h.losses.add([max(CHANCE - 0.1 * step, 0.1 + 0.001 * (step % 3)) if step < 176 else 7.0 + step % 2])
+        if step % 10 == 0:
+            h.add(Observation(step, statistics, {}, classes(), lr_rise=rise if step == 180 else 1.0))
+    findings = found(h)
+    assert findings["R14"].suggestion.startswith("Look at the schedule") == told
+    assert "R07" not in findings or findings["R07"].suggestion.startswith(BATCHES) != told
+
+
+@pytest.mark.parametrize(("scale", "end", "told"), [(0.03, 0.75, True), (0.03, 0.3, False), (0.6, 0.75, False)])
+def test_weights_that_start_small_beside_what_learns(scale: float, end: float, told: bool) -> None:
+    """A bias, or another term of the loss, takes it to where it rests."""
+    h = History(Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=scale / 10, group=0)}), 400)
+    for step in range(0, 300, 10):
+        h.losses.add([max(1.0 - 0.01 * (step + i), end) for i in range(10)])
+        statistics = {"update_to_data": {"w": -2.8}, "gradient_std": {"w": 1.0}, "activation_std": {"a": 0.03}}
+        h.add(Observation(step, statistics, {"a": "tanh"}, Output("regression", 1.0, 1.0, 0.1, math.nan, 1.0)))
+    finding = found(h).get("R05")
+    assert (finding is not None) == told
+    assert finding is None or "rests at 0.75" in finding.message
 
 
 @pytest.mark.parametrize(("validations", "expected"), [((1.6, 4.0, 6.0, 9.0), True), ((9.9, 2.0, 3.0, 9.0), False)])

@@ -120,10 +120,12 @@ class Doctor(Monitor):
             self._history = self._begun(trainer)
         self._history.steps_with_left_gradients = self._left_gradients.steps
         self._hear(self._history)
-        share, decays = self._rates.take(seen.step)
+        share, rise, decays = self._rates.take(seen.step)
         outputs = [Output.of(loss) for loss in seen.losses]
         statistics, output, others = self.measure(seen), next(iter(outputs), None), outputs[1:]
-        self._history.add(Observation(seen.step, statistics, seen.kinds, output, share, decays, others, seen.heard))
+        self._history.add(
+            Observation(seen.step, statistics, seen.kinds, output, share, decays, others, seen.heard, rise)
+        )
         return {}, {}
 
     def draw(self, trainer: Trainer, seen: ObservedStep, statistics: Statistics) -> None:

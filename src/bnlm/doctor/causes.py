@@ -15,21 +15,21 @@ from bnlm.doctor.small_update_rules import CLIP_LESS, SCHEDULES, SMALL_WARNING
 from bnlm.doctor.spike_rules import BATCHES
 from bnlm.doctor.standstill_rules import CERTAIN_CAUSES, OVERFIT, ZEROS
 from bnlm.doctor.unreachable_rules import SEVERAL_OUTPUTS
-from bnlm.doctor.weight_decay import LOWER_DECAY
+from bnlm.doctor.weight_decay import LOWER_DECAY, LOWER_RATE
 from bnlm.doctor.weight_scale_rules import DRAW_LARGER
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
 CAUSES: dict[str, tuple[str, ...]] = {
     "R01": ("R20", "R05", "R02"),
     "R02": ("R20", "R05"),
-    "R03": ("R20", "R01", "R09", "R14"),
+    "R03": ("R08", "R20", "R01", "R09", "R14"),
     "R04": ("R20", "R16", "R05", "R09", "R14"),
     "R05": ("R20", "R04"),
     "R06": ("R20", "R16", "R04", "R05", "R03", "R09", "R10"),
     "R07": ("R09", "R11", "R16", "R14"),
     "R08": ("R16", "R09", "R05", "R06", "R14"),
     "R09": ("R05", "R02", "R01", "R16", "R07", "R14"),
-    "R10": ("R20", "R12", "R04", "R05", "R06", "R03"),
+    "R10": ("R20", "R12", "R04", "R05", "R06", "R03", "R09"),
     "R11": ("R20", "R12", "R05", "R06", "R03", "R07", "R16"),
     "R12": ("R20", "R08", "R04", "R09", "R14", "R03"),
     "R13": ("R08", "R20", "R12", "R16", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11", "R02", "R01"),
@@ -61,6 +61,7 @@ FAR_OFF, WITHOUT_NORM = 10.0, ("R01", "R02", "R03", "R04", "R05", "R06", "R10", 
 FADED = 1e-6
 #: What single batches, a wrong sign or a scale bring about in weights, and neither decay nor gradients that are left.
 OF_STEPS = ("R14", "R07", "R05", "R02", "R01")
+OF_SETTINGS = (LOWER_DECAY, LOWER_RATE, ZERO_GRAD)
 #: Values per channel with which a BatchNorm alone may keep a network from learning.
 FEW_VALUES = 4
 
@@ -148,9 +149,9 @@ def _cause_of(finding: Finding, found: Mapping[str, Finding], rescales: bool) ->
 def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
     """Whether the one may have brought about the other, by the order in time and by what each needs to be seen."""
     pair = cause.rule, finding.rule
-    if finding.rule == "R09" and finding.suggestion.startswith((LOWER_DECAY, ZERO_GRAD)) and cause.rule in OF_STEPS:
+    if finding.rule == "R09" and finding.suggestion.startswith(OF_SETTINGS) and cause.rule in OF_STEPS:
         return False
-    if cause.rule == "R09" and cause.suggestion.startswith((LOWER_DECAY, ZERO_GRAD)):
+    if cause.rule == "R09" and cause.suggestion.startswith(OF_SETTINGS):
         return finding.step > 0  # whatever else is seen, weights that are taken away keep nothing
     if "R05" in pair and (cause if cause.rule == "R05" else finding).suggestion == DRAW_LARGER:
         # Hardly anything passes weights that started small: no unit responds, no gradient comes back, no step is usual.
@@ -183,6 +184,10 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         return cause.value > FLAT_ALL_OVER and cause.step <= max(finding.step, LATE) and finding.value < finding.step
     if pair in MILD and cause.severity != "critical":
         return False
+    if pair == ("R08", "R03"):  # what has overflowed before any step is flat, and no scale of weights makes it so
+        return cause.step == 0 and finding.step == 0
+    if pair == ("R09", "R10"):  # steps that were too large leave a network where hardly any gradient comes
+        return cause.severity == "critical" and cause.step < finding.step
     if pair == ("R10", "R13") and cause.value > TOO_SMALL_TO_LEARN:
         return False  # where there is nothing to be learned, steps become small too
     # Some fading is usual, and held against a network only where its loss stays: small steps are enough for that.

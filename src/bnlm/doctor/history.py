@@ -7,6 +7,7 @@ import statistics
 from collections import deque
 from collections.abc import Sequence, Set
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -25,6 +26,8 @@ EARLY_OBSERVED = 10
 WARM_UP_STEPS = 2000
 #: Steps, or the share of a shorter run, after which it is late.
 LONG, LONG_SHARE = 2000, 0.9
+#: Times the rate of the last observed step that one is which has leaped, and steps in which that shows.
+LEAP_OF_RATE, SOON_AFTER = 3.0, 50
 #: Share of the first losses below which nothing may be left to be learned of a batch.
 LITTLE = 0.1
 
@@ -85,6 +88,13 @@ class History:
         """Whether the learning rate rises, and has not come near its highest."""
         shares = [observation.lr_share for observation in self.recent]
         return self._reached_lr_share < 0.1 and shares[-1] == max(shares) > shares[0]
+
+    def raised_rate(self, step: int) -> Observation | None:
+        """Return the observation at which the learning rate was found to have leaped shortly before this step."""
+        for before, after in pairwise(self.recent):
+            if after.lr_rise >= LEAP_OF_RATE and before.step <= step <= after.step + SOON_AFTER:
+                return after
+        return None
 
     def add(self, observation: Observation) -> None:
         """Take in an observed step; of one that waited not, the losses up to its own are to be taken in before."""

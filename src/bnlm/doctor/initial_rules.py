@@ -62,6 +62,7 @@ def _saturated(history: History) -> Iterator[Finding]:
     smooth = [layer for layer in shares if kinds.get(layer) in SMOOTH and not _is_aside(layer, elements)]
     spreads = history.first.of("preactivation_std")
     smooth = [n for n in smooth if not (is_judged_by_the_loss(history, n) and spreads.get(n, math.inf) < PRIOR)]
+    smooth = [n for n in smooth if math.isfinite(spreads.get(n, 0.0))]  # what is nan or infinite is R08's
     flat = [layer for layer in smooth if shares[layer] > (FLAT_FIRST if layer == smooth[0] else FLAT_LATER)]
     for layer, both_sides in history.facts.clamps.items():
         if shares.get(layer, 0.0) > (CLAMPED if both_sides else CLAMPED_ABOVE):

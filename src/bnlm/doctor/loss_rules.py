@@ -153,6 +153,11 @@ def _diverging(history: History) -> Iterator[Finding]:
                 change = f"{look}: it never fell, though the first steps were not large. {ELSE}{change}"
             else:
                 change += f"{TOO} {look[0].lower()}{look[1:]}, too."
+        elif raised := history.raised_rate(losses.steps - losses.steps_above):
+            change = (
+                f"Look at the schedule of the learning rate: by step {raised.step} it is {raised.lr_rise:.3g} times "
+                f"what it was at the observed step before. {change}"
+            )
         yield Finding(
             "R14", "critical" if rise > RISE_CRITICAL else "warning", "loss", history.step, rise, RISE_WARNING,
             f"the loss rises: {losses.smooth:.3g} on average where it had been {losses.best:.3g}.",

@@ -69,8 +69,9 @@ class Output:
 class Observation:
     """One observed step: statistics by name and layer or parameter, and what fed the loss.
 
-    `lr_share` is the learning rate over its highest so far, `decays` what `weight_decay.decays_of` returns, `others`
-    what went into further loss functions than the first, `heard` what the calls of the forward pass tell.
+    `lr_share` is the learning rate over its highest so far, `lr_rise` over that of the last observed step, `decays`
+    what `weight_decay.decays_of` returns, `others` what went into further loss functions than the first, `heard` what
+    the calls of the forward pass tell.
     """
 
     step: int
@@ -81,6 +82,7 @@ class Observation:
     decays: list[float] = field(default_factory=list)
     others: list[Output] = field(default_factory=list)
     heard: Heard = field(default_factory=Heard)
+    lr_rise: float = 1.0
 
     def of(self, statistic: str) -> dict[str, float]:
         """Return one statistic by layer or parameter."""

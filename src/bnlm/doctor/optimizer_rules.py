@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
-from bnlm.doctor.weight_decay import DECAY_WARNING, LOWER_DECAY, LOWER_DECAY_SHARE, decay_of, rescaled_decay
+from bnlm.doctor.weight_decay import DECAY_WARNING, LOWER_DECAY, decay_advice, decay_of, rescaled_decay
 from bnlm.doctor.weight_updates import hidden_updates
 
 #: R09 of gradients that are never set to zero: observed steps in a row; how the advice begins.
@@ -56,7 +56,7 @@ def heavy_decay(history: History) -> Iterator[Finding]:
             "R09", "warning", in_words(names), history.step, math.log10(most), math.log10(DECAY_WARNING),
             f"{in_words(names)}: weight decay takes {most:.1%} of the weights away in each step: half of what is "
             f"learned is gone after {math.log(2) / most:.0f} steps.",
-            LOWER_DECAY_SHARE,
+            decay_advice(history.facts),
         )  # fmt: skip
     elif groups and history.is_late and (decay := rescaled_decay(history)):
         moved = statistics.median(hidden_updates(history).values() or [-math.inf])

@@ -11,6 +11,7 @@ import numpy as np
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
 from bnlm.doctor.loss_course import BATCH_NOISE
+from bnlm.doctor.weight_updates import hidden_updates
 
 #: R07 of single batches: mean over median of the last losses; how the advice begins.
 DOMINATED, BATCHES = 2.5, "Look at the batches"
@@ -23,6 +24,9 @@ STANDS_OUT, LEAST = 5.0, 0.15
 FAR_OFF, LEAST_OFF, MANY_OFF, BLOCK, BLOCKS = 6.0, 0.1, 0.04, 50, 10
 #: R07 of clipping: observed steps, share of them.
 SEVERAL, OFTEN_CLIPPED = 10, 0.9
+#: The same of an optimizer whose steps are as large as what is left: share of the norm, log10 of update:data, share of
+#: the first losses that is left late in the run.
+CLIPPED_AWAY, SLOW, LEFT_BY_CLIPPING = 0.1, -2.8, 0.5
 #: R07 of batches that are no rarity: single losses that stand out, half of all that do or more.
 OFTEN = 8
 #: R07 of batches after which the loss stays up: losses before the first that are calm, and how many times as high it
@@ -103,11 +107,19 @@ def _always_clipped(history: History) -> Iterator[Finding]:
     clipped = [norm for norm in norms if norm > history.clip > 0]
     if len(norms) >= SEVERAL and len(clipped) > OFTEN_CLIPPED * len(norms):
         typical = history.clip / statistics.median(norms)
+        # Adam's steps are of the same size whatever is left of a gradient.
+        moved = hidden_updates(history).values()
+        slows = not history.facts.rescales and typical < CLIPPED_AWAY and bool(moved)
+        slows = slows and statistics.median(moved) < SLOW and history.is_late
+        slows = slows and history.losses.recent(50) > LEFT_BY_CLIPPING * history.losses.first > 0
         yield Finding(
-            "R07", "note", "gradients", history.step, len(clipped) / len(norms), OFTEN_CLIPPED,
+            "R07", "warning" if slows else "note", "gradients", history.step, len(clipped) / len(norms), OFTEN_CLIPPED,
             f"the gradient is clipped in {len(clipped)} of the last {len(norms)} observed steps, typically to "
             f"{typical:.2g} of its norm: its direction alone is left, and the learning rate says how far steps go.",
-            f"Nothing, if that is meant; otherwise raise trainer.gradient_clip_val={history.clip:g}.",
+            f"Raise trainer.gradient_clip_val={history.clip:g} by 10, or optimizer.lr: steps are small, and most of "
+            "the loss is left."
+            if slows
+            else f"Nothing, if that is meant; otherwise raise trainer.gradient_clip_val={history.clip:g}.",
         )  # fmt: skip
 
 
@@ -158,7 +170,9 @@ def _began_at_once(history: History) -> int:
     *calm, spike, after = list(course.last)[at - CALM : at + 2]
     before = max(*calm, 0.0)
     alone = spike > STANDS_OUT * max(before, after)
-    return course.spikes[0] if (alone or spike > OUT_OF_CALM * before) and spike - before > LEAST * course.scale else 0
+    if not (alone or spike > OUT_OF_CALM * before) or spike - before <= LEAST * course.scale:
+        return 0
+    return course.spikes[0] if history.raised_rate(course.spikes[0]) is None else 0
 
 
 def _around(norms: list[float], index: int) -> float:

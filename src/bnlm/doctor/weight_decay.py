@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from bnlm.doctor.finding import Finding, power_of_ten
 
 if TYPE_CHECKING:
+    from bnlm.doctor.facts import Facts
     from bnlm.doctor.history import History
 
 #: Dex between an update and what weight decay alone makes of it, to be that.
@@ -30,6 +31,11 @@ DECAY_WARNING = 0.0075
 LOWER_DECAY = "Lower optimizer.weight_decay"
 LOWER_DECAY_SHARE = (
     f"{LOWER_DECAY} by 10 or more: the learning rate times that is the share of a weight that a step takes away."
+)
+#: The same where it is the rate that makes much of a usual decay.
+LOWER_RATE = (
+    "Divide optimizer.lr by 10 or more: times weight_decay, which is a usual one, it is the share of a weight that a "
+    "step takes away."
 )
 
 
@@ -70,8 +76,17 @@ def heavy_decay(history: History) -> float:
     facts = history.facts
     groups = len(history.recent[-1].decays) if history.recent else 0
     heavy = any(decay_of(history, group) > HEAVY for group in range(groups))
-    usual = USUAL if facts.rescales else USUAL_OF_SGD  # else it is the rate that makes much of it
-    return facts.weight_decay if heavy and facts.weight_decay > usual else rescaled_decay(history)
+    return facts.weight_decay if heavy and not _is_usual(facts) else rescaled_decay(history)
+
+
+def _is_usual(facts: Facts) -> bool:
+    """Return whether the option is of a usual size, so that it is the rate that makes much of it."""
+    return facts.weight_decay <= (USUAL if facts.rescales else USUAL_OF_SGD)
+
+
+def decay_advice(facts: Facts) -> str:
+    """Return what to change where decay takes much of the weights in a step."""
+    return LOWER_RATE if _is_usual(facts) else LOWER_DECAY_SHARE
 
 
 def rescaled_decay(history: History) -> float:
@@ -93,7 +108,7 @@ def blamed_on_decay(large: Finding, history: History, group: int | None) -> Find
         return replace(
             large,
             message=f"{large.message} Weight decay alone takes {power_of_ten(math.log10(decay))} of them in each step.",
-            suggestion=LOWER_DECAY_SHARE,
+            suggestion=decay_advice(history.facts),
         )
     if heavy and decay == 0:
         return replace(large, suggestion=f"{LOWER_DECAY} ({heavy:g}) by 10 or more. {large.suggestion}")

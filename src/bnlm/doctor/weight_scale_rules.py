@@ -16,6 +16,8 @@ FAR, TWICE = 100.0, 2.0
 #: Of weights that are small from the start: std times the root of fan_in (0.58 by torch's default), std of
 #: activations, losses to wait for before the lack of a fall counts.
 SMALL_WEIGHTS, SMALL_OUTPUTS, SMALL_PATIENCE = 0.1, 0.05, 250
+#: The same of a loss that has fallen, as by what a bias or another term learns: share of the first that it rests at.
+LEFT_BY_SMALL = 0.5
 #: What to change.
 DRAW = (
     "Draw the weights with the gain of the activation (init=kaiming_normal init.gain=auto; in torch "
@@ -72,7 +74,9 @@ def small_weights(history: History) -> Iterator[Finding]:
     """Yield R05 where weights that were far too small from the start let little pass, and the loss stands still."""
     if history.first is None or history.first.step > 0:
         return
-    if history.losses.improves() or history.losses.steps < SMALL_PATIENCE:
+    losses = history.losses
+    rests = losses.recent(50) > LEFT_BY_SMALL * losses.first > 0 and not losses.falls(SMALL_PATIENCE // 2)
+    if losses.steps < SMALL_PATIENCE or (losses.improves() and not rests):
         return
     hidden = {p.name: p for p in history.facts.parameters.values() if p.role == "hidden" and p.std > 0}
     scales = {name: p.std * math.sqrt(p.fan_in) for name, p in hidden.items() if p.fan_in and not p.feeds_norm}
@@ -88,6 +92,7 @@ def small_weights(history: History) -> Iterator[Finding]:
         "R05", "warning", in_words(list(scales)), history.step, scales[smallest], SMALL_WEIGHTS,
         f"{in_words(list(scales))}: the weights started small, with std {hidden[smallest].std:.2g} at {smallest} where "
         f"one over the root of its inputs is {usual:.2g}, so that activations had std {stds[layer]:.2g} at {layer}; "
-        f"after {history.losses.steps} steps the loss has hardly fallen.",
+        f"after {losses.steps} steps the loss "
+        + (f"rests at {losses.recent(50):.3g}." if losses.improves() else "has hardly fallen."),
         DRAW_LARGER,
     )  # fmt: skip
