@@ -332,6 +332,15 @@ def test_what_overflows_before_any_step_is_flat(step: int, cause: str | None) ->
     assert {f.rule: f.caused_by for f in explained_by(found, rescales=True)}["R03"] == cause
 
 
+@pytest.mark.parametrize(("single", "cause"), [(True, "R07"), (False, None)])
+def test_single_batches_that_keep_a_loss_up(single: bool, cause: str | None) -> None:
+    found = {
+        "R13": Finding("R13", "critical", "loss", 200, 2.4, 2.3, "", ""),
+        "R07": Finding("R07", "warning", "loss", 80, 8.0, 3.0, "", f"{BATCHES} of these steps." if single else "Clip."),
+    }
+    assert {f.rule: f.caused_by for f in explained_by(found, rescales=True)} == {"R07": None, "R13": cause}
+
+
 def test_weights_that_decay_are_no_matter_of_the_sign() -> None:
     found = {
         "R09": Finding("R09", "warning", "w", 90, -0.7, -1.8, "", f"{LOWER_DECAY} (1) by 10 or more."),
@@ -421,6 +430,21 @@ def test_clipping_that_slows_a_network_down(
     found = {finding.rule: finding for finding in diagnosis.findings}["R07"]
     assert found.severity == severity
     assert found.suggestion.startswith("Raise trainer.gradient_clip_val=1 by 10") == (severity == "warning")
+
+
+@pytest.mark.parametrize(("clip", "severity"), [(0.05, "warning"), (0.5, "note")])
+def test_clipping_of_every_step_by_far(clip: float, severity: str) -> None:
+    """Whatever comes of it: who means single steps clips at more."""
+    h = History(Facts(), 400)
+    h.clip = clip
+    for step in range(0, 200, 10):
+        h.losses.add([2.0 - 0.005 * step] * 10)
+        h.add(Observation(step, {"gradient_norm": {"total": 3.0}}, {}, Output("cross_entropy", 2.0, 2.0, 0.01, 0.1)))
+    diagnosis = Diagnosis()
+    diagnosis.update(h)
+    found = {finding.rule: finding for finding in diagnosis.findings}["R07"]
+    assert found.severity == severity
+    assert ("to 1.0" in found.suggestion) == (severity == "warning")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
+from bnlm.doctor.facts import ParameterFacts
 
 
 def found(
@@ -84,3 +85,33 @@ def test_large_binary_logits(spread: float, severity: str | None) -> None:
     assert {f.rule: f.severity for f in diagnosis.findings} == (
         {} if severity is None else {"R01": severity, "R02": severity}
     )
+
+
+@pytest.mark.parametrize(
+    ("scale", "loss", "spread", "rules"),
+    [
+        (3.0, 2.9, 1.4, {"R01": "warning", "R02": "warning"}),
+        (3.0, 2.9, 0.8, {"R01": "warning"}),
+        (1.4, 2.9, 1.4, {"R01": "note", "R02": "note"}),  # Kaiming's or Glorot's init
+        (3.0, 2.4, 1.4, {}),  # it costs nothing
+    ],
+)
+def test_an_output_layer_that_no_usual_init_draws(
+    scale: float, loss: float, spread: float, rules: dict[str, str]
+) -> None:
+    head = ParameterFacts("head.weight", (10, 64), "output", std=scale / 8)
+    h, diagnosis = History(Facts({"head.weight": head}), 1000), Diagnosis()
+    h.losses.add([loss] * 4)
+    h.add(Observation(0, {}, {}, Output("cross_entropy", math.log(10), loss, 0.02, spread)))
+    diagnosis.update(h)
+    assert {f.rule: f.severity for f in diagnosis.findings if f.rule in ("R01", "R02")} == rules
+
+
+@pytest.mark.parametrize(("scale", "severity"), [(3.0, "warning"), (1.0, "note")])
+def test_an_output_layer_of_a_regression(scale: float, severity: str) -> None:
+    head = ParameterFacts("head.weight", (1, 64), "output", std=scale / 8)
+    h, diagnosis = History(Facts({"head.weight": head}), 1000), Diagnosis()
+    h.losses.add([2.4] * 4)
+    h.add(Observation(0, {}, {}, Output("regression", 1.0, 2.4, 0.1, math.nan, 1.0)))
+    diagnosis.update(h)
+    assert [f.severity for f in diagnosis.findings if f.rule == "R01"] == [severity]

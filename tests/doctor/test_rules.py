@@ -353,6 +353,18 @@ def test_how_much_a_layer_keeps_depends_on_its_activation(kind: str, severity: s
 
 
 @pytest.mark.parametrize(
+    ("fresh", "ratio", "severity"), [(True, 2e-3, "note"), (False, 2e-3, "critical"), (True, 7e-4, "critical")]
+)
+def test_the_gradient_of_torchs_own_init(fresh: bool, ratio: float, severity: str) -> None:
+    """Poolings take their share of it, too."""
+    names = [f"layer{i}" for i in range(6)]
+    h = History(Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.06, fresh=fresh)}), 1000)
+    stds = {n: ratio ** (1 - i / 5) for i, n in enumerate(names)}
+    h.add(Observation(0, {"activation_gradient_std": stds}, dict.fromkeys(names, "relu")))
+    assert found(h)["R06"].severity == severity
+
+
+@pytest.mark.parametrize(
     ("layers", "ratio", "severity"),
     [
         (6, 0.0095, "note"),  # torch's default init: 0.4 per layer

@@ -272,5 +272,5 @@ def test_a_dead_layer_that_is_not_needed(loss: float, severity: str) -> None:
     h = History(Facts(), 1000)
     for step in range(0, 200, 10):
         h.losses.add([1.0 if step < 20 else loss] * 10)
-        h.add(Observation(step, {"dead_units": {"gate": 1.0}}, {"gate": "relu"}))
+        h.add(Observation(step, {"dead_units": {"gate": float(step > 0)}}, {"gate": "relu"}))
     assert found(h)["R04"].severity == severity

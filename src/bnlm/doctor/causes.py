@@ -32,7 +32,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "R10": ("R20", "R12", "R04", "R05", "R06", "R03", "R09"),
     "R11": ("R20", "R12", "R05", "R06", "R03", "R07", "R16"),
     "R12": ("R20", "R08", "R04", "R09", "R14", "R03"),
-    "R13": ("R08", "R20", "R12", "R16", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11", "R02", "R01"),
+    "R13": ("R08", "R20", "R12", "R16", "R09", "R10", "R05", "R06", "R03", "R04", "R14", "R11", "R02", "R01", "R07"),
     "R14": ("R08", "R09", "R11", "R02", "R07", "R16"),
     "R15": ("R17", "R18", "R16", "R09", "R14"),
     "R17": ("R16", "R18", "R14", "R09"),
@@ -184,6 +184,8 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         return cause.value > FLAT_ALL_OVER and cause.step <= max(finding.step, LATE) and finding.value < finding.step
     if pair in MILD and cause.severity != "critical":
         return False
+    if pair == ("R07", "R13"):  # single batches undo what the others bring
+        return cause.suggestion.startswith(BATCHES) and finding.step > 0
     if pair == ("R08", "R03"):  # what has overflowed before any step is flat, and no scale of weights makes it so
         return cause.step == 0 and finding.step == 0
     if pair == ("R09", "R10"):  # steps that were too large leave a network where hardly any gradient comes

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 
-from bnlm.doctor.facts import Facts
+from bnlm.doctor.facts import Facts, ParameterFacts
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation
@@ -38,8 +38,10 @@ KEPT_BY_KIND = {
     "sigmoid": 0.5,
     **dict.fromkeys(("tanh", "softsign", "hardtanh", "elu", "celu", "selu"), 0.46),
 }
-#: What torch's default init keeps per layer: 1 / sqrt(3), of inputs that are zero half of the time 1 / sqrt(6).
-DRAWN_BY_KIND = {"relu": 0.408, "tanh": 0.577}
+#: R06 of weights as torch draws them: factor below that, for poolings take their share too.
+MARGIN_AS_DRAWN = 0.2
+#: Elements of a weight that tell how it was drawn, and how near the std of a bias is to torch's.
+ENOUGH_TO_TELL, LIKE_DRAWN = 50, 0.3
 
 
 def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], list[float]]]:
@@ -97,22 +99,43 @@ def module_of(layer: str) -> str:
     return module if call.isdigit() else layer
 
 
-def faster_than_drawn(ratio: float, kind: str, chain: list[str], facts: Facts) -> bool:
-    """Return whether activations fade faster over a chain than what torch's default init makes of layers so wide.
+def steep(ratio: float, kind: str, chain: list[str], margin: float = 1.0) -> bool:
+    """Return whether what fades by this ratio over a chain of activations does so faster than by a usual init.
 
-    Among few units the scale of a layer is a matter of chance, by about 1 / sqrt(2 x units).
+    Args:
+        ratio: Of the standard deviations at both ends.
+        kind: Of the activations.
+        chain: The layers.
+        margin: Factor that it has to be below that, unless next to nothing is left.
     """
-    units = [one.shape[0] for one in facts.parameters.values() if one.role == "hidden"]
-    if kind not in DRAWN_BY_KIND or not units:
-        return False
-    chance = math.exp(-3 * math.sqrt((len(chain) - 1) / (2 * min(units))))
-    return ratio < chance * DRAWN_BY_KIND[kind] ** (len(chain) - 1)
-
-
-def steep(ratio: float, kind: str, chain: list[str]) -> bool:
-    """Return whether what fades by this ratio over a chain of activations does so faster than by a usual init."""
     kept = KEPT_BY_KIND.get(kind, KEPT_PER_LAYER)
-    return ratio < max(kept ** (len(chain) - 1), KEPT)
+    return ratio < max(margin * kept ** (len(chain) - 1), KEPT)
+
+
+def _are_as_drawn(facts: Facts) -> bool:
+    """Return whether all hidden weights are as torch's layers draw them."""
+    judged = [one.fresh for one in _large_enough(facts)]
+    return bool(judged) and all(judged)
+
+
+def _are_drawn_otherwise(facts: Facts) -> bool:
+    """Return whether most hidden weights are of an init that somebody has chosen, and not of an earlier training.
+
+    That would have moved the biases too, which are zero, as torch draws them, or none.
+    """
+    judged = _large_enough(facts)
+    chosen = 0
+    for one in judged:
+        bias = facts.parameters.get(one.name.removesuffix("weight") + "bias")
+        as_drawn = bias is None or bias.std == 0 or abs(bias.std * math.sqrt(3 * one.fan_in) - 1) < LIKE_DRAWN
+        chosen += as_drawn and not one.fresh
+    return 2 * chosen > len(judged)
+
+
+def _large_enough(facts: Facts) -> list[ParameterFacts]:
+    """Return the hidden weights of which can be told how they were drawn."""
+    hidden = [one for one in facts.parameters.values() if one.role == "hidden" and one.std > 0]
+    return [one for one in hidden if math.prod(one.shape) >= ENOUGH_TO_TELL]
 
 
 def whole_gradient(ratio: float, chain: list[str], elements: dict[str, float]) -> float:
@@ -192,7 +215,8 @@ def _drift(history: History) -> Iterator[Finding]:
         fades = ratio < 1
         far = ratio < 1 / DRIFT_CRITICAL or ratio > DRIFT_CRITICAL
         kept = ratio / history.facts.spread_thin
-        slowly = fades and not (steep(kept, kind, chain) or faster_than_drawn(kept, kind, chain, history.facts))
+        slowly = fades and not steep(kept, kind, chain)
+        slowly &= not _are_drawn_otherwise(history.facts)  # by torch's default init too much fades in many that learn
         slowly |= trained or history.facts.frozen
         yield Finding(
             "R05", "note" if slowly else "critical" if far else "warning", in_words(chain), 0, ratio,
@@ -221,7 +245,9 @@ def gradient_findings(history: History) -> Iterator[Finding]:
         if is_one_leap(chain, stds, [outputs.get(layer, 0.0) for layer in chain]):
             continue
         whole = whole_gradient(ratio, chain, elements)
-        far = whole < 1 / GRADIENT_CRITICAL and steep(whole, kind, chain) and not over_time(history, chain)
+        drawn = MARGIN_AS_DRAWN if _are_as_drawn(history.facts) else 1.0
+        fades = steep(whole, kind, chain, drawn) and not over_time(history, chain)
+        far = whole < 1 / GRADIENT_CRITICAL and fades
         critical = (far or ratio > GRADIENT_CRITICAL) and kind != "sigmoid"
         yield Finding(
             "R06", "critical" if critical else "note", in_words(chain), 0, ratio,

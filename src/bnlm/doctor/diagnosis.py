@@ -30,8 +30,8 @@ from bnlm.doctor.update_rules import all_learned, large_updates_ended, rises_at_
 WINDOW_EVERY = 100
 #: Of the start and of what knowing nothing costs: a loss below this share no longer stands still.
 FALLEN = 0.8
-#: The same share for a gradient that vanished at the start.
-MOSTLY_LEARNED = 0.25
+#: The same share for a gradient that vanished at the start, and for one with which the loss stood still.
+MOSTLY_LEARNED, SET_OUT = 0.25, 0.6
 #: Rules of what the loss does, which may be over although it began with the start.
 OF_LOSSES = ("R13", "R14")
 #: Batches in which an optimizer should have taken its first step.
@@ -107,12 +107,12 @@ class Diagnosis:
             if known.rule == "R05":
                 return known.step > 0 and recent < FALLEN * start
             if known.rule == "R06":
-                return recent < (FALLEN if known.step > 0 else MOSTLY_LEARNED) * start
+                return recent < (SET_OUT if known.step > 0 else MOSTLY_LEARNED) * start
             return recent < (FALLEN if known.rule == "R09" and harmless else LEARNED) * start
 
         first_step = self._found.get("R09")
         harmless = first_step is not None and first_step.value <= 0 and not rises_at_start(history)
-        for rule in ("R01", "R05", "R06", "R13", "R03", "R09", "R11", "R14"):
+        for rule in ("R01", "R05", "R06", "R13", "R03", "R09", "R10", "R11", "R14"):
             known = self._found.get(rule)
             if known is None or known.severity == "note" or not has_fallen(known):
                 continue

@@ -22,6 +22,9 @@ SMOOTHING = 0.05
 RISE_OF_BEST, RISE = 0.3, 0.15
 #: R14: standard errors of the running mean that the loss may rise by, from the lowest that this has been.
 SMOOTH_NOISE = 5.0
+#: Losses that tell whether those from a leap on stay above what was before it, and how many times the reference it is
+#: at most.
+LASTS, HIGHEST_LEAP = 20, 10.0
 #: R07: standard errors of a batch's loss that a loss may lie higher. In batches of one or two, single examples do.
 BATCH_NOISE = 6.0
 
@@ -39,7 +42,7 @@ class LossCourse:
         steps: Steps that a loss was given for, and `non_finite` those of them whose loss was nan or infinite.
         smooth: Running mean, `best` the lowest it has been, `worst_rise` how many times that it is while it is far
             above, and `steps_above` for how many steps it has been.
-        spikes: Steps whose loss was far above those before.
+        spikes: Steps whose loss was far above those before, counted from 1.
     """
 
     def __init__(self, reference: ReferenceLoss) -> None:
@@ -140,6 +143,19 @@ class LossCourse:
             return False
         # The height of a spike falls with the median of ten, which is no lower than the lowest.
         return max(losses) <= 3 * max(min(*losses, *self.tail(10)), 0.0) + scale
+
+    def lasting_leap(self) -> int:
+        """Return the step of the first spike, if the losses do not come back from there for a while; else 0.
+
+        As where the labels are others from then on. What steps too large bring about grows, and what single batches do
+        is higher.
+        """
+        at = self.spikes[0] - 1 - (self.steps - len(self.last)) if self.spikes and not self.non_finite else -1
+        if at < 1 or len(self.spikes) == self.spikes.maxlen:
+            return 0
+        before, leap, *after = islice(self.last, at - 1, at + LASTS)
+        stays = len(after) >= LASTS // 2 and min(after) > 3 * before + RISE * self.scale and max(after) < 3 * leap
+        return self.spikes[0] if stays and leap < HIGHEST_LEAP * self.scale else 0
 
     def tail(self, steps: int) -> list[float]:
         """Return the last losses."""

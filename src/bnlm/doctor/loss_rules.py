@@ -31,13 +31,16 @@ SAME_SIZE, MIRRORED, GROWN = 0.05, 0.2, 10.0
 #: R14 of a loss that nothing is known of: times the largest of the first ones that it is below zero, and how far at
 #: least. Those of densities, which may be so, are of the order of the number of places that an example has.
 BOTTOMLESS, BOTTOMLESS_LEAST = 100.0, 10.0
-#: R14 of losses below zero: times the standard deviation of the last ones.
-RISE_OF_NOISE = 4.0
+#: R14 of losses below zero: times the standard deviation of the last ones; of any, four standard errors of the running
+#: mean, of what half of it may be the rise itself.
+RISE_OF_NOISE, RISE_OF_SPREAD = 4.0, 0.63
 #: R14 of what was trained before: share of the reference that its first loss is below, and that is lost.
 TRAINED, LOST = 0.5, 0.1
 #: R14: what to change where each batch holds one class; what is added where the loss never fell.
 SHUFFLE = "Shuffle the training data (shuffle=True of its DataLoader): each batch holds examples of one class alone."
 TOO = " It never fell:"
+#: R14: what may be where the loss leaps at once, and stays there.
+CHANGED = "labels, inputs, how they are prepared, or the loss itself"
 #: R08: what to change where numbers grew, and where one was nan out of the blue; times the first that is grown.
 LOWER = (
     "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), and look for a "
@@ -130,6 +133,9 @@ def _diverging(history: History) -> Iterator[Finding]:
     # Nor does it say much where it was below zero from the start, or comes back to it, and not far beyond.
     beyond = max(losses.first, -losses.best)
     strays |= losses.best < 0 and not history.reference.is_known and losses.smooth < beyond
+    # Where single losses outweigh all others, it is these that the average moves with.
+    lately = losses.tail(100)
+    strays |= bool(lately) and losses.smooth - losses.best < RISE_OF_SPREAD * statistics.pstdev(lately)
     if _crept_up(history):
         first, last = losses.early[0], next(loss for loss in reversed(losses.last) if math.isfinite(loss))
         yield Finding(
@@ -158,6 +164,8 @@ def _diverging(history: History) -> Iterator[Finding]:
                 f"Look at the schedule of the learning rate: by step {raised.step} it is {raised.lr_rise:.3g} times "
                 f"what it was at the observed step before. {change}"
             )
+        elif leap := losses.lasting_leap():
+            change = f"Look at what is different from step {leap} on: {CHANGED}. If nothing is: {change}"
         yield Finding(
             "R14", "critical" if rise > RISE_CRITICAL else "warning", "loss", history.step, rise, RISE_WARNING,
             f"the loss rises: {losses.smooth:.3g} on average where it had been {losses.best:.3g}.",

@@ -44,6 +44,8 @@ LOGIT_STD_NOTE, LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 1.5, 3.0
 #: R01 of a loss that nothing is known of: the first over the median of these steps' losses; steps until it is judged,
 #: std times the root of fan_in of weights that explain it (1.4 to 1.7 by Kaiming's init).
 STICK, STICK_WARNING, STICK_CRITICAL, LONGEST_STICK, LARGE_SCALE = (30, 50), 3.0, 10.0, 200, 2.0
+#: Elements of an output layer that tell its scale.
+ENOUGH = 10
 #: R01, R02: std of what comes to the first activation of weights that are not large: std times the root of fan_in.
 LARGE_FIRST, USUAL_WEIGHTS = 10.0, 3.0
 #: R01, R02: the same std of inputs of variance 1 and weights of a usual size.
@@ -136,12 +138,13 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
         # Large logits either know the answer, and the loss is below the reference, or they do not. But the loss of one
         # batch of them is far from certain, and a network that is fine-tuned may be sure, and wrong, of its old task.
         error *= 3
+    unusual = "warning" if _large_output(history) else "note"  # no usual init draws an output layer like that
     if not loss > limit + error:
         if loss > LOSS_WARNING * output.reference + 3 * single:
             if spread > LOGIT_STD_NOTE:
-                yield _confident(where, "note", spread, output, loss, SMALLER)
+                yield _confident(where, unusual, spread, output, loss, SMALLER)
             yield Finding(
-                "R01", "note", where, 0, loss, LOSS_WARNING * output.reference,
+                "R01", unusual, where, 0, loss, LOSS_WARNING * output.reference,
                 f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}.",
                 SMALLER,
             )  # fmt: skip
@@ -152,10 +155,10 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
     critical = loss > (BINARY_CRITICAL if one_class else LOSS_CRITICAL) * output.reference + error
     severity = "critical" if critical else "warning"
     if output.kind == "cross_entropy" and not spread > LOGIT_STD_WARNING:
-        severity = "warning" if critical else "note"
+        severity = "warning" if critical else unusual
     if binary and not (loss > BINARY_WARNING * output.reference + error or spread > LOGIT_STD_WARNING):
-        severity = "note"
-    graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else "note"
+        severity = unusual
+    graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else unusual
     remedy = LARGE_INPUTS if _large_inputs(history) else DRAW_ALL if _large_network(history) else ""
     adapts = history.facts.frozen and (spread <= LOGIT_STD_CRITICAL or _is_adapted(history))
     if adapts or (spread <= LOGIT_STD_CRITICAL and _is_new_on_trained(history)):
@@ -224,8 +227,9 @@ def _regression_loss(history: History, output: Output, loss: float, error: float
             "Scale the output layer's weights down, or bring the targets to mean 0 and variance 1.",
         )  # fmt: skip
     elif loss > max(REGRESSION_NOTE * reference + error, REGRESSION_USUAL):
+        severity = "warning" if _large_output(history) else "note"
         yield Finding(
-            "R01", "note", "output", 0, loss, REGRESSION_NOTE * reference,
+            "R01", severity, "output", 0, loss, REGRESSION_NOTE * reference,
             f"the first loss is {loss:.3g} where an output of zero gives {reference:.3g}.",
             SMALLER,
         )  # fmt: skip
@@ -241,6 +245,12 @@ def _regression_loss(history: History, output: Output, loss: float, error: float
             f"best constant {constant:.3g}. A network that starts near zero has to go there first.",
             f"{BRING}, or set the output's bias to their mean.",
         )  # fmt: skip
+
+
+def _large_output(history: History) -> bool:
+    """Return whether an output layer starts with larger weights than by any usual init, and is to be trained so."""
+    heads = [p for p in history.facts.parameters.values() if p.role == "output" and math.prod(p.shape) >= ENOUGH]
+    return not history.facts.frozen and any(p.std * math.sqrt(p.fan_in) > LARGE_SCALE for p in heads)
 
 
 def _large_network(history: History) -> bool:

@@ -75,6 +75,8 @@ def _small_updates(history: History) -> Iterator[Finding]:
     limit = SMALL_LATER if later else SMALL_WARNING
     if share < 0.1 <= usual and history.is_late:
         return  # a schedule that comes to its end
+    if usual < 0.1 <= share:
+        return  # one that has begun lately
     if typical < limit and not history.losses.improves() and not far:
         times = f"10^{-3 - typical:.0f}" if -math.inf < typical < SMALL_WARNING - 0.5 else "3 to 10"
         change = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -10,7 +11,7 @@ import numpy as np
 
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
-from bnlm.doctor.loss_course import BATCH_NOISE
+from bnlm.doctor.loss_course import BATCH_NOISE, LASTS
 from bnlm.doctor.weight_updates import hidden_updates
 
 #: R07 of single batches: mean over median of the last losses; how the advice begins.
@@ -22,8 +23,12 @@ STANDS_OUT, LEAST = 5.0, 0.15
 #: R07 of batches of another kind: times the usual distance from the losses around, and share of the reference, that a
 #: loss is off; share of all that are; how many are looked at, in blocks that each have a usual distance of their own.
 FAR_OFF, LEAST_OFF, MANY_OFF, BLOCK, BLOCKS = 6.0, 0.1, 0.04, 50, 10
+#: R07: losses whose logarithms tell by what factors they differ, and standard deviations of those that are usual.
+SPREAD_OVER, FAR_BY_FACTORS = 200, 5.0
 #: R07 of clipping: observed steps, share of them.
 SEVERAL, OFTEN_CLIPPED = 10, 0.9
+#: The same: the norm below which nobody clips who means single steps.
+LEAST_CLIP = 0.1
 #: The same of an optimizer whose steps are as large as what is left: share of the norm, log10 of update:data, share of
 #: the first losses that is left late in the run.
 CLIPPED_AWAY, SLOW, LEFT_BY_CLIPPING = 0.1, -2.8, 0.5
@@ -47,6 +52,8 @@ def spike_findings(history: History) -> Iterator[Finding]:
 
 def _spikes(history: History) -> Iterator[Finding]:
     recent = [step for step in history.losses.spikes if step > history.losses.steps - 500]
+    if _are_usual(history, recent):
+        recent = []
     norms = [norm for o in history.recent if (norm := o.gradient_norm) is not None]
     # A gradient that vanishes with the loss makes every other one look large.
     start = statistics.median(history.early_norms) if history.early_norms else 0.0
@@ -77,6 +84,21 @@ def _spikes(history: History) -> Iterator[Finding]:
         f"them.{how}",
         change,
     )  # fmt: skip
+
+
+def _are_usual(history: History, spikes: list[int]) -> bool:
+    """Return whether single losses differ by such factors all the time, as where the targets have heavy tails."""
+    losses = np.array(history.losses.tail(SPREAD_OVER))
+    if not spikes or not losses.min() > 0:
+        return False
+    if len(losses) < SPREAD_OVER // 4:
+        return True  # which few of them do not tell
+    logs = np.log(losses)
+    # From one to the next, for the loss falls meanwhile; of a normal distribution the median is 0.67 of the std.
+    spread = 1.48 * float(np.median(np.abs(np.diff(logs)))) / math.sqrt(2)
+    at = [step - 1 - (history.losses.steps - len(losses)) for step in spikes]
+    heights = [logs[i] - np.median(logs[max(0, i - 10) : i]) for i in at if i > 0]
+    return bool(heights) and statistics.median(heights) < FAR_BY_FACTORS * spread
 
 
 def _of_other_kinds(history: History) -> Iterator[Finding]:
@@ -112,13 +134,16 @@ def _always_clipped(history: History) -> Iterator[Finding]:
         slows = not history.facts.rescales and typical < CLIPPED_AWAY and bool(moved)
         slows = slows and statistics.median(moved) < SLOW and history.is_late
         slows = slows and history.losses.recent(50) > LEFT_BY_CLIPPING * history.losses.first > 0
+        severity = "warning" if slows or history.clip < LEAST_CLIP else "note"
         yield Finding(
-            "R07", "warning" if slows else "note", "gradients", history.step, len(clipped) / len(norms), OFTEN_CLIPPED,
+            "R07", severity, "gradients", history.step, len(clipped) / len(norms), OFTEN_CLIPPED,
             f"the gradient is clipped in {len(clipped)} of the last {len(norms)} observed steps, typically to "
             f"{typical:.2g} of its norm: its direction alone is left, and the learning rate says how far steps go.",
             f"Raise trainer.gradient_clip_val={history.clip:g} by 10, or optimizer.lr: steps are small, and most of "
             "the loss is left."
             if slows
+            else f"Raise trainer.gradient_clip_val={history.clip:g} to 1.0, so that what stands out is clipped alone."
+            if severity == "warning"
             else f"Nothing, if that is meant; otherwise raise trainer.gradient_clip_val={history.clip:g}.",
         )  # fmt: skip
 
@@ -170,9 +195,10 @@ def _began_at_once(history: History) -> int:
     *calm, spike, after = list(course.last)[at - CALM : at + 2]
     before = max(*calm, 0.0)
     alone = spike > STANDS_OUT * max(before, after)
-    if not (alone or spike > OUT_OF_CALM * before) or spike - before <= LEAST * course.scale:
+    may_last = len(course.last) - at <= LASTS // 2  # which is to be seen, before batches are blamed
+    if not (alone or (spike > OUT_OF_CALM * before and not may_last)) or spike - before <= LEAST * course.scale:
         return 0
-    return course.spikes[0] if history.raised_rate(course.spikes[0]) is None else 0
+    return course.spikes[0] if history.raised_rate(course.spikes[0]) is None and not course.lasting_leap() else 0
 
 
 def _around(norms: list[float], index: int) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from bnlm.doctor.depth_rules import advice_on_gradients, chains_of, is_one_leap, steep, whole_gradient
 from bnlm.doctor.finding import Finding, in_words, percent
-from bnlm.doctor.history import History
+from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import HARD, SMOOTH, are_ends, are_gates, is_judged_by_the_loss
 from bnlm.doctor.weight_scale_rules import small_weights
 from bnlm.stats import RELU_LIKE
@@ -114,6 +114,8 @@ def dead(history: History) -> Iterator[Finding]:
         severity = "critical" if worst > DEAD_CRITICAL else "note" if has_learned(history) else "warning"
         if worst <= DEAD_WARNING or history.losses.recent(50) < WELL_LEARNED * history.losses.first:
             severity = "note"
+        if severity == "note" and _from_the_start(history, layers):
+            severity = "warning"
         at_ends = kinds.get(layers[0]) in SMOOTH
         yield Finding(
             "R04", severity, in_words(layers), history.step, worst,
@@ -126,6 +128,13 @@ def dead(history: History) -> Iterator[Finding]:
             + ("a normalization before it." if at_ends else
                "an activation without a dead side (model.activation=leaky_relu or gelu)."),
         )  # fmt: skip
+
+
+def _from_the_start(history: History, layers: list[str]) -> bool:
+    """Return whether so much of a layer has never responded: what a network prunes while it learns has."""
+    first = history.first
+    begun = first is not None and first.step == 0 and history.observed <= WINDOW
+    return first is not None and begun and any(first.of("dead_units").get(n, 0.0) > DEAD_NOTE for n in layers)
 
 
 def _silent(history: History) -> list[str]:

@@ -13,7 +13,7 @@ from bnlm.doctor.history import History
 from bnlm.doctor.loss_rules import forgets
 from bnlm.doctor.observation import Observation
 from bnlm.doctor.optimizer_rules import heavy_decay, left_gradients, long_memory
-from bnlm.doctor.training_rules import dead, has_learned, saturated
+from bnlm.doctor.training_rules import DEAD_WARNING, dead, has_learned, saturated
 from bnlm.doctor.weight_decay import blamed_on_decay
 from bnlm.doctor.weight_updates import OUTPUT_ALLOWANCE, allowance, judged_updates
 
@@ -27,7 +27,9 @@ MOSTLY_LEARNED = 0.25
 #: R09 of updates that nothing suffers from, as a note: losses seen, share of the reference that is left to be learned;
 #: how far below the limit where units have died.
 REMARK_FROM, LEFT_TO_LEARN, BESIDE_DEAD = 100, 0.1, 0.2
-#: The same: std times the root of fan_in below which weights are small (0.58 by torch's default).
+#: R09 of updates beside units that have died: share of the first losses that is left.
+LEFT_BESIDE_DEAD = 0.4
+#: R09 as a note: std times the root of fan_in below which weights are small (0.58 by torch's default).
 SMALL_DRAW = 0.4
 #: The same where the loss falls: observed steps that are not enough.
 EARLY_OBSERVED = 10
@@ -78,7 +80,10 @@ def _large_updates(history: History, waits_for_more: bool = True) -> Iterator[Fi
     beyond = {n: LARGE_WARNING + CLEARLY if parameters[n].role == "hidden" else LARGE_CRITICAL for n in large}
     clearly = 4 * len(large) >= len(judged) or any(judged[n] > beyond[n] + allowed[n] for n in large)
     suffers = (clearly and not (history.losses.improves() or waits)) or rises
-    suffers = suffers or any(f.severity != "note" for f in [*saturated(history), *dead(history)])
+    died = list(dead(history))
+    suffers = suffers or any(f.severity != "note" for f in [*saturated(history), *died])
+    left = history.losses.recent(50) > LEFT_BESIDE_DEAD * history.losses.first
+    suffers = suffers or (clearly and left and any(f.value > DEAD_WARNING for f in died))
     extreme = [n for n in large if parameters[n].role == "hidden" and judged[n] > LARGE_CRITICAL + allowed[n]]
     harmless = not rises and history.losses.recent(50) < MOSTLY_LEARNED * history.losses.first
     # The first few are the largest, as where a norm is clipped to what it is far above at the start.
