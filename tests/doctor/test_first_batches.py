@@ -115,3 +115,30 @@ def test_an_output_layer_of_a_regression(scale: float, severity: str) -> None:
     h.add(Observation(0, {}, {}, Output("regression", 1.0, 2.4, 0.1, math.nan, 1.0)))
     diagnosis.update(h)
     assert [f.severity for f in diagnosis.findings if f.rule == "R01"] == [severity]
+
+
+@pytest.mark.parametrize(
+    ("bias", "severity"),
+    [(0.0, "warning"), (0.072, "warning"), (0.375, "warning"), (math.nan, "warning"), (0.2, "note")],
+)
+def test_an_output_layer_that_was_trained_is_as_large_as_it_was_learned(bias: float, severity: str) -> None:
+    """Its bias tells: it is not zero, as torch draws it, scaled as the weight is, or a single number."""
+    facts = {
+        "head.weight": ParameterFacts("head.weight", (10, 64), "output", std=3.0 / 8),
+        "head.bias": ParameterFacts("head.bias", (10,), "vector", std=bias),
+    }
+    h, diagnosis = History(Facts(facts), 1000), Diagnosis()
+    h.losses.add([2.9] * 4)
+    h.add(Observation(0, {}, {}, Output("cross_entropy", math.log(10), 2.9, 0.02, 1.4)))
+    diagnosis.update(h)
+    assert {f.severity for f in diagnosis.findings if f.rule in ("R01", "R02")} == {severity}
+
+
+@pytest.mark.parametrize(("scale", "told"), [(3.0, True), (1.4, False)])
+def test_a_batch_need_not_be_sure_where_the_weights_tell(scale: float, told: bool) -> None:
+    head = ParameterFacts("head.weight", (10, 64), "output", std=scale / 8)
+    h, diagnosis = History(Facts({"head.weight": head}), 1000), Diagnosis()
+    h.losses.add([2.7])
+    h.add(Observation(0, {}, {}, Output("cross_entropy", math.log(10), 2.7, 0.2, 0.9)))
+    diagnosis.update(h)
+    assert ("R01" in {f.rule for f in diagnosis.findings}) == told

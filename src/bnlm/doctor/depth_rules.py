@@ -40,8 +40,8 @@ KEPT_BY_KIND = {
 }
 #: R06 of weights as torch draws them: factor below that, for poolings take their share too.
 MARGIN_AS_DRAWN = 0.2
-#: Elements of a weight that tell how it was drawn, and how near the std of a bias is to torch's.
-ENOUGH_TO_TELL, LIKE_DRAWN = 50, 0.3
+#: Elements of a weight that tell how it was drawn.
+ENOUGH_TO_TELL = 50
 
 
 def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], list[float]]]:
@@ -119,22 +119,14 @@ def _are_as_drawn(facts: Facts) -> bool:
 
 
 def _are_drawn_otherwise(facts: Facts) -> bool:
-    """Return whether most hidden weights are of an init that somebody has chosen, and not of an earlier training.
-
-    That would have moved the biases too, which are zero, as torch draws them, or none.
-    """
+    """Return whether most hidden weights are of an init that somebody has chosen, and not of an earlier training."""
     judged = _large_enough(facts)
-    chosen = 0
-    for one in judged:
-        bias = facts.parameters.get(one.name.removesuffix("weight") + "bias")
-        as_drawn = bias is None or bias.std == 0 or abs(bias.std * math.sqrt(3 * one.fan_in) - 1) < LIKE_DRAWN
-        chosen += as_drawn and not one.fresh
-    return 2 * chosen > len(judged)
+    return 2 * sum(facts.has_untrained_bias(one) and not one.fresh for one in judged) > len(judged)
 
 
 def _large_enough(facts: Facts) -> list[ParameterFacts]:
     """Return the hidden weights of which can be told how they were drawn."""
-    hidden = [one for one in facts.parameters.values() if one.role == "hidden" and one.std > 0]
+    hidden = [one for one in facts.parameters.values() if one.role == "hidden" and one.std > 0 and one.fan_in > 0]
     return [one for one in hidden if math.prod(one.shape) >= ENOUGH_TO_TELL]
 
 

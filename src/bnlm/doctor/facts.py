@@ -26,6 +26,8 @@ _NORM = re.compile(r"norm(\dd)?$", re.IGNORECASE)
 _CENTRING = (_BatchNorm, _InstanceNorm)
 #: Elements of a weight that tell how it was drawn.
 MANY = 65536
+#: How near the std of a bias is to that of one that was drawn.
+LIKE_DRAWN = 0.3
 
 
 @dataclass
@@ -106,6 +108,16 @@ class Facts:
     eps: float = 0.0
     spread_thin: float = 1.0
     clamps: dict[str, bool] = field(default_factory=dict)
+
+    def has_untrained_bias(self, weight: ParameterFacts) -> bool:
+        """Return whether the bias beside a weight is as one starts, for training moves it: zero, drawn, or none.
+
+        Drawn as torch does, at its scale or at that of the weight.
+        """
+        bias = self.parameters.get(weight.name.removesuffix("weight") + "bias")
+        if bias is None or not bias.std > 0:  # a single one has no spread
+            return True
+        return any(abs(bias.std / usual - 1) < LIKE_DRAWN for usual in (1 / math.sqrt(3 * weight.fan_in), weight.std))
 
     def gets_gradient(self, parameter: Tensor) -> bool:
         """Return whether training has brought a gradient to one that no optimizer holds."""

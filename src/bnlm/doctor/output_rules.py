@@ -140,7 +140,8 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
         error *= 3
     unusual = "warning" if _large_output(history) else "note"  # no usual init draws an output layer like that
     if not loss > limit + error:
-        if loss > LOSS_WARNING * output.reference + 3 * single:
+        # Where the weights tell, a batch need not be sure of it.
+        if loss > LOSS_WARNING * output.reference + (3 * single if unusual == "note" else 0.0):
             if spread > LOGIT_STD_NOTE:
                 yield _confident(where, unusual, spread, output, loss, SMALLER)
             yield Finding(
@@ -226,7 +227,7 @@ def _regression_loss(history: History, output: Output, loss: float, error: float
             f"the first loss is {loss:.3g} where an output of zero gives {reference:.3g}.",
             "Scale the output layer's weights down, or bring the targets to mean 0 and variance 1.",
         )  # fmt: skip
-    elif loss > max(REGRESSION_NOTE * reference + error, REGRESSION_USUAL):
+    elif loss > max(REGRESSION_NOTE * reference + (0.0 if _large_output(history) else error), REGRESSION_USUAL):
         severity = "warning" if _large_output(history) else "note"
         yield Finding(
             "R01", severity, "output", 0, loss, REGRESSION_NOTE * reference,
@@ -248,9 +249,11 @@ def _regression_loss(history: History, output: Output, loss: float, error: float
 
 
 def _large_output(history: History) -> bool:
-    """Return whether an output layer starts with larger weights than by any usual init, and is to be trained so."""
-    heads = [p for p in history.facts.parameters.values() if p.role == "output" and math.prod(p.shape) >= ENOUGH]
-    return not history.facts.frozen and any(p.std * math.sqrt(p.fan_in) > LARGE_SCALE for p in heads)
+    """Return whether an output layer was drawn with larger weights than by any usual init, and is to be trained so."""
+    facts = history.facts
+    heads = [p for p in facts.parameters.values() if p.role == "output" and math.prod(p.shape) >= ENOUGH and p.fan_in]
+    large = [p for p in heads if p.std * math.sqrt(p.fan_in) > LARGE_SCALE and facts.has_untrained_bias(p)]
+    return bool(large) and not facts.frozen
 
 
 def _large_network(history: History) -> bool:
