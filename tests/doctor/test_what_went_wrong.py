@@ -910,6 +910,23 @@ def test_units_that_are_dead_but_for_half(dead: float, learned: bool, severity: 
     severity = "warning" if first > 0.4 and severity else severity
     finding = found(h).get("R04")
     assert (finding and finding.severity) == severity
+    assert finding is None or (finding.step == 0) == ("nor of the first" in finding.message) == (first > 0.4)
+
+
+@pytest.mark.parametrize(("first", "cause"), [(0.6, None), (0.2, "R09")])
+def test_steps_are_not_to_blame_for_units_that_never_responded(first: float, cause: str | None) -> None:
+    h = History(Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1, group=0)}), 300)
+    for step in range(0, 300, 10):
+        h.losses.add([CHANCE * (1 - 0.001 * step)] * 10)
+        dead = {"a": 0.6 if step else first}
+        statistics = {"dead_units": dead, "update_to_data": {"w": -1.6}, "gradient_std": {"w": 1.0}}
+        h.add(Observation(step, statistics, {"a": "relu"}, classes()))
+        if step == 180:
+            diagnosis = Diagnosis()
+            diagnosis.update(h)
+    by_rule = {finding.rule: finding for finding in diagnosis.findings}
+    assert by_rule["R04"].caused_by == cause
+    assert (by_rule["R09"].severity == "note") == (cause is None)
 
 
 @pytest.mark.parametrize(("dead", "update", "expected"), [(0.45, -1.9, "note"), (0.45, -2.1, None), (0.2, -1.9, None)])
@@ -918,7 +935,11 @@ def test_updates_beside_units_that_have_died(dead: float, update: float, expecte
     h = History(facts, 300)
     for step in range(0, 200, 10):
         h.losses.add([CHANCE if step < 30 else 0.05] * 10)
-        statistics = {"dead_units": {"a": dead}, "update_to_data": {"w": update}, "gradient_std": {"w": 1.0}}
+        statistics = {
+            "dead_units": {"a": dead if step else 0.0},
+            "update_to_data": {"w": update},
+            "gradient_std": {"w": 1.0},
+        }
         h.add(Observation(step, statistics, {"a": "relu"}, classes()))
     finding = found(h).get("R09")
     assert (finding and finding.severity) == expected

@@ -91,7 +91,7 @@ def _are_usual(history: History, spikes: list[int]) -> bool:
     losses = np.array(history.losses.tail(SPREAD_OVER))
     if not spikes or not losses.min() > 0:
         return False
-    if len(losses) < SPREAD_OVER // 4:
+    if len(losses) < SPREAD_OVER // 4 and not history.losses.non_finite:
         return True  # which few of them do not tell
     logs = np.log(losses)
     # From one to the next, for the loss falls meanwhile; of a normal distribution the median is 0.67 of the std.

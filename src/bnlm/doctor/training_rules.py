@@ -114,27 +114,36 @@ def dead(history: History) -> Iterator[Finding]:
         severity = "critical" if worst > DEAD_CRITICAL else "note" if has_learned(history) else "warning"
         if worst <= DEAD_WARNING or history.losses.recent(50) < WELL_LEARNED * history.losses.first:
             severity = "note"
-        if severity == "note" and _from_the_start(history, layers):
+        begun = _from_the_start(history, layers)
+        if severity == "note" and begun:
             severity = "warning"
         at_ends = kinds.get(layers[0]) in SMOOTH
         yield Finding(
-            "R04", severity, in_words(layers), history.step, worst,
+            "R04", severity, in_words(layers), 0 if begun else history.step, worst,
             DEAD_WARNING,
             f"{in_words(layers)}: {percent([shares[n] for n in layers])} of the "
             f"{kinds.get(layers[0], 'activation')} units "
             f"{'were on their flat part for every' if at_ends else 'have not responded to any'} example of the last "
-            f"{min(history.observed, 20)} observed steps; they learn nothing more.",
-            "Lower optimizer.lr, look at the biases and the scale of the inputs, use init=kaiming_normal, or "
+            f"{min(history.observed, 20)} observed steps{', nor of the first' * begun}; they learn nothing more.",
+            f"{'L' if begun else 'Lower optimizer.lr, l'}ook at the biases and the scale of the inputs, use "
+            "init=kaiming_normal, or "
             + ("a normalization before it." if at_ends else
                "an activation without a dead side (model.activation=leaky_relu or gelu)."),
         )  # fmt: skip
+
+
+def killed(history: History) -> Iterator[Finding]:
+    """Yield R04 of units that responded once."""
+    return (finding for finding in dead(history) if finding.step > 0)
 
 
 def _from_the_start(history: History, layers: list[str]) -> bool:
     """Return whether so much of a layer has never responded: what a network prunes while it learns has."""
     first = history.first
     begun = first is not None and first.step == 0 and history.observed <= WINDOW
-    return first is not None and begun and any(first.of("dead_units").get(n, 0.0) > DEAD_NOTE for n in layers)
+    if first is None or not begun:
+        return False
+    return any(first.kinds.get(n) in RELU_LIKE and first.of("dead_units").get(n, 0.0) > DEAD_NOTE for n in layers)
 
 
 def _silent(history: History) -> list[str]:

@@ -13,7 +13,7 @@ from bnlm.doctor.history import History
 from bnlm.doctor.loss_rules import forgets
 from bnlm.doctor.observation import Observation
 from bnlm.doctor.optimizer_rules import heavy_decay, left_gradients, long_memory
-from bnlm.doctor.training_rules import DEAD_WARNING, dead, has_learned, saturated
+from bnlm.doctor.training_rules import DEAD_WARNING, dead, has_learned, killed, saturated
 from bnlm.doctor.weight_decay import blamed_on_decay
 from bnlm.doctor.weight_updates import OUTPUT_ALLOWANCE, allowance, judged_updates
 
@@ -80,7 +80,7 @@ def _large_updates(history: History, waits_for_more: bool = True) -> Iterator[Fi
     beyond = {n: LARGE_WARNING + CLEARLY if parameters[n].role == "hidden" else LARGE_CRITICAL for n in large}
     clearly = 4 * len(large) >= len(judged) or any(judged[n] > beyond[n] + allowed[n] for n in large)
     suffers = (clearly and not (history.losses.improves() or waits)) or rises
-    died = list(dead(history))
+    died = list(killed(history))
     suffers = suffers or any(f.severity != "note" for f in [*saturated(history), *died])
     left = history.losses.recent(50) > LEFT_BESIDE_DEAD * history.losses.first
     suffers = suffers or (clearly and left and any(f.value > DEAD_WARNING for f in died))
@@ -104,7 +104,7 @@ def _remarkable_updates(history: History) -> Iterator[Finding]:
     if history.recent[-1].lr_share < 0.1:
         return
     judged, allowed = judged_updates(history)
-    died = any(dead(history))
+    died = any(killed(history))
     limit = LARGE_WARNING - BESIDE_DEAD * died
     parameters = history.facts.parameters
     hidden = [
