@@ -14,7 +14,7 @@ from bnlm.doctor.causes import explained as explained_by
 from bnlm.doctor.dropout_rules import LESS_DROPOUT
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import RULES
-from bnlm.doctor.loss_rules import SIGN, TOO
+from bnlm.doctor.loss_rules import DIFFERENT, SIGN, TOO
 from bnlm.doctor.optimizer_rules import ZERO_GRAD
 from bnlm.doctor.output_rules import BRING
 from bnlm.doctor.small_update_rules import CLIP_LESS, SCHEDULES
@@ -339,6 +339,16 @@ def test_single_batches_that_keep_a_loss_up(single: bool, cause: str | None) -> 
         "R07": Finding("R07", "warning", "loss", 80, 8.0, 3.0, "", f"{BATCHES} of these steps." if single else "Clip."),
     }
     assert {f.rule: f.caused_by for f in explained_by(found, rescales=True)} == {"R07": None, "R13": cause}
+
+
+@pytest.mark.parametrize(("leaps", "cause"), [(True, {"R09": "R14"}), (False, {"R14": "R09"})])
+def test_what_leaps_for_good_is_no_matter_of_the_rate(leaps: bool, cause: dict[str, str]) -> None:
+    found = {
+        "R09": Finding("R09", "warning", "w", 200, -1.4, -1.8, "", ""),
+        "R14": Finding("R14", "critical", "loss", 200, 4.0, 1.3, "", f"{DIFFERENT} from step 200 on." if leaps else ""),
+    }
+    by_rule = {f.rule: f.caused_by for f in explained_by(found, rescales=True)}
+    assert {rule: by for rule, by in by_rule.items() if by is not None} == cause
 
 
 def test_weights_that_decay_are_no_matter_of_the_sign() -> None:

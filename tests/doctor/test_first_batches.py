@@ -142,3 +142,13 @@ def test_a_batch_need_not_be_sure_where_the_weights_tell(scale: float, told: boo
     h.add(Observation(0, {}, {}, Output("cross_entropy", math.log(10), 2.7, 0.2, 0.9)))
     diagnosis.update(h)
     assert ("R01" in {f.rule for f in diagnosis.findings}) == told
+
+
+@pytest.mark.parametrize(("fresh", "severity"), [(True, "note"), (False, "critical")])
+def test_a_new_output_layer_on_features_that_are_kept(fresh: bool, severity: str) -> None:
+    head = ParameterFacts("head.weight", (6, 64), "output", std=0.072 if fresh else 0.6, fresh=fresh)
+    h, diagnosis = History(Facts({"head.weight": head}, frozen=True), 1000), Diagnosis()
+    h.losses.add([5.1])
+    h.add(Observation(0, {}, {}, Output("cross_entropy", math.log(6), 5.1, 0.1, 3.5)))
+    diagnosis.update(h)
+    assert {f.severity for f in diagnosis.findings if f.rule in ("R01", "R02")} == {severity}

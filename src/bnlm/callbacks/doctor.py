@@ -185,18 +185,23 @@ class Doctor(Monitor):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if dataloader_idx == 0 and self._history is not None and not trainer.sanity_checking:
+        if dataloader_idx > 0:
+            self._statistics.detach()
+        elif self._history is not None and not trainer.sanity_checking:
             first = self._history.first
             if batch_idx == 0:
                 self._statistics.attach(pl_module, {} if first is None else first.heard.values_per_channel)
             if first is not None and first.output is not None:
                 self._validation_losses.batch_starts(batch_idx, first.output.kind)
 
-    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self._statistics.detach()
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        self._statistics.batch_ends(batch_idx)
         self._validation_losses.batch_ends()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._statistics.detach()
         watched = [
             float(value)
             for name, value in trainer.callback_metrics.items()
@@ -247,7 +252,8 @@ class Doctor(Monitor):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         super().on_exception(trainer, pl_module, exception)
-        self.on_validation_batch_end()
+        self._statistics.detach()
+        self._validation_losses.batch_ends()
         self._gradients.follow(pl_module, ())
         if self._history is not None and self._history.recent:
             self._hear(self._history)

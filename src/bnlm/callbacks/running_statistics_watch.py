@@ -1,4 +1,4 @@
-"""How far the running statistics of BatchNorms are from those of a batch in validation."""
+"""How far the running statistics of BatchNorms are from those of the first batches in validation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
@@ -17,12 +17,12 @@ from bnlm.stats import running_statistics_gap
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
-#: A batch in validation with fewer values per channel says too little about running statistics.
-VALUES_FOR_STATISTICS = 64
+#: Fewer values per channel say too little about running statistics; batches that may bring them.
+VALUES_FOR_STATISTICS, MOST_BATCHES = 64, 4
 
 
 class RunningStatisticsWatch:
-    """Compares them in the forward pass of one batch, between `attach` and `detach`.
+    """Compares them in the forward pass of a batch, or of the first few where these are small.
 
     Attributes:
         gaps: By module path, what `stats.running_statistics_gap` returns.
@@ -33,6 +33,7 @@ class RunningStatisticsWatch:
         self.gaps: dict[str, tuple[float, float]] = {}
         self.updates: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
+        self._waiting: dict[str, list[Tensor]] = {}  # values that are too few yet
 
     def attach(self, root: nn.Module, heard: Container[str]) -> None:
         """Start to look at every BatchNorm of `root` with running statistics; if written by hand, at what was heard."""
@@ -40,22 +41,35 @@ class RunningStatisticsWatch:
             known = isinstance(module, _BatchNorm) and module.running_mean is not None
             if known or (plain(path) in heard and statistics_of(module) is not None):
                 self._handles.append(module.register_forward_pre_hook(self._compare(plain(path))))
+                self._waiting[plain(path)] = []
+
+    def batch_ends(self, index: int) -> None:
+        """Stop looking where enough was seen, or this was the last batch that may bring it."""
+        if not self._waiting or index + 1 >= MOST_BATCHES:
+            self.detach()
 
     def detach(self) -> None:
         """Stop looking. May be called twice."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._waiting.clear()
 
     def _compare(self, path: str) -> Any:
         @torch.no_grad()
         def compare(module: nn.Module, args: tuple[Any, ...]) -> None:
             statistics = statistics_of(module)
-            if statistics is None or not args:  # called with a keyword: its values are not to be had here
+            if statistics is None or not args or path not in self._waiting:  # of a keyword the values are not to be had
                 return
             x = by_channel(args[0], len(statistics[0]), getattr(module, "channel_dim", 1))
-            if x is not None and len(x) >= VALUES_FOR_STATISTICS:
-                log_variance, mean = running_statistics_gap(*statistics, x)
+            if x is None:
+                return
+            waiting = self._waiting[path]
+            if sum(map(len, waiting)) + len(x) < VALUES_FOR_STATISTICS:
+                waiting.append(x.clone())
+            else:
+                log_variance, mean = running_statistics_gap(*statistics, torch.cat([*waiting, x]) if waiting else x)
+                del self._waiting[path]
                 self.gaps[path] = float(log_variance), float(mean)
                 if (updates := getattr(module, "num_batches_tracked", None)) is not None:
                     self.updates[path] = int(updates)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from bnlm.doctor.batch_norm_rules import NEVER
 from bnlm.doctor.dropout_rules import LESS_DROPOUT
 from bnlm.doctor.finding import SEVERITIES, Finding
-from bnlm.doctor.loss_rules import SIGN, TOO
+from bnlm.doctor.loss_rules import DIFFERENT, SIGN, TOO
 from bnlm.doctor.optimizer_rules import ZERO_GRAD
 from bnlm.doctor.output_rules import BRING
 from bnlm.doctor.small_update_rules import CLIP_LESS, SCHEDULES, SMALL_WARNING
@@ -170,7 +170,7 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         rise = cause if cause.rule == "R14" else finding
         other = finding if rise is cause else cause
         astray = rise.suggestion.startswith(SIGN) if other.rule == "R09" else not other.suggestion.startswith(BATCHES)
-        return astray == (rise is cause)
+        return (astray or rise.suggestion.startswith(DIFFERENT)) == (rise is cause)
     if "R14" in pair and "R08" in pair:  # what goes the wrong way ends in nan, seen first or not
         rise = cause if cause.rule == "R14" else finding
         if rise.suggestion.startswith(SIGN):

@@ -24,7 +24,7 @@ RISE_OF_BEST, RISE = 0.3, 0.15
 SMOOTH_NOISE = 5.0
 #: Losses that tell whether those from a leap on stay above what was before it, and how many times the reference it is
 #: at most.
-LASTS, HIGHEST_LEAP = 20, 10.0
+LASTS, HIGHEST_LEAP = 20, 25.0
 #: R07: standard errors of a batch's loss that a loss may lie higher. In batches of one or two, single examples do.
 BATCH_NOISE = 6.0
 
@@ -145,17 +145,28 @@ class LossCourse:
         return max(losses) <= 3 * max(min(*losses, *self.tail(10)), 0.0) + scale
 
     def lasting_leap(self) -> int:
-        """Return the step of the first spike, if the losses do not come back from there for a while; else 0.
+        """Return the step at which the loss leaped for a while, of those around which its rise began; else 0.
 
-        As where the labels are others from then on. What steps too large bring about grows, and what single batches do
-        is higher.
+        As where the labels are others from then on. What steps too large bring about grows, or comes back.
         """
+        losses, gone = list(self.last), self.steps - len(self.last)
+        begin = max(len(losses) - self.steps_above - 2 * LASTS, 0)
+        places = range(begin, min(begin + 3 * LASTS, len(losses)))
+        return next((gone + at + 1 for at in places if self._leaps_for_good(losses, at)), 0)
+
+    def first_spike_lasts(self) -> bool:
+        """Return whether the losses do not come back for a while from the first spike, if that is known."""
         at = self.spikes[0] - 1 - (self.steps - len(self.last)) if self.spikes and not self.non_finite else -1
-        if at < 1 or len(self.spikes) == self.spikes.maxlen:
-            return 0
-        before, leap, *after = islice(self.last, at - 1, at + LASTS)
-        stays = len(after) >= LASTS // 2 and min(after) > 3 * before + RISE * self.scale and max(after) < 3 * leap
-        return self.spikes[0] if stays and leap < HIGHEST_LEAP * self.scale else 0
+        return len(self.spikes) < (self.spikes.maxlen or 0) and self._leaps_for_good(list(self.last), at)
+
+    def _leaps_for_good(self, losses: Sequence[float], at: int) -> bool:
+        """Return whether all losses from this place on are far above all before, by no more than labels make them."""
+        before, after = losses[max(at - LASTS // 2, 0) : max(at, 0)], losses[max(at, 0) : at + LASTS]
+        if len(before) < LASTS // 2 or len(after) < LASTS // 2:
+            return False
+        highest, leap, rise = max(before), after[0], statistics.median(after) - statistics.median(before)
+        apart = min(after) > highest + RISE * self.scale and leap - highest > rise / 2
+        return apart and max(after) < 3 * leap < 3 * HIGHEST_LEAP * self.scale
 
     def tail(self, steps: int) -> list[float]:
         """Return the last losses."""

@@ -39,7 +39,8 @@ TRAINED, LOST = 0.5, 0.1
 #: R14: what to change where each batch holds one class; what is added where the loss never fell.
 SHUFFLE = "Shuffle the training data (shuffle=True of its DataLoader): each batch holds examples of one class alone."
 TOO = " It never fell:"
-#: R14: what may be where the loss leaps at once, and stays there.
+#: R14: how the advice begins where the loss leaps at once, and stays there, and what may be the matter.
+DIFFERENT = "Look at what is different"
 CHANGED = "labels, inputs, how they are prepared, or the loss itself"
 #: R08: what to change where numbers grew, and where one was nan out of the blue; times the first that is grown.
 LOWER = (
@@ -135,7 +136,8 @@ def _diverging(history: History) -> Iterator[Finding]:
     strays |= losses.best < 0 and not history.reference.is_known and losses.smooth < beyond
     # Where single losses outweigh all others, it is these that the average moves with.
     lately = losses.tail(100)
-    strays |= bool(lately) and losses.smooth - losses.best < RISE_OF_SPREAD * statistics.pstdev(lately)
+    within = bool(lately) and losses.smooth - losses.best < RISE_OF_SPREAD * statistics.pstdev(lately)
+    strays |= within and statistics.median(lately[-RISE_STEPS:]) - losses.best < losses.least_rise
     if _crept_up(history):
         first, last = losses.early[0], next(loss for loss in reversed(losses.last) if math.isfinite(loss))
         yield Finding(
@@ -165,7 +167,7 @@ def _diverging(history: History) -> Iterator[Finding]:
                 f"what it was at the observed step before. {change}"
             )
         elif leap := losses.lasting_leap():
-            change = f"Look at what is different from step {leap} on: {CHANGED}. If nothing is: {change}"
+            change = f"{DIFFERENT} from step {leap} on: {CHANGED}. If nothing is: {change}"
         yield Finding(
             "R14", "critical" if rise > RISE_CRITICAL else "warning", "loss", history.step, rise, RISE_WARNING,
             f"the loss rises: {losses.smooth:.3g} on average where it had been {losses.best:.3g}.",

@@ -161,7 +161,7 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
         severity = unusual
     graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else unusual
     remedy = LARGE_INPUTS if _large_inputs(history) else DRAW_ALL if _large_network(history) else ""
-    adapts = history.facts.frozen and (spread <= LOGIT_STD_CRITICAL or _is_adapted(history))
+    adapts = history.facts.frozen and (spread <= LOGIT_STD_CRITICAL or _is_adapted(history) or _is_new(history))
     if adapts or (spread <= LOGIT_STD_CRITICAL and _is_new_on_trained(history)):
         severity = graded = "note"  # a new layer on features that are as large as they were learned to be
         remedy = TRAINED
@@ -200,16 +200,21 @@ def _is_adapted(history: History) -> bool:
     return bool(facts.parameters) and not facts.fresh and not trained
 
 
+def _is_new(history: History) -> bool:
+    """Return whether the output layer is as torch draws it: what makes it sure are the features."""
+    drawn = [p.fresh for p in history.facts.parameters.values() if p.role == "output"]
+    return bool(drawn) and all(drawn)
+
+
 def _is_new_on_trained(history: History) -> bool:
     """Return whether the output layer alone is as torch draws it, on features that weights of a usual size made large.
 
     Where neither the weights nor the inputs are large, it is what the network has learned before that makes them so.
     """
     assert history.first is not None
-    weights = history.facts.parameters.values()
-    drawn = {role: [p.fresh for p in weights if p.role == role] for role in ("hidden", "output")}
+    hidden = [p.fresh for p in history.facts.parameters.values() if p.role == "hidden"]
     inputs = next(iter(history.first.of("preactivation_std").values()), math.inf)
-    new = bool(drawn["output"]) and all(drawn["output"]) and bool(drawn["hidden"]) and not any(drawn["hidden"])
+    new = _is_new(history) and bool(hidden) and not any(hidden)
     return new and inputs < USUAL_INPUTS and not _large_network(history)
 
 
@@ -252,7 +257,8 @@ def _large_output(history: History) -> bool:
     """Return whether an output layer was drawn with larger weights than by any usual init, and is to be trained so."""
     facts = history.facts
     heads = [p for p in facts.parameters.values() if p.role == "output" and math.prod(p.shape) >= ENOUGH and p.fan_in]
-    large = [p for p in heads if p.std * math.sqrt(p.fan_in) > LARGE_SCALE and facts.has_untrained_bias(p)]
+    new = any(p.fresh for p in facts.parameters.values())
+    large = [p for p in heads if p.std * math.sqrt(p.fan_in) > LARGE_SCALE and (new or facts.has_untrained_bias(p))]
     return bool(large) and not facts.frozen
 
 

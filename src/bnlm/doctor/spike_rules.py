@@ -198,7 +198,8 @@ def _began_at_once(history: History) -> int:
     may_last = len(course.last) - at <= LASTS // 2  # which is to be seen, before batches are blamed
     if not (alone or (spike > OUT_OF_CALM * before and not may_last)) or spike - before <= LEAST * course.scale:
         return 0
-    return course.spikes[0] if history.raised_rate(course.spikes[0]) is None and not course.lasting_leap() else 0
+    other = history.raised_rate(course.spikes[0]) is not None or course.first_spike_lasts()
+    return 0 if other else course.spikes[0]
 
 
 def _around(norms: list[float], index: int) -> float:

@@ -26,8 +26,9 @@ LEARNED = 0.5
 WELL_LEARNED = 0.1
 #: R03: observed steps in which outputs that saturate have to be nearer to the targets than a constant is.
 FEW = 3
-#: R06: losses to wait for before the lack of a fall counts.
-PATIENCE = 100
+#: R06: losses to wait for before the lack of a fall counts; share of the reference that the first ones are below, of
+#: what was trained before and may have come to its end.
+PATIENCE, TRAINED = 100, 0.5
 
 
 def training_findings(history: History) -> Iterator[Finding]:
@@ -153,7 +154,8 @@ def _silent(history: History) -> list[str]:
 
 
 def _gradient(history: History) -> Iterator[Finding]:
-    if history.losses.improves() or history.losses.steps < PATIENCE:
+    trained = history.reference.is_known and history.losses.first < TRAINED * abs(history.reference.loss)
+    if history.losses.improves() or history.losses.steps < PATIENCE or trained:
         return
     kinds, stds = _kinds(history), history.median("activation_gradient_std")
     outputs = history.median("activation_std")
