@@ -913,12 +913,12 @@ def test_units_that_are_dead_but_for_half(dead: float, learned: bool, severity: 
     assert finding is None or (finding.step == 0) == ("nor of the first" in finding.message) == (first > 0.4)
 
 
-@pytest.mark.parametrize(("first", "cause"), [(0.6, None), (0.2, "R09")])
-def test_steps_are_not_to_blame_for_units_that_never_responded(first: float, cause: str | None) -> None:
+@pytest.mark.parametrize(("first", "later", "cause"), [(0.6, 0.6, None), (0.2, 0.6, "R09"), (0.5, 0.75, "R09")])
+def test_steps_are_not_to_blame_for_units_that_never_responded(first: float, later: float, cause: str | None) -> None:
     h = History(Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1, group=0)}), 300)
     for step in range(0, 300, 10):
         h.losses.add([CHANCE * (1 - 0.001 * step)] * 10)
-        dead = {"a": 0.6 if step else first}
+        dead = {"a": later if step else first}
         statistics = {"dead_units": dead, "update_to_data": {"w": -1.6}, "gradient_std": {"w": 1.0}}
         h.add(Observation(step, statistics, {"a": "relu"}, classes()))
         if step == 180:

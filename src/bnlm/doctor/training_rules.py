@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from bnlm.doctor.depth_rules import advice_on_gradients, chains_of, is_one_leap, steep, whole_gradient
 from bnlm.doctor.finding import Finding, in_words, percent
@@ -18,6 +18,8 @@ from bnlm.stats import RELU_LIKE
 FLAT_WARNING, FLAT_CRITICAL = 0.5, 0.9
 #: R04: ReLU networks with torch's default init sit at 20 to 33 % and train well.
 DEAD_NOTE, DEAD_WARNING, DEAD_CRITICAL = 0.4, 0.5, 0.8
+#: R04: share of a layer that has died since the first batch, less than which was so from the start.
+DIED_SINCE = 0.2
 #: R04: observed steps in which a unit has to be silent.
 DEAD_PATIENCE = 10
 #: R03, R04: below this share of its first value the loss shows that the units left are enough: no more than a note.
@@ -115,7 +117,7 @@ def dead(history: History) -> Iterator[Finding]:
         severity = "critical" if worst > DEAD_CRITICAL else "note" if has_learned(history) else "warning"
         if worst <= DEAD_WARNING or history.losses.recent(50) < WELL_LEARNED * history.losses.first:
             severity = "note"
-        begun = _from_the_start(history, layers)
+        begun = _from_the_start(history, {layer: shares[layer] for layer in layers})
         if severity == "note" and begun:
             severity = "warning"
         at_ends = kinds.get(layers[0]) in SMOOTH
@@ -138,13 +140,13 @@ def killed(history: History) -> Iterator[Finding]:
     return (finding for finding in dead(history) if finding.step > 0)
 
 
-def _from_the_start(history: History, layers: list[str]) -> bool:
-    """Return whether so much of a layer has never responded: what a network prunes while it learns has."""
-    first = history.first
-    begun = first is not None and first.step == 0 and history.observed <= WINDOW
-    if first is None or not begun:
+def _from_the_start(history: History, shares: Mapping[str, float]) -> bool:
+    """Return whether so much of the worst layer has never responded: what a network prunes while it learns has."""
+    first, worst = history.first, max(shares, key=lambda layer: shares[layer])
+    if first is None or first.step > 0 or history.observed > WINDOW or first.kinds.get(worst) not in RELU_LIKE:
         return False
-    return any(first.kinds.get(n) in RELU_LIKE and first.of("dead_units").get(n, 0.0) > DEAD_NOTE for n in layers)
+    begun = first.of("dead_units").get(worst, 0.0)
+    return begun > DEAD_NOTE and shares[worst] - begun < DIED_SINCE
 
 
 def _silent(history: History) -> list[str]:
