@@ -1146,3 +1146,17 @@ def test_a_gradient_of_what_was_trained_before(first: float, told: bool) -> None
         stds = {"activation_gradient_std": {"a": 1.0, "b": 0.2, "c": 0.05}}
         h.add(Observation(step, stds, dict.fromkeys("abc", "relu"), classes(first)))
     assert (found(h).get("R06", None) is not None and found(h)["R06"].severity == "warning") == told
+
+
+@pytest.mark.parametrize(
+    ("lr", "change"), [(1e-5, "Raise the learning rate of the group of b"), (1e-3, "Give the layers")]
+)
+def test_layers_apart_by_the_rates_of_their_groups(lr: float, change: str) -> None:
+    rates = {"a": 1e-3, "b": lr, "c": 1e-3}
+    facts = {n: ParameterFacts(n, (9, 100), "hidden", std=0.1, group=0, lr=rate) for n, rate in rates.items()}
+    h = History(Facts(facts), 300)
+    for step in range(0, 200, 10):
+        h.losses.add([CHANCE - 0.005 * step] * 10)
+        statistics = {"update_to_data": {"a": -2.2, "b": -4.2, "c": -2.3}, "gradient_std": dict.fromkeys("abc", 1.0)}
+        h.add(Observation(step, statistics, {}, classes()))
+    assert found(h)["R11"].suggestion.startswith(change)

@@ -62,10 +62,16 @@ def imbalance_findings(history: History) -> Iterator[Finding]:
     spread = hidden[fast] - hidden[slow]
     if spread > SPREAD_WARNING + _apart_by_rate(history, slow, fast):
         severity = "note" if all_learned(history) else "warning"
+        change = (
+            "Give the layers the same scale (init=kaiming_normal, a normalization), or the parameter groups their own "
+            "learning rates; where the first layer is the slow one, bring the inputs to mean 0 and variance 1."
+        )
+        lrs = {name: history.facts.parameters[name].lr for name in (slow, fast)}
+        if lrs[slow] > 0 and lrs[fast] > 0 and math.log10(lrs[fast] / lrs[slow]) > spread / 2:
+            change = f"Raise the learning rate of the group of {slow}: it is {lrs[slow]:g}, of {fast} {lrs[fast]:g}."
         yield Finding(
             "R11", severity, f"{slow} and {fast}", history.step, spread, SPREAD_WARNING,
             f"layers move at very different speeds: {fast} by {of_size(hidden[fast], 'its')} a step, "
             f"{slow} by {power_of_ten(hidden[slow])}.",
-            "Give the layers the same scale (init=kaiming_normal, a normalization), or the parameter groups their own "
-            "learning rates; where the first layer is the slow one, bring the inputs to mean 0 and variance 1.",
+            change,
         )  # fmt: skip
