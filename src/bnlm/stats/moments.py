@@ -7,6 +7,7 @@ CPU plain squares are taken first, which is faster, and deviations where those w
 """
 
 import threading
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 
@@ -117,8 +118,7 @@ def _reduced(blocks: Sequence[Tensor], counts: Sequence[Sequence[int]], minus: S
     about_mean = sums[:, 2] - sums[:, 1] * means
     cancelled = ~(about_mean > CANCELLED * sums[:, 2]) & (sums[:, 2] != 0)  # all but constant, or nan
     if cancelled.any():
-        places = [(i, slice(*ends)) for i, of in enumerate(counts) for ends in pairwise(accumulate(of, initial=0))]
-        places = [places[row] for row in np.flatnonzero(cancelled).tolist()]
+        places = _places(np.flatnonzero(cancelled).tolist(), counts)
         values = [arrays[block][place] for block, place in places]
         less = None if others is None else [others[block][place] for block, place in places]
         about = means[cancelled]
@@ -127,6 +127,18 @@ def _reduced(blocks: Sequence[Tensor], counts: Sequence[Sequence[int]], minus: S
         about_mean[cancelled] = np.concatenate(squares)
     sums[:, 2] = about_mean
     return sums
+
+
+def _places(rows: Sequence[int], counts: Sequence[Sequence[int]]) -> list[tuple[int, slice]]:
+    """Return in which block, and where in it, the tensors of these rows are: few of many."""
+    first = list(accumulate(map(len, counts), initial=0))  # row of each block
+    found = []
+    for row in rows:
+        block = bisect_right(first, row) - 1
+        of_block, index = counts[block], row - first[block]
+        start = sum(of_block[:index])
+        found.append((block, slice(start, start + of_block[index])))
+    return found
 
 
 def _some(arrays: Sequence[Flattened] | None, of: slice) -> Sequence[Flattened] | None:
