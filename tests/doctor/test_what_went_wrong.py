@@ -1160,3 +1160,11 @@ def test_layers_apart_by_the_rates_of_their_groups(lr: float, change: str) -> No
         statistics = {"update_to_data": {"a": -2.2, "b": -4.2, "c": -2.3}, "gradient_std": dict.fromkeys("abc", 1.0)}
         h.add(Observation(step, statistics, {}, classes()))
     assert found(h)["R11"].suggestion.startswith(change)
+
+
+@pytest.mark.parametrize(("loss", "severity"), [(0.07, "note"), (CHANCE, "warning")])
+def test_units_that_a_network_has_learned_to_saturate(loss: float, severity: str) -> None:
+    h = History(Facts(), 300)
+    h.losses.add([loss])
+    h.add(Observation(0, {"saturation": {"a": 0.1, "b": 0.6}}, {"a": "tanh", "b": "tanh"}, classes(loss)))
+    assert found(h)["R03"].severity == severity

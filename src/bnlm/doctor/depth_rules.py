@@ -193,11 +193,15 @@ def scale_findings(history: History) -> Iterator[Finding]:
     yield from large_recurrences(history)
 
 
+def was_trained_before(history: History) -> bool:
+    """Return whether the first loss is far below chance: the network is as it was learned to be."""
+    output = history.first.output if history.first is not None else None
+    return output is not None and output.kind != "regression" and output.loss < LOSS_NOTE * output.reference
+
+
 def _drift(history: History) -> Iterator[Finding]:
     assert history.first is not None
-    # What was trained before is as it was learned to be.
-    output = history.first.output
-    trained = output is not None and output.kind != "regression" and output.loss < LOSS_NOTE * output.reference
+    trained = was_trained_before(history)
     for kind, chain, stds in _chains(history, "activation_std"):
         if not stds[0] > 0:
             continue

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bnlm.doctor.depth_rules import ORTHOGONAL, gradient_findings, module_of, over_time, scale_findings
+from bnlm.doctor.depth_rules import (
+    ORTHOGONAL,
+    gradient_findings,
+    module_of,
+    over_time,
+    scale_findings,
+    was_trained_before,
+)
 from bnlm.doctor.finding import HEALTHY, Finding, in_words, of_size, percent
 from bnlm.doctor.history import History
 from bnlm.doctor.symmetry_rules import symmetry_findings
@@ -92,6 +99,8 @@ def _saturated(history: History) -> Iterator[Finding]:
             change = "Bring the inputs to mean 0 and variance 1: the weights that they meet first are not too large."
     severity = "critical" if worst > FLAT_CRITICAL else "warning"
     if (are_gates(flat, kinds) and flat[-1] != list(kinds)[-1]) or are_ends(flat, history):
+        severity = "note"
+    if was_trained_before(history):
         severity = "note"
     yield Finding(
         "R03", severity, in_words(flat), 0, worst, FLAT_LATER,
