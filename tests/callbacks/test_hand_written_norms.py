@@ -7,16 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from bnlm.callbacks import Doctor
 from bnlm.doctor import Finding, check
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:var")
 
-MakeTrainer = Callable[..., Trainer]
+TrainedWith = Callable[..., dict[str, Finding]]
 
 
 class ByHand(nn.Module):
@@ -49,40 +46,8 @@ class Frozen(ByHand):
         return (x - self.running_mean) / (self.running_var + 1e-5).sqrt() * self.gamma + self.beta
 
 
-class Module(LightningModule):
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.net = nn.Sequential(nn.Linear(20, 32, bias=False), norm, nn.ReLU(), nn.Linear(32, 5))
-
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        return F.cross_entropy(self.net(batch[0]), batch[1])
-
-    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        self.log("val_loss", F.cross_entropy(self.net(batch[0]), batch[1]))
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-@pytest.fixture
-def run(make_trainer: MakeTrainer) -> Callable[..., dict[str, Finding]]:
-    def run(norm: nn.Module, size: int = 32) -> dict[str, Finding]:
-        generator = torch.Generator().manual_seed(0)
-        x = 3 + 2 * torch.randn(size * 40, 20, generator=generator)
-        y = ((x - 3) @ torch.randn(20, 5, generator=generator)).argmax(1)
-        data = TensorDataset(x, y)
-        doctor = Doctor(10, table=False)
-        options = {"max_steps": 200, "val_check_interval": 20, "limit_val_batches": 1.0}
-        trainer = make_trainer(callbacks=[doctor], **options)
-        trainer.fit(Module(norm), DataLoader(data, batch_size=size), DataLoader(data, batch_size=320))
-        return {finding.rule: finding for finding in doctor.findings}
-
-    return run
-
-
 @pytest.mark.parametrize("norm", [ByHand(32), nn.BatchNorm1d(32)])
-def test_one_that_is_called_with_a_keyword(norm: nn.Module, run: Callable[..., dict[str, Finding]]) -> None:
+def test_one_that_is_called_with_a_keyword(norm: nn.Module, trained_with: TrainedWith) -> None:
     class ByKeyword(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -91,29 +56,29 @@ def test_one_that_is_called_with_a_keyword(norm: nn.Module, run: Callable[..., d
         def forward(self, x: Tensor) -> Tensor:
             return self.norm(**{"x" if isinstance(norm, ByHand) else "input": x})
 
-    assert run(ByKeyword(), 2)["R16"].where == "net.1.norm"
+    assert trained_with(ByKeyword(), 2)["R16"].where == "net.1.norm"
 
 
 @pytest.mark.parametrize("names", ["running", "moving"])
 @pytest.mark.parametrize(("size", "severity"), [(1, "critical"), (2, "warning"), (12, "note")])
-def test_too_few_values(size: int, severity: str, names: str, run: Callable[..., dict[str, Finding]]) -> None:
-    found = run(ByHand(32, names=names), size)["R16"]
+def test_too_few_values(size: int, severity: str, names: str, trained_with: TrainedWith) -> None:
+    found = trained_with(ByHand(32, names=names), size)["R16"]
     assert (found.severity, found.where, found.value) == (severity, "net.1", size)
 
 
-def test_one_that_is_well(run: Callable[..., dict[str, Finding]]) -> None:
-    assert [finding for finding in run(ByHand(32)).values() if finding.severity != "note"] == []
+def test_one_that_is_well(trained_with: TrainedWith) -> None:
+    assert [finding for finding in trained_with(ByHand(32)).values() if finding.severity != "note"] == []
 
 
-def test_statistics_that_do_not_follow(run: Callable[..., dict[str, Finding]]) -> None:
-    found = run(ByHand(32, keeps=0.0))["R17"]
+def test_statistics_that_do_not_follow(trained_with: TrainedWith) -> None:
+    found = trained_with(ByHand(32, keeps=0.0))["R17"]
     assert (found.severity, found.where) == ("critical", "net.1")
     assert "by hand" in found.suggestion
     assert "left in them" not in found.message  # nobody knows what its momentum means
 
 
-def test_one_that_takes_no_batch_s_statistics(run: Callable[..., dict[str, Finding]]) -> None:
-    assert "R16" not in run(Frozen(32), 2)
+def test_one_that_takes_no_batch_s_statistics(trained_with: TrainedWith) -> None:
+    assert "R16" not in trained_with(Frozen(32), 2)
 
 
 def test_values_per_channel_of_pictures() -> None:

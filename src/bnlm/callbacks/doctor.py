@@ -30,7 +30,6 @@ from bnlm.doctor import (
     History,
     Observation,
     Output,
-    StatisticsGap,
     facts_of,
     findings_table,
 )
@@ -215,14 +214,9 @@ class Doctor(Monitor):
         if self._history is None or trainer.sanity_checking:
             return
         self.read()
-        history, gaps = self._history, self._statistics.gaps
-        if gaps:
-            layer = max(gaps, key=lambda name: sum(gaps[name]))
-            by_hand = layer not in history.facts.batch_norms
-            momentum = None if by_hand else history.facts.batch_norms[layer]
-            updates = self._statistics.updates.get(layer)
-            history.gaps.append(StatisticsGap(layer, *gaps[layer], momentum, trainer.global_step, updates, by_hand))
-            gaps.clear()
+        history = self._history
+        if (gap := self._statistics.take(history.facts.batch_norms, trainer.global_step)) is not None:
+            history.gaps.append(gap)
         # A stream without an end may repeat itself or not.
         history.repeats = trainer.current_epoch > 0 or not math.isfinite(trainer.num_training_batches)
         self._hear(history)  # since the last observed step, too

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
+from bnlm.doctor import StatisticsGap
 from bnlm.probe.hand_written_norms import by_channel, statistics_of
 from bnlm.probe.names import plain
 from bnlm.stats import running_statistics_gap
@@ -42,6 +43,20 @@ class RunningStatisticsWatch:
             if known or (plain(path) in heard and statistics_of(module) is not None):
                 self._handles.append(module.register_forward_pre_hook(self._compare(plain(path))))
                 self._waiting[plain(path)] = []
+
+    def take(self, momenta: Mapping[str, float | None], step: int) -> StatisticsGap | None:
+        """Return the gap of the BatchNorm that strays most, None where none was compared; and forget all.
+
+        Args:
+            momenta: Of torch's BatchNorms by module path; what is not there is written by hand.
+            step: Optimizer steps taken.
+        """
+        gaps, self.gaps = self.gaps, {}
+        if not gaps:
+            return None
+        layer = max(gaps, key=lambda name: sum(gaps[name]))
+        by_hand = layer not in momenta
+        return StatisticsGap(layer, *gaps[layer], momenta.get(layer), step, self.updates.get(layer), by_hand)
 
     def batch_ends(self, index: int) -> None:
         """Stop looking where enough was seen, or this was the last batch that may bring it."""

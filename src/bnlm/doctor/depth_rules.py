@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 
-from bnlm.doctor.facts import Facts, ParameterFacts
+from bnlm.doctor.drawn_weights import are_as_drawn, are_drawn_otherwise
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation
-from bnlm.doctor.output_rules import LOSS_NOTE
+from bnlm.doctor.output_rules import was_trained_before
 from bnlm.doctor.weight_scale_rules import large_recurrences, large_weights
 
 #: R05: std of the last activation over the first's.
@@ -40,8 +40,6 @@ KEPT_BY_KIND = {
 }
 #: R06 of weights as torch draws them: factor below that, for poolings take their share too.
 MARGIN_AS_DRAWN = 0.2
-#: Elements of a weight that tell how it was drawn.
-ENOUGH_TO_TELL = 50
 
 
 def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], list[float]]]:
@@ -112,24 +110,6 @@ def steep(ratio: float, kind: str, chain: list[str], margin: float = 1.0) -> boo
     return ratio < max(margin * kept ** (len(chain) - 1), KEPT)
 
 
-def _are_as_drawn(facts: Facts) -> bool:
-    """Return whether all hidden weights are as torch's layers draw them."""
-    judged = [one.fresh for one in _large_enough(facts)]
-    return bool(judged) and all(judged)
-
-
-def _are_drawn_otherwise(facts: Facts) -> bool:
-    """Return whether most hidden weights are of an init that somebody has chosen, and not of an earlier training."""
-    judged = _large_enough(facts)
-    return 2 * sum(facts.has_untrained_bias(one) and not one.fresh for one in judged) > len(judged)
-
-
-def _large_enough(facts: Facts) -> list[ParameterFacts]:
-    """Return the hidden weights of which can be told how they were drawn."""
-    hidden = [one for one in facts.parameters.values() if one.role == "hidden" and one.std > 0 and one.fan_in > 0]
-    return [one for one in hidden if math.prod(one.shape) >= ENOUGH_TO_TELL]
-
-
 def whole_gradient(ratio: float, chain: list[str], elements: dict[str, float]) -> float:
     """Return the ratio of the norms from that of the standard deviations, where the first layer has more elements.
 
@@ -193,12 +173,6 @@ def scale_findings(history: History) -> Iterator[Finding]:
     yield from large_recurrences(history)
 
 
-def was_trained_before(history: History) -> bool:
-    """Return whether the first loss is far below chance: the network is as it was learned to be."""
-    output = history.first.output if history.first is not None else None
-    return output is not None and output.kind != "regression" and output.loss < LOSS_NOTE * output.reference
-
-
 def _drift(history: History) -> Iterator[Finding]:
     assert history.first is not None
     trained = was_trained_before(history)
@@ -212,7 +186,7 @@ def _drift(history: History) -> Iterator[Finding]:
         far = ratio < 1 / DRIFT_CRITICAL or ratio > DRIFT_CRITICAL
         kept = ratio / history.facts.spread_thin
         slowly = fades and not steep(kept, kind, chain)
-        slowly &= not _are_drawn_otherwise(history.facts)  # by torch's default init too much fades in many that learn
+        slowly &= not are_drawn_otherwise(history.facts)  # by torch's default init too much fades in many that learn
         slowly |= trained or history.facts.frozen
         yield Finding(
             "R05", "note" if slowly else "critical" if far else "warning", in_words(chain), 0, ratio,
@@ -241,7 +215,7 @@ def gradient_findings(history: History) -> Iterator[Finding]:
         if is_one_leap(chain, stds, [outputs.get(layer, 0.0) for layer in chain]):
             continue
         whole = whole_gradient(ratio, chain, elements)
-        drawn = MARGIN_AS_DRAWN if _are_as_drawn(history.facts) else 1.0
+        drawn = MARGIN_AS_DRAWN if are_as_drawn(history.facts) else 1.0
         fades = steep(whole, kind, chain, drawn) and not over_time(history, chain)
         far = whole < 1 / GRADIENT_CRITICAL and fades
         critical = (far or ratio > GRADIENT_CRITICAL) and kind != "sigmoid"

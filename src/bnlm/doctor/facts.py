@@ -15,6 +15,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from bnlm.doctor.drawn_weights import fresh_and_frozen, is_fresh
 from bnlm.doctor.network_ends import network_ends
 from bnlm.doctor.unregistered import unregistered_parameters
 from bnlm.doctor.weight_decay import groups_of
@@ -24,10 +25,6 @@ from bnlm.probe.names import plain
 #: What a normalization that somebody wrote is called, or ends with: RMSNorm, BatchNorm1d.
 _NORM = re.compile(r"norm(\dd)?$", re.IGNORECASE)
 _CENTRING = (_BatchNorm, _InstanceNorm)
-#: Elements of a weight that tell how it was drawn.
-MANY = 65536
-#: How near the std of a bias is to that of one that was drawn.
-LIKE_DRAWN = 0.3
 
 
 @dataclass
@@ -109,16 +106,6 @@ class Facts:
     spread_thin: float = 1.0
     clamps: dict[str, bool] = field(default_factory=dict)
 
-    def has_untrained_bias(self, weight: ParameterFacts) -> bool:
-        """Return whether the bias beside a weight is as one starts, for training moves it: zero, drawn, or none.
-
-        Drawn as torch does, at its scale or at that of the weight.
-        """
-        bias = self.parameters.get(weight.name.removesuffix("weight") + "bias")
-        if bias is None or not bias.std > 0:  # a single one has no spread
-            return True
-        return any(abs(bias.std / usual - 1) < LIKE_DRAWN for usual in (1 / math.sqrt(3 * weight.fan_in), weight.std))
-
     def gets_gradient(self, parameter: Tensor) -> bool:
         """Return whether training has brought a gradient to one that no optimizer holds."""
         before, version = self.left.get(id(parameter), (None, 0))
@@ -183,14 +170,14 @@ def facts_of(model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> Facts:
     )
     facts.lazy = any(map(is_lazy, model.parameters()))
     facts.frozen = not all(parameter.requires_grad for parameter in model.parameters())
-    facts.fresh, facts.fresh_share = _fresh({plain(name): p for name, p in model.named_parameters()})
+    facts.fresh, facts.fresh_share = fresh_and_frozen({plain(name): p for name, p in model.named_parameters()})
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not is_lazy(parameter):
             one = _one(parameter, stacked)
             role = roles.get(id(parameter), "hidden") if one.ndim >= 2 and not _is_gain(name) else "vector"
             found = _parameter_facts(plain(name), one, role, id(parameter) in feeds)
             found.own = id(parameter) not in of_torch
-            found.fresh = role != "vector" and _is_fresh(one)
+            found.fresh = role != "vector" and is_fresh(one)
             facts.parameters[plain(name)] = found
     _forgive_companions(facts.parameters)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
@@ -259,28 +246,6 @@ def _heads(leaves: list[nn.Module]) -> list[Tensor]:
 def _is_gain(name: str) -> bool:
     """Return whether this is one of weight_norm's lengths: a number for each row of a matrix, though no vector."""
     return name.endswith((".weight_g", "parametrizations.weight.original0"))
-
-
-def _fresh(parameters: dict[str, nn.Parameter]) -> tuple[list[str], float]:
-    """Return `Facts.fresh` and `Facts.fresh_share`."""
-    fresh = {name: p for name, p in parameters.items() if not p.requires_grad and _is_fresh(p)}
-    trained: dict[torch.Size, list[Tensor]] = {}
-    for parameter in parameters.values() if fresh else ():
-        if parameter.requires_grad:
-            trained.setdefault(parameter.shape, []).append(parameter)
-    own = {n: p for n, p in fresh.items() if not any(torch.equal(p, other) for other in trained.get(p.shape, []))}
-    share = sum(p.numel() for p in own.values()) / sum(p.numel() for p in parameters.values()) if own else 0.0
-    return list(own), share
-
-
-def _is_fresh(weight: Tensor) -> bool:
-    """Return whether a weight is uniform within one over the root of its inputs, as of a new layer of torch's."""
-    if weight.ndim < 2 or weight.numel() < 50 or not weight.is_floating_point():
-        return False
-    some = weight.detach().flatten()[:MANY].float()  # large networks are frozen, too
-    largest = float(some.abs().max()) * math.sqrt(math.prod(weight.shape[1:]))
-    spread = float(some.std()) * math.sqrt(3 * math.prod(weight.shape[1:]))
-    return 0.9 < largest <= 1 + 1e-5 and 0.9 < spread < 1.1
 
 
 def _one(parameter: Tensor, stacked: set[int]) -> Tensor:

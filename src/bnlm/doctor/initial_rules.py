@@ -5,16 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bnlm.doctor.depth_rules import (
-    ORTHOGONAL,
-    gradient_findings,
-    module_of,
-    over_time,
-    scale_findings,
-    was_trained_before,
-)
+from bnlm.doctor.depth_rules import ORTHOGONAL, gradient_findings, module_of, over_time, scale_findings
 from bnlm.doctor.finding import HEALTHY, Finding, in_words, of_size, percent
 from bnlm.doctor.history import History
+from bnlm.doctor.output_rules import was_trained_before
 from bnlm.doctor.symmetry_rules import symmetry_findings
 from bnlm.doctor.weight_decay import blamed_on_decay
 from bnlm.stats import RELU_LIKE
@@ -98,9 +92,8 @@ def _saturated(history: History) -> Iterator[Finding]:
         elif flat[0] in smooth[:1]:
             change = "Bring the inputs to mean 0 and variance 1: the weights that they meet first are not too large."
     severity = "critical" if worst > FLAT_CRITICAL else "warning"
-    if (are_gates(flat, kinds) and flat[-1] != list(kinds)[-1]) or are_ends(flat, history):
-        severity = "note"
-    if was_trained_before(history):
+    gates = are_gates(flat, kinds) and flat[-1] != list(kinds)[-1]
+    if gates or are_ends(flat, history) or was_trained_before(history):
         severity = "note"
     yield Finding(
         "R03", severity, in_words(flat), 0, worst, FLAT_LATER,

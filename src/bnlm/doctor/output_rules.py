@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 
+from bnlm.doctor.drawn_weights import has_untrained_bias
 from bnlm.doctor.dropout_rules import LESS_DROPOUT, heavy_dropouts
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
@@ -81,7 +82,7 @@ def output_findings(history: History) -> Iterator[Finding]:
         if history.reference.first_losses[0] > 0:
             loss = min(loss, loss * history.losses.first / history.reference.first_losses[0])
         error /= math.sqrt(len(history.reference.first_losses))
-    elif output.kind != "regression" and loss < LOSS_NOTE * output.reference:
+    elif was_trained_before(history):
         yield Finding(
             "R01", "note", "output", 0, loss, LOSS_NOTE * output.reference,
             f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}: the network has been "
@@ -99,6 +100,12 @@ def output_findings(history: History) -> Iterator[Finding]:
         if other.kind != "regression" and math.isfinite(other.loss):
             where = f"output of loss {number} ({other.kind})"
             yield from _sure_and_wrong(history, other, other.loss, other.loss_error, where)
+
+
+def was_trained_before(history: History) -> bool:
+    """Return whether the first loss is far below chance: the network is as it was learned to be."""
+    output = history.first.output if history.first is not None else None
+    return output is not None and output.kind != "regression" and output.loss < LOSS_NOTE * output.reference
 
 
 def _hockey_stick(history: History) -> Iterator[Finding]:
@@ -258,7 +265,7 @@ def _large_output(history: History) -> bool:
     facts = history.facts
     heads = [p for p in facts.parameters.values() if p.role == "output" and math.prod(p.shape) >= ENOUGH and p.fan_in]
     new = any(p.fresh for p in facts.parameters.values())
-    large = [p for p in heads if p.std * math.sqrt(p.fan_in) > LARGE_SCALE and (new or facts.has_untrained_bias(p))]
+    large = [p for p in heads if p.std * math.sqrt(p.fan_in) > LARGE_SCALE and (new or has_untrained_bias(facts, p))]
     return bool(large) and not facts.frozen
 
 

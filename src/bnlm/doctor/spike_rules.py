@@ -134,17 +134,18 @@ def _always_clipped(history: History) -> Iterator[Finding]:
         slows = not history.facts.rescales and typical < CLIPPED_AWAY and bool(moved)
         slows = slows and statistics.median(moved) < SLOW and history.is_late
         slows = slows and history.losses.recent(50) > LEFT_BY_CLIPPING * history.losses.first > 0
-        severity = "warning" if slows or history.clip < LEAST_CLIP else "note"
+        severity, change = "warning", f"Raise trainer.gradient_clip_val={history.clip:g}"
+        if slows:
+            change += " by 10, or optimizer.lr: steps are small, and most of the loss is left."
+        elif history.clip < LEAST_CLIP:
+            change += " to 1.0, so that what stands out is clipped alone."
+        else:
+            severity, change = "note", f"Nothing, if that is meant; otherwise r{change[1:]}."
         yield Finding(
             "R07", severity, "gradients", history.step, len(clipped) / len(norms), OFTEN_CLIPPED,
             f"the gradient is clipped in {len(clipped)} of the last {len(norms)} observed steps, typically to "
             f"{typical:.2g} of its norm: its direction alone is left, and the learning rate says how far steps go.",
-            f"Raise trainer.gradient_clip_val={history.clip:g} by 10, or optimizer.lr: steps are small, and most of "
-            "the loss is left."
-            if slows
-            else f"Raise trainer.gradient_clip_val={history.clip:g} to 1.0, so that what stands out is clipped alone."
-            if severity == "warning"
-            else f"Nothing, if that is meant; otherwise raise trainer.gradient_clip_val={history.clip:g}.",
+            change,
         )  # fmt: skip
 
 

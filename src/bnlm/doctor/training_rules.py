@@ -11,6 +11,7 @@ from bnlm.doctor.depth_rules import advice_on_gradients, chains_of, is_one_leap,
 from bnlm.doctor.finding import Finding, in_words, percent
 from bnlm.doctor.history import WINDOW, History
 from bnlm.doctor.initial_rules import HARD, SMOOTH, are_ends, are_gates, is_judged_by_the_loss
+from bnlm.doctor.loss_rules import TRAINED
 from bnlm.doctor.weight_scale_rules import small_weights
 from bnlm.stats import RELU_LIKE
 
@@ -28,9 +29,8 @@ LEARNED = 0.5
 WELL_LEARNED = 0.1
 #: R03: observed steps in which outputs that saturate have to be nearer to the targets than a constant is.
 FEW = 3
-#: R06: losses to wait for before the lack of a fall counts; share of the reference that the first ones are below, of
-#: what was trained before and may have come to its end.
-PATIENCE, TRAINED = 100, 0.5
+#: R06: losses to wait for before the lack of a fall counts.
+PATIENCE = 100
 
 
 def training_findings(history: History) -> Iterator[Finding]:
@@ -156,6 +156,7 @@ def _silent(history: History) -> list[str]:
 
 
 def _gradient(history: History) -> Iterator[Finding]:
+    # What was trained before may have come to its end.
     trained = history.reference.is_known and history.losses.first < TRAINED * abs(history.reference.loss)
     if history.losses.improves() or history.losses.steps < PATIENCE or trained:
         return
