@@ -1108,7 +1108,7 @@ def test_an_average_that_single_losses_move(heavy: bool, told: bool) -> None:
     assert ("R14" in found(h)) == told
 
 
-@pytest.mark.parametrize(("end", "dead", "expected"), [(0.5, 0.6, True), (0.5, 0.3, False), (0.3, 0.6, False)])
+@pytest.mark.parametrize(("end", "dead", "expected"), [(0.5, 0.6, True), (0.5, 0.45, False), (0.3, 0.6, False)])
 def test_steps_that_kill_units_and_leave_most_of_the_loss(end: float, dead: float, expected: bool) -> None:
     """Though it falls to half."""
     h = History(Facts({"w": ParameterFacts("w", (9, 100), "hidden", std=0.1, group=0)}), 300)
@@ -1164,3 +1164,30 @@ def test_units_that_a_network_has_learned_to_saturate(loss: float, severity: str
     h.losses.add([loss])
     h.add(Observation(0, {"saturation": {"a": 0.1, "b": 0.6}}, {"a": "tanh", "b": "tanh"}, classes(loss)))
     assert found(h)["R03"].severity == severity
+
+
+def test_a_loss_that_climbs_has_not_leaped() -> None:
+    """Each step goes on from the one before."""
+    climb = [0.1 + 0.46 * step for step in range(1, 16)]
+    losses = [*falling(CHANCE, 0.1, 150), *[0.1] * 40, *climb, *[7.0] * 60]
+    assert found(run(losses, output=classes(), update=-2.8))["R14"].suggestion.startswith("Lower optimizer.lr")
+
+
+@pytest.mark.parametrize(("end", "severity"), [(0.7, "critical"), (0.5, "note")])
+def test_a_loss_that_has_stood_still_and_set_out(end: float, severity: str) -> None:
+    diagnosis, h = Diagnosis(), History(Facts(), 600)
+    stds = {"activation_gradient_std": {"a": 1e-3, "b": 0.03, "c": 1.0}}
+    for step in range(0, 500, 10):
+        h.losses.add([CHANCE * (1.0 if step < 200 else end)] * 10)
+        h.add(Observation(step, stds if step else {}, dict.fromkeys("abc", "tanh"), classes()))
+        diagnosis.follow(h)
+    assert {f.rule: f.severity for f in diagnosis.findings}["R06"] == severity
+
+
+@pytest.mark.parametrize(("std", "told"), [(math.nan, False), (math.inf, False), (9.0, True)])
+def test_what_overflows_is_not_held_against_an_activation(std: float, told: bool) -> None:
+    h = History(Facts(), 300)
+    h.losses.add([CHANCE])
+    layers = {"saturation": {"a": 1.0}, "preactivation_std": {"a": std}}
+    h.add(Observation(0, layers, {"a": "tanh"}, classes()))
+    assert ("R03" in found(h)) == told
