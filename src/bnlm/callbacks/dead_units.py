@@ -20,7 +20,8 @@ class DeadUnits:
         # The layers of the last step together, as most steps have the same: a call for all takes as long as for one.
         self._layers: list[str] = []
         self._sizes: list[int] = []
-        self._together, self._watched = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64)
+        self._starts: list[int] = []
+        self._together, self._watched = np.zeros((2, 0), dtype=np.int32)
 
     def shares(self, responded: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Take in which units responded, `(units,)` by layer; return what share of each layer's are dead."""
@@ -32,11 +33,10 @@ class DeadUnits:
             self._join(layers, sizes)
         self._together += 1
         self._together *= ~np.concatenate(alive)
-        np.minimum(self._watched + 1, DEAD_WINDOW, out=self._watched)
-        dead = self._together >= np.repeat(self._watched, sizes)
-        starts = list(accumulate(sizes, initial=0))[:-1]
-        counted = np.add.reduceat(dead, starts, dtype=np.int64) / sizes
-        return dict(zip(layers, counted.tolist(), strict=True))
+        self._watched += 1
+        np.minimum(self._watched, DEAD_WINDOW, out=self._watched)
+        counted = np.add.reduceat(self._together >= self._watched, self._starts, dtype=np.int64).tolist()
+        return {layer: dead / size for layer, dead, size in zip(layers, counted, sizes, strict=True)}
 
     def _join(self, layers: list[str], sizes: list[int]) -> None:
         self._part()
@@ -47,13 +47,13 @@ class DeadUnits:
             for (silent, watched), size in zip(known, sizes, strict=True)
         ]
         self._layers, self._sizes = layers, sizes
+        self._starts = list(accumulate(sizes[:-1], initial=0))
         self._together = np.concatenate([silent for silent, _ in same])
-        self._watched = np.array([watched for _, watched in same])
+        self._watched = np.repeat(np.array([watched for _, watched in same], dtype=np.int32), sizes)
 
     def _part(self) -> None:
-        ends = list(accumulate(self._sizes))
-        for layer, size, end, watched in zip(self._layers, self._sizes, ends, self._watched.tolist(), strict=True):
-            self._silent[layer] = self._together[end - size : end].copy(), watched
+        for layer, size, start in zip(self._layers, self._sizes, self._starts, strict=True):
+            self._silent[layer] = self._together[start : start + size].copy(), int(self._watched[start])
 
     def state_dict(self) -> dict[str, Any]:
         self._part()
@@ -61,7 +61,7 @@ class DeadUnits:
         return {layer: (torch.from_numpy(silent), watched) for layer, (silent, watched) in self._silent.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        self._layers, self._sizes, self._watched = [], [], self._watched[:0]
+        self._layers, self._sizes, self._starts = [], [], []
         self._silent = {
             layer: (silent.cpu().numpy().astype(np.int32), watched) for layer, (silent, watched) in state_dict.items()
         }

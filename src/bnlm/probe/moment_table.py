@@ -31,11 +31,17 @@ class Flat:
     counts: list[int]
 
 
-def joined_copy(tensors: Sequence[Tensor]) -> Flat | None:
-    """Return a copy of small tensors of one kind; None of large ones, and of none."""
-    counts = [t.numel() for t in tensors]
-    if not 0 < sum(counts) <= MAX_HELD or len({t.dtype for t in tensors}) + len({t.device for t in tensors}) > 2:
-        return None
+def joined_copy(tensors: Sequence[Tensor], counts: list[int] | None = None) -> Flat | None:
+    """Return a copy of small tensors of one kind; None of large ones, and of none.
+
+    Args:
+        tensors: Of any shapes.
+        counts: Their elements, where such a copy was made of tensors of these shapes and of this kind before.
+    """
+    if counts is None:
+        counts = [t.numel() for t in tensors]
+        if not 0 < sum(counts) <= MAX_HELD or len({t.dtype for t in tensors}) + len({t.device for t in tensors}) > 2:
+            return None
     joined = _flatten_dense_tensors(tensors)
     return Flat(joined.clone() if len(tensors) == 1 else joined, counts)
 

@@ -51,12 +51,12 @@ class ParameterTap:
 
     def read_data(self, optimizer: Optimizer, moves: bool) -> None:
         """Take in the parameters before their step; with `moves` keep a copy, to see how far the step moves them."""
-        named = zip(*self.names.trained_by([optimizer]), strict=True)
-        # Of a lazy module there is nothing yet before its first forward, which an optimizer's closure brings.
-        known = {name: p for name, p in named if not is_lazy(p)}
-        if not known:
+        names, parameters = self.names.trained_by([optimizer])
+        if any(map(is_lazy, parameters)):  # there is nothing before the first forward, which a closure brings
+            known = [(name, p) for name, p in zip(names, parameters, strict=True) if not is_lazy(p)]
+            names, parameters = [name for name, _ in known], [p for _, p in known]
+        if not names:
             return
-        names, parameters = list(known), list(known.values())
         self._stepped.update(zip(names, parameters, strict=True))
         data = _real(parameters)
         if not moves:
@@ -80,7 +80,7 @@ class ParameterTap:
         self._before = None
         if isinstance(before, Flat):
             if before.values.dtype in (torch.float32, torch.float64):
-                after = joined_copy(data)
+                after = joined_copy(data, before.counts)
                 assert after is not None
                 self.table.add("update", names, [after.values.sub_(before.values)], [after.counts])
                 return
@@ -97,6 +97,8 @@ class ParameterTap:
         self.shapes = {name: p.shape for name, p in (*self._stepped.items(), *left.items())}
 
 
-def _real(tensors: Sequence[Tensor]) -> list[Tensor]:
+def _real(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """Return tensors of complex numbers as their real and imaginary parts, in the same memory, and others as is."""
+    if not any(map(torch.is_complex, tensors)):
+        return tensors
     return [torch.view_as_real(x) if x.is_complex() else x for x in tensors]
