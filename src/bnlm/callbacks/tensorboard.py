@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -38,19 +40,32 @@ def write_step(
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             # One event for all: `add_scalar` eighty times would cost more than measuring did.
-            from tensorboard.compat.proto.event_pb2 import Event
-
-            event = Event()
-            add = event.summary.value.add
-            for tag, value in scalars.items():
-                add(tag=tag, simple_value=value)
-            for tag, counted in (histograms or {}).items():
-                if np.isfinite(counted[:2]).all():
-                    add(tag=tag, histo=_histogram_proto(counted))
+            event, written = _event_of(tuple(scalars))
+            for each, value in zip(written, scalars.values(), strict=True):
+                each.simple_value = value
+            if histograms:
+                event = deepcopy(event)
+                for tag, counted in histograms.items():
+                    if np.isfinite(counted[:2]).all():
+                        event.summary.value.add(tag=tag, histo=_histogram_proto(counted))
             if event.summary.value:
                 _file_writer(logger).add_event(event, step)
         elif scalars:
             logger.log_metrics(dict(scalars), step=step)
+
+
+@lru_cache(maxsize=16)
+def _event_of(tags: tuple[str, ...]) -> tuple[Any, list[Any]]:
+    """Return an event with these scalars and what their values are to be set in.
+
+    To be used again: most steps write the same, and writers take events as bytes at once.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    event = Event()
+    for tag in tags:
+        event.summary.value.add(tag=tag)
+    return event, list(event.summary.value)
 
 
 def write_image(loggers: Sequence[Any], tag: str, image: Image, step: int) -> None:
