@@ -99,6 +99,48 @@ def test_the_normalization_that_removes_a_bias_is_named(norm: type[nn.Module], n
     assert [f"the {name} after it" in message for message in messages] == [True]
 
 
+class Apart(nn.Module):
+    """Convolutions in one list and normalizations in another, as many write them."""
+
+    def __init__(self, norm: str, skip: bool, bias: bool = True) -> None:
+        super().__init__()
+        norms = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "group": lambda n: nn.GroupNorm(2, n)}
+        self.convs = nn.ModuleList(nn.Conv2d(channels, 4, 3, padding=1, bias=bias) for channels in (1, 4, 4))
+        self.norms = nn.ModuleList(norms[norm](4) for _ in range(3))
+        self.head = nn.Linear(4, 2)
+        self.skip = skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            y = conv(x)
+            x = F.relu(norm(y)) + (y if self.skip else 0)
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("norm", "skip", "bias", "where"),
+    [
+        ("batch", False, True, ["convs.0, convs.1 and convs.2"]),
+        ("instance", False, True, ["convs.0, convs.1 and convs.2"]),
+        ("group", False, True, []),
+        ("batch", True, True, []),  # the bias goes past the normalization, too
+        ("batch", False, False, []),
+    ],
+)
+def test_what_is_normalized_is_told_by_the_forward_pass(norm: str, skip: bool, bias: bool, where: list[str]) -> None:
+    torch.manual_seed(0)
+    batch = torch.randn(8, 1, 8, 8), torch.randint(2, (8,))
+    findings = check(Apart(norm, skip, bias), batch, F.cross_entropy, table=False)
+    assert [f.where for f in findings if f.rule == "R19"] == where
+
+
+def test_updates_are_judged_by_what_the_forward_pass_normalizes() -> None:
+    facts = facts_of(Apart("group", False))
+    assert not facts.parameters["convs.0.weight"].feeds_norm
+    facts.take_order({"convs.0": "group_norm"}, {})
+    assert facts.parameters["convs.0.weight"].feeds_norm
+
+
 @pytest.mark.parametrize(
     ("validation", "train", "severity"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,6 +25,10 @@ from bnlm.probe.names import plain
 #: What a normalization that somebody wrote is called, or ends with: RMSNorm, BatchNorm1d.
 _NORM = re.compile(r"norm(\dd)?$", re.IGNORECASE)
 _CENTRING = (_BatchNorm, _InstanceNorm)
+#: By torch's name of the function, normalizations that subtract the mean of each unit.
+_CENTRES = {"batch_norm": "BatchNorm", "instance_norm": "InstanceNorm"}
+#: R19: std of a bias's gradient over the weight's that is rounding, and above which it is none at any precision.
+NOTHING_LEFT, FELT = 1e-4, 3e-2
 
 
 @dataclass
@@ -110,6 +114,31 @@ class Facts:
         """Return whether training has brought a gradient to one that no optimizer holds."""
         before, version = self.left.get(id(parameter), (None, 0))
         return parameter.grad is not None and not (parameter.grad is before and before._version == version)
+
+    def take_order(self, normalized: Mapping[str, str], gradients: Mapping[str, float]) -> None:
+        """Take in which layers a forward pass normalizes: the modules may be registered in another order.
+
+        A bias before what subtracts the mean is redundant where nothing else takes the layer's output: no more than
+        rounding is left of its gradient then.
+
+        Args:
+            normalized: By module path of a layer, torch's name of the normalization.
+            gradients: Standard deviation by name of a parameter.
+        """
+        left = {
+            path: gradients[f"{path}.bias"] / gradients[f"{path}.weight"]
+            for path in (*self.redundant_biases, *normalized)
+            if f"{path}.bias" in gradients and gradients.get(f"{path}.weight", 0.0) > 0
+        }
+        for path in [path for path in self.redundant_biases if left.get(path, 0.0) > FELT]:
+            del self.redundant_biases[path]
+        for path, norm in normalized.items():
+            if (weight := self.parameters.get(f"{path}.weight")) is not None:
+                weight.feeds_norm = True
+            if norm in _CENTRES and left.get(path, math.inf) < NOTHING_LEFT:
+                self.redundant_biases.setdefault(path, _CENTRES[norm])
+        in_order = [name.removesuffix(".bias") for name in self.parameters if name.endswith(".bias")]
+        self.redundant_biases = {p: self.redundant_biases[p] for p in in_order if p in self.redundant_biases}
 
 
 @torch.no_grad()

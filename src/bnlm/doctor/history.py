@@ -105,6 +105,7 @@ class History:
         observation = self._without_asides(observation)
         if self.first is None:
             self.first = observation
+            self.facts.take_order(observation.heard.normalized, observation.of("gradient_std"))
             self.blank = observation.heard.blank
             self.reference.output = observation.output
         self.recent.append(observation)

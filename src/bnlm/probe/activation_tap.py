@@ -156,6 +156,8 @@ class ActivationTap(TorchFunctionMode):
             with unseen():
                 self._hearing.layer_called(func, args[0] if args else kwargs.get("input"))
         output = func(*args, **kwargs)
+        if self.losses is not None:
+            self._hearing.layer_returned(func, output)
         self._multiplied(func, args, kwargs)
         if isinstance(output, Tensor) and not output.is_nested:  # of which some have no shape
             self._channel_dims[output.shape] = channel_dim

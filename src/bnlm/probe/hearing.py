@@ -11,7 +11,7 @@ from bnlm.probe.call_names import CallNames
 from bnlm.probe.hand_written_norms import by_channel, centres, statistics_of
 from bnlm.probe.plain_values import values_of
 from bnlm.probe.records import Heard
-from bnlm.probe.torch_functions import BATCH_NORMS
+from bnlm.probe.torch_functions import BATCH_NORMS, NORMS, WEIGHTED
 from bnlm.stats import bounded
 
 
@@ -29,10 +29,13 @@ class Hearing:
         self.heard = Heard()
         self._names = names
         self._begins = True  # no layer has been called in this forward
+        self._last: tuple[str, Any] = "", None  # path and output of the last layer with a weight
         self._tail: list[tuple[str, str]] = []  # sigmoids, and calls of rectifiers, that nothing has followed yet
 
     def layer_called(self, func: Callable[..., Any], x: Any) -> None:
         """A layer's function is called with `x`; None of one that names its inputs otherwise, as attention does."""
+        if func in NORMS and x is not None and x is self._last[1]:
+            self.heard.normalized[self._last[0]] = NORMS[func]
         if func in BATCH_NORMS:
             if x.ndim >= 2 and x.shape[1]:
                 self.heard.values_per_channel[self._names.caller()[0]] = x.numel() // x.shape[1]
@@ -43,6 +46,10 @@ class Hearing:
                 self.heard.input_std = float(bounded(values.detach(), values.ndim - 1).float().std())
             if values is not None and not bool(values.any()):
                 self.heard.blank = self._names.caller()[0]
+
+    def layer_returned(self, func: Callable[..., Any], output: Any) -> None:
+        """A layer's function has returned `output`."""
+        self._last = (self._names.caller()[0], output) if func in WEIGHTED else ("", None)
 
     def norm_returned(self, path: str, norm: nn.Module, output: Any) -> None:
         """What may be a BatchNorm that calls no function of torch's for it has returned `output`."""
@@ -82,3 +89,4 @@ class Hearing:
         self.heard.aside |= {layer for layer, kind in self._tail if kind == "relu"}
         self.loss_called()
         self._begins = True
+        self._last = "", None

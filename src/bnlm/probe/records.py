@@ -60,6 +60,8 @@ class Heard:
         blank: Module path of the first layer of a forward, if nothing but zeros came to it; else nothing.
         dropouts: By module path, the p of its last dropout.
         input_std: Of the numbers that come to the first layer of a forward; nan where these are indices.
+        normalized: By module path of a linear layer or a convolution, torch's name of the normalization that takes its
+            output as it is.
     """
 
     values_per_channel: dict[str, int] = field(default_factory=dict)
@@ -68,6 +70,7 @@ class Heard:
     blank: str = ""
     dropouts: dict[str, float] = field(default_factory=dict)
     input_std: float = math.nan
+    normalized: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -53,6 +53,19 @@ RECURRENCES: dict[Callable[..., Any], str | None] = {
     torch.gru: None,
 }
 BATCH_NORMS: frozenset[Callable[..., Any]] = frozenset({F.batch_norm, torch.batch_norm})
+#: Functions of normalizations, by torch's name, and those of layers that have a weight and a bias before them.
+NORMS: dict[Callable[..., Any], str] = {
+    function: name
+    for name in ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm")
+    for owner in (F, torch)
+    if (function := getattr(owner, name, None)) is not None
+}
+WEIGHTED: frozenset[Callable[..., Any]] = frozenset(
+    function
+    for name in ("linear", *(f"conv{how}{n}d" for how in ("", "_transpose") for n in (1, 2, 3)))
+    for owner in (F, torch)
+    if (function := getattr(owner, name, None)) is not None
+)
 BACKWARD: frozenset[Callable[..., Any]] = frozenset({Tensor.backward, torch.autograd.backward})
 
 
