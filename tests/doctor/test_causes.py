@@ -48,8 +48,8 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         # A gradient that fades a little is no reason for steps that are too small; one that vanishes is.
         ([("R06", "warning", 100, 0.05), ("R10", "critical", 100, -5.5)], {"R10": None, "R06": "R10"}),
         ([("R06", "critical", 100, 0.001), ("R10", "critical", 100, -5.5)], {"R06": None, "R10": "R06"}),
-        ([("R10", "warning", 250, -3.8), ("R13", "critical", 400, 2.3)], {"R10": None, "R13": "R10"}),
-        ([("R10", "warning", 250, -3.4), ("R13", "critical", 400, 2.3)], {"R13": None, "R10": None}),
+        ([("R10", "warning", 250, -4.1), ("R13", "critical", 400, 2.3)], {"R10": None, "R13": "R10"}),
+        ([("R10", "warning", 250, -3.8), ("R13", "critical", 400, 2.3)], {"R13": None, "R10": None}),
         # What healthy networks have too, in its mild form, explains nothing critical, and no other speeds.
         ([("R06", "warning", 100, 0.05), ("R13", "critical", 400, 2.3)], {"R13": None, "R06": None}),
         ([("R06", "critical", 100, 0.001), ("R13", "critical", 400, 2.3)], {"R06": None, "R13": "R06"}),
@@ -420,7 +420,8 @@ def test_gradients_that_are_always_clipped(clip: float, norm: float, told: bool)
     ("norm", "update", "left", "rescales", "severity"),
     [
         (20.0, -3.0, 0.8, False, "warning"),
-        (5.0, -3.0, 0.8, False, "note"),
+        (5.0, -3.0, 0.8, False, "warning"),
+        (3.0, -3.0, 0.8, False, "note"),
         (20.0, -2.6, 0.8, False, "note"),
         (20.0, -3.0, 0.4, False, "note"),
         (20.0, -3.0, 0.8, True, "note"),  # whose steps are as large whatever is left of a gradient

@@ -305,11 +305,11 @@ def test_large_steps_are_blamed_where_the_loss_rises_again(update: float, top: f
     ("update", "end", "steps", "share", "bend", "expected"),
     [
         (-3.9, 1.7, 950, 1.0, 1, True),
-        (-3.2, 1.2, 950, 1.0, 1, True),
+        (-3.6, 1.2, 950, 1.0, 1, True),
+        (-3.4, 1.2, 950, 1.0, 1, False),  # slow, and no harm is done
         (-3.9, 1.7, 850, 1.0, 1, False),  # there is time left
         (-3.1, 1.7, 950, 1.0, 1, False),
         (-3.9, 0.5, 950, 1.0, 1, False),  # most of its way is behind it
-        (-3.3, 1.2, 950, 1.0, 3, False),  # a thirtieth of what was learned came in the last third
         (-3.9, 1.2, 950, 1.0, 3, True),
         (-3.9, 1.7, 950, 0.05, 1, False),  # a schedule that ends
         (-3.6, 1.7, 950, 0.2, 1, False),  # at the highest rate it was -2.9
@@ -399,7 +399,8 @@ def test_targets_out_of_reach(kind: str, floor: float, severity: str | None, the
         ([1.84, 1.7, 1.82, 1.84], 1.6, None),  # it was better once
         ([0.9, 0.49, 0.5, 0.52, 0.55], 0.2, "has risen from 0.49 to 0.55"),  # each time
         ([0.9, 0.49, 0.52, 0.5, 0.55], 0.2, None),
-        ([0.9, 0.49, 0.5, 0.52, 0.55], 0.3, None),
+        ([0.9, 0.49, 0.5, 0.52, 0.55], 0.3, "has risen from 0.49 to 0.55"),
+        ([0.9, 0.49, 0.5, 0.52, 0.55], 0.45, None),
         ([0.9, 0.1, 0.11, 0.13, 0.15], 0.05, None),  # near zero it differs by factors
         ([0.9, 0.49, 0.55, 0.54, 0.54], 0.2, "has risen"),
     ],
@@ -441,9 +442,10 @@ def test_clipping_that_leaves_next_to_nothing(clip: float, rescales: bool, told:
         h.losses.add([2.3] * 10)
         statistics = {"update_to_data": {"w": -5.5}, "gradient_std": {"w": 1.0}, "gradient_norm": {"total": 2.0}}
         h.add(Observation(step, statistics, {}, Output("cross_entropy", 2.3, 2.3, 0.1, 0.1)))
-    suggestion = found(h)["R10"].suggestion
-    assert suggestion.startswith("Raise trainer.gradient_clip_val=0.001") == told
-    assert ("leaves 0.0005 of the gradient" in suggestion) == told
+    findings = found(h)
+    assert (findings["R10"].caused_by == "R07") == told
+    advised = findings["R07"].suggestion if "R07" in findings else ""
+    assert advised.startswith("Raise trainer.gradient_clip_val=0.001 to 1.0") == (clip < 1)
 
 
 @pytest.mark.parametrize(
@@ -465,8 +467,8 @@ def test_a_loss_that_falls_though_clipping_leaves_little(
         h.losses.add([2.3 + (end - 2.3) * (step + i) / 300 for i in range(10)])
         statistics = {"update_to_data": {"w": update}, "gradient_std": {"w": 1.0}, "gradient_norm": {"total": 1.2}}
         h.add(Observation(step, statistics, {}, Output("cross_entropy", 2.3, 2.3, 0.1, 0.1)))
-    finding = found(h).get("R10")
-    assert (finding is not None and finding.suggestion.startswith("Raise trainer.gradient_clip_val=0.01")) == expected
+    findings = found(h)
+    assert ("R10" in findings and findings["R10"].caused_by == "R07") == expected
 
 
 @pytest.mark.parametrize(("best", "told"), [(2.3, True), (1.5, False)])

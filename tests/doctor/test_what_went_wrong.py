@@ -825,7 +825,8 @@ def test_which_weights_move_too_far(hidden: float, output: float, severity: str 
 
 @pytest.mark.parametrize(("first", "end", "expected"), [(CHANCE, 1.9, True), (5.0, 4.2, False)])
 def test_how_far_a_loss_with_other_terms_has_to_go_is_not_known(first: float, end: float, expected: bool) -> None:
-    assert ("R10" in found(run(falling(first, end), output=classes(), update=-3.3))) == expected
+    losses = [*falling(first, end, 200), *[end] * 100]
+    assert ("R10" in found(run(losses, output=classes(), update=-3.6))) == expected
 
 
 @pytest.mark.parametrize(("left", "severity"), [(0.9, "critical"), (0.5, "warning")])

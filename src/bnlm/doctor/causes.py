@@ -50,7 +50,7 @@ MILD = {
     ("R12", "R10"), ("R12", "R11"), ("R12", "R13"),
 }  # fmt: skip
 #: log10 of update:data of steps that explain a loss which stands still: where all is learned, they shrink too.
-TOO_SMALL_TO_LEARN = -3.5
+TOO_SMALL_TO_LEARN = SMALL_WARNING
 #: Loss over R13's limit, 0.98 of chance, that steps which are too large keep a network at.
 JITTERS = 1.03
 #: Share of flat outputs beyond which hardly one is left that passes a gradient.
@@ -129,8 +129,10 @@ def _cause_of(finding: Finding, found: Mapping[str, Finding], rescales: bool) ->
     held_back = slow is not None and slow.severity != "note" and slow.suggestion.startswith((CLIP_LESS, *SCHEDULES))
     if held_back and finding.rule in ("R06", "R13") and finding.step > 0:
         return "R10"
-    if held_back and finding.rule == "R10":
-        return None  # whatever the gradients are, nothing is left of them
+    if held_back and finding.rule == "R10":  # whatever the gradients are, nothing is left of them
+        clips = found.get("R07")
+        of_clipping = clips is not None and clips.severity != "note" and clips.suggestion.startswith(CLIP_LESS)
+        return "R07" if of_clipping and finding.suggestion.startswith(CLIP_LESS) else None
     for rule in CAUSES.get(finding.rule, ()):
         cause = found.get(rule)
         if cause is None or cause.severity == "note":

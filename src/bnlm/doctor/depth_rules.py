@@ -38,8 +38,9 @@ KEPT_BY_KIND = {
     "sigmoid": 0.5,
     **dict.fromkeys(("tanh", "softsign", "hardtanh", "elu", "celu", "selu"), 0.46),
 }
-#: R06 of weights as torch draws them: factor below that, for poolings take their share too.
-MARGIN_AS_DRAWN = 0.2
+#: R06 of weights as torch draws them: factor below that, for poolings take their share too. The same of R05, for what
+#: lies beyond the edges of a map is zero.
+MARGIN_AS_DRAWN, DRIFT_AS_DRAWN = 0.2, 0.5
 
 
 def _chains(history: History, statistic: str) -> Iterator[tuple[str, list[str], list[float]]]:
@@ -185,7 +186,7 @@ def _drift(history: History) -> Iterator[Finding]:
         fades = ratio < 1
         far = ratio < 1 / DRIFT_CRITICAL or ratio > DRIFT_CRITICAL
         kept = ratio / history.facts.spread_thin
-        slowly = fades and not steep(kept, kind, chain)
+        slowly = fades and not steep(kept, kind, chain, DRIFT_AS_DRAWN if are_as_drawn(history.facts) else 1.0)
         slowly &= not are_drawn_otherwise(history.facts)  # by torch's default init too much fades in many that learn
         slowly |= trained or history.facts.frozen
         yield Finding(
@@ -219,9 +220,10 @@ def gradient_findings(history: History) -> Iterator[Finding]:
         fades = steep(whole, kind, chain, drawn) and not over_time(history, chain)
         far = whole < 1 / GRADIENT_CRITICAL and fades
         critical = (far or ratio > GRADIENT_CRITICAL) and kind != "sigmoid"
+        limit = GRADIENT_CRITICAL if critical else GRADIENT_NOTE
         yield Finding(
             "R06", "critical" if critical else "note", in_words(chain), 0, ratio,
-            1 / GRADIENT_CRITICAL if vanishes else GRADIENT_CRITICAL,
+            1 / limit if vanishes else limit,
             f"the loss gradient {'vanishes' if vanishes else 'explodes'} on its way back: std {stds[-1]:.2g} at "
             f"{chain[-1]}, {stds[0]:.2g} at {chain[0]}.",
             advice_on_gradients(history, chain, vanishes),

@@ -21,6 +21,7 @@ def frozen_findings(history: History) -> Iterator[Finding]:
     yield from _fresh(history)
     yield from _without_gradient(history)
     yield from _in_no_optimizer(history)
+    yield from _without_rate(history)
     yield from _unregistered(history)
 
 
@@ -91,6 +92,25 @@ def _in_no_optimizer(history: History) -> Iterator[Finding]:
             "R12", "critical" if matrix else "warning", in_words(missing), history.step, len(missing), 0,
             f"{in_words(missing)}: in no optimizer, though the backward pass brings a gradient.",
             "Add it to the optimizer's parameters, or set requires_grad=False.",
+        )  # fmt: skip
+
+
+def without_rate(history: History) -> list[str]:
+    """Return the parameters in a group whose learning rate is zero, beside others, and which have not moved."""
+    facts = history.facts.parameters
+    none = [name for name, one in facts.items() if one.group is not None and one.lr == 0]
+    moved = {name for o in history.recent for name, u in o.of("update_to_data").items() if u > -math.inf}
+    return none if any(one.lr > 0 for one in facts.values()) and not moved.intersection(none) else []
+
+
+def _without_rate(history: History) -> Iterator[Finding]:
+    names = without_rate(history)
+    if names and history.step >= FROZEN_WARNING and history.observed > 1:
+        yield Finding(
+            "R12", "warning", in_words(names), history.step, history.step, FROZEN_WARNING,
+            f"{in_words(names)}: the learning rate of their group is 0, so that they do not change.",
+            "Give that group a learning rate; what is not to learn is better frozen (requires_grad=False), which saves "
+            "its gradient.",
         )  # fmt: skip
 
 

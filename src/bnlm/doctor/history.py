@@ -92,7 +92,8 @@ class History:
     def raised_rate(self, step: int) -> Observation | None:
         """Return the observation at which the learning rate was found to have leaped shortly before this step."""
         for before, after in pairwise(self.recent):
-            if after.lr_rise >= LEAP_OF_RATE and before.step <= step <= after.step + SOON_AFTER:
+            warms_up = before is self.first  # it may begin at next to nothing
+            if not warms_up and after.lr_rise >= LEAP_OF_RATE and before.step <= step <= after.step + SOON_AFTER:
                 return after
         return None
 

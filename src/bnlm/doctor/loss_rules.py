@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from bnlm.doctor.finding import Finding
-from bnlm.doctor.history import History
+from bnlm.doctor.history import FIRST_OVER, History
+from bnlm.doctor.weight_updates import LARGE_WARNING, allowance
 
 #: R14: smoothed loss over its best; R14 also wants 0.15 of the reference between them, and 20 steps.
 RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
@@ -39,8 +40,10 @@ TRAINED, LOST = 0.5, 0.1
 #: R14: what to change where each batch holds one class; what is added where the loss never fell.
 SHUFFLE = "Shuffle the training data (shuffle=True of its DataLoader): each batch holds examples of one class alone."
 TOO = " It never fell:"
-#: R14: how the advice begins where the loss leaps at once, and stays there, and what may be the matter.
+#: R14: how the advice begins where the loss leaps at once, and stays there; observed steps that tell of the updates
+#: before; what may be the matter.
 DIFFERENT = "Look at what is different"
+FEW_OBSERVED = 2
 CHANGED = "labels, inputs, how they are prepared, or the loss itself"
 #: R08: what to change where numbers grew, and where one was nan out of the blue; times the first that is grown.
 LOWER = (
@@ -166,7 +169,7 @@ def _diverging(history: History) -> Iterator[Finding]:
                 f"Look at the schedule of the learning rate: by step {raised.step} it is {raised.lr_rise:.3g} times "
                 f"what it was at the observed step before. {change}"
             )
-        elif leap := losses.lasting_leap():
+        elif (leap := losses.lasting_leap()) and not _large_updates_before(history, leap):
             change = f"{DIFFERENT} from step {leap} on: {CHANGED}. If nothing is: {change}"
         yield Finding(
             "R14", "critical" if rise > RISE_CRITICAL else "warning", "loss", history.step, rise, RISE_WARNING,
@@ -211,6 +214,17 @@ def _crept_up(history: History) -> bool:
 def _steps_are_usual(history: History) -> bool:
     """Return whether the first step moved the typical weight no further than it does where training goes well."""
     return _first_step(history) < (USUAL_FIRST if history.facts.rescales else USUAL_OF_SGD)
+
+
+def _large_updates_before(history: History, step: int) -> bool:
+    """Return whether hidden weights moved too far already in the observed steps before this one."""
+    facts = history.facts.parameters
+    before = [o.of("update_to_data") for o in history.recent if FIRST_OVER <= o.step < step]
+    moved = {name: [of[name] for of in before if name in of] for name, one in facts.items() if one.role == "hidden"}
+    return any(
+        len(us) >= FEW_OBSERVED and statistics.median(us) > LARGE_WARNING + allowance(facts[name])
+        for name, us in moved.items()
+    )
 
 
 def _first_step(history: History) -> float:

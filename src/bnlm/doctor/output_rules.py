@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from bnlm.doctor.drawn_weights import has_untrained_bias
 from bnlm.doctor.dropout_rules import LESS_DROPOUT, heavy_dropouts
+from bnlm.doctor.facts import Facts, ParameterFacts
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Output
@@ -45,8 +46,8 @@ LOGIT_STD_NOTE, LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 1.5, 3.0
 #: R01 of a loss that nothing is known of: the first over the median of these steps' losses; steps until it is judged,
 #: std times the root of fan_in of weights that explain it (1.4 to 1.7 by Kaiming's init).
 STICK, STICK_WARNING, STICK_CRITICAL, LONGEST_STICK, LARGE_SCALE = (30, 50), 3.0, 10.0, 200, 2.0
-#: Elements of an output layer that tell its scale.
-ENOUGH = 10
+#: Elements of an output layer that tell its scale; std of its bias over that of one that torch draws.
+ENOUGH, SMALL_BIAS = 10, 0.5
 #: R01, R02: std of what comes to the first activation of weights that are not large: std times the root of fan_in.
 LARGE_FIRST, USUAL_WEIGHTS = 10.0, 3.0
 #: R01, R02: the same std of inputs of variance 1 and weights of a usual size.
@@ -192,8 +193,9 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
 def _confident(where: str, severity: str, spread: float, output: Output, loss: float, change: str) -> Finding:
     """Return R02."""
     within = "" if output.kind == "binary_cross_entropy" else " within an example"
+    limits = (LOGIT_STD_CRITICAL, LOGIT_STD_WARNING, LOGIT_STD_NOTE)
     return Finding(
-        "R02", severity, where, 0, spread, LOGIT_STD_WARNING,
+        "R02", severity, where, 0, spread, next((limit for limit in limits if spread > limit), LOGIT_STD_NOTE),
         f"before any training the logits have std {spread:.1f}{within}, so the network is confidently wrong: loss "
         f"{loss:.2f} where {output.reference:.2f} is chance. The first steps only squash the output layer.",
         change,
@@ -265,8 +267,14 @@ def _large_output(history: History) -> bool:
     facts = history.facts
     heads = [p for p in facts.parameters.values() if p.role == "output" and math.prod(p.shape) >= ENOUGH and p.fan_in]
     new = any(p.fresh for p in facts.parameters.values())
-    large = [p for p in heads if p.std * math.sqrt(p.fan_in) > LARGE_SCALE and (new or has_untrained_bias(facts, p))]
-    return bool(large) and not facts.frozen
+    large = [p for p in heads if p.std * math.sqrt(p.fan_in) > LARGE_SCALE]
+    return any(new or has_untrained_bias(facts, p) or _has_small_bias(facts, p) for p in large) and not facts.frozen
+
+
+def _has_small_bias(facts: Facts, weight: ParameterFacts) -> bool:
+    """Return whether the bias beside a weight is far smaller than torch draws one."""
+    bias = facts.parameters.get(weight.name.removesuffix("weight") + "bias")
+    return bias is not None and bias.std * math.sqrt(3 * weight.fan_in) < SMALL_BIAS
 
 
 def _large_network(history: History) -> bool:

@@ -13,9 +13,8 @@ from bnlm.doctor.standstill_rules import STUCK
 #: How far the validation loss is above the training loss, and stays above its best; the latter also by this share
 #: of the reference, because losses near zero differ by factors in healthy runs.
 GAP, RISEN, RISEN_OF_REFERENCE = 0.1, 0.03, 0.04
-#: The last where the training loss is below this share of it, and it is above its best by this factor, which is no
-#: smaller than this share of the reference: what rises each time counts as high as it is in the end then.
-RISEN_OF_REFERENCE_FAR, FAR_BELOW, RISEN_FAR, WORTH = 0.025, 0.5, 1.08, 0.1
+#: The last where the training loss is below this share of it, and its best no smaller than this share of the reference.
+RISEN_OF_REFERENCE_FAR, FAR_BELOW, WORTH = 0.02, 0.7, 0.1
 #: Of what is known by heart: share of its best that is rest; training loss over validation loss, and share of the
 #: reference that the one is above the other, which may be less where more of the first is learned; share of the
 #: reference that is left of the first at most.
@@ -52,9 +51,8 @@ def overfitting_findings(history: History) -> Iterator[Finding]:
     if 0 < train < FAR_BELOW * loss and best > WORTH * reference:
         since = losses[losses.index(best) :]
         if len(since) > 3 and all(before < after for before, after in pairwise(since)):
-            last = loss
-        if last > RISEN_FAR * best:
-            share = RISEN_OF_REFERENCE_FAR
+            last = loss  # what rises each time counts as high as it is in the end
+        share = RISEN_OF_REFERENCE_FAR
     risen = last - best > max(RISEN * abs(best), share * reference, jumps)
     then = history.validations[losses.index(best)][1]
     severity = "warning"

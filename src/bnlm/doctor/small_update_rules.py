@@ -26,18 +26,18 @@ MOVES_NOT = (
 #: How the advice begins where the steps are held back: by a schedule, by clipping.
 SCHEDULES = ("Stretch the schedule", "Shorten the warm-up")
 CLIP_LESS = "Raise trainer.gradient_clip_val"
-#: Of a loss that falls, late in the run: update:data as it is at the highest rate (healthy: -2.2 to -3.1), share of the
-#: reference left, and share of all that was learned which the last third of the steps has brought; not asked for where
-#: more is left, or the steps are smaller still.
-SLOW, SLOW_LEFT, STILL, MOST_LEFT, SLOWER = -3.15, 0.3, 0.07, 0.7, -3.5
+#: Of a loss that falls, late in the run: update:data as it is at the highest rate (healthy: -2.2 to -3.4), share of the
+#: reference left, and share that is most of it.
+SLOW, SLOW_LEFT, MOST_LEFT = -3.5, 0.3, 0.7
 #: Share of the reference that the first losses of a network trained before are below.
 HALF = 0.5
-#: STILL where no reference is known: as much as a straight line brings, or nearly; of steps below SMALL_WARNING.
+#: Where no reference is known: share of all that was learned which the last third of the steps has brought, nearly as
+#: much as a straight line brings; of steps below SMALL_WARNING.
 STILL_UNKNOWN, STILL_SMALL = 0.2, 0.1
 #: Of Adam's eps (1e-8; some take 1e-4 to 1e-3): above which it may outweigh gradients, update:data that it explains.
 LARGE_EPS, SMALL_BY_EPS = 1e-2, -3.0
-#: Share of the gradient that clipping leaves of which little is to be expected.
-CLIPPED = 0.05
+#: Share of the gradient that clipping leaves of which little is to be expected, and that makes steps small.
+CLIPPED, HELD_BACK = 0.05, 0.25
 #: Of a schedule that ends early: share of the highest rate, observed steps, begun before and lasting for these shares
 #: of the run, share of the reference that is left.
 ENDED, ENDED_OBSERVED, ENDED_BEFORE, ENDED_FOR, ENDED_LEFT = 0.02, 4, 0.4, 0.15, 0.3
@@ -162,7 +162,7 @@ def _clipped_away(history: History) -> Iterator[Finding]:
     if not (0 < clipped < CLIPPED and history.is_late and history.reference.is_known):
         return
     typical = statistics.median(hidden_updates(history).values() or [math.inf])
-    if typical < SLOW and history.losses.recent(50) > SLOW_LEFT * scale:
+    if typical < SMALL_LATER and history.losses.recent(50) > SLOW_LEFT * scale:
         yield Finding(
             "R10", "warning", "optimizer", history.step, clipped, CLIPPED,
             f"the gradients are clipped to {clipped:.1g} of what they typically are: after {history.losses.steps} "
@@ -180,11 +180,12 @@ def _clip_less(history: History, clipped: float) -> str:
 
 
 def _left_by_clipping(history: History) -> float:
-    """Return what share of the gradient clipping leaves, where that makes steps smaller by a factor of ten; else 0."""
+    """Return what share of the gradient clipping leaves, where that makes steps smaller by a factor of four; else 0."""
     norms = [norm for o in history.recent if (norm := o.gradient_norm) is not None]
-    if history.facts.rescales or not history.clip or not norms or statistics.median(norms) < 10 * history.clip:
+    if history.facts.rescales or not history.clip or not norms:
         return 0.0
-    return history.clip / statistics.median(norms)
+    left = history.clip / statistics.median(norms) if statistics.median(norms) > 0 else 1.0
+    return left if left <= HELD_BACK else 0.0
 
 
 def _far_from_done(history: History, typical: float) -> bool:
@@ -192,15 +193,11 @@ def _far_from_done(history: History, typical: float) -> bool:
     if not (typical < SLOW and history.is_late):
         return False
     if not history.reference.is_known or history.reference.has_other_terms:
-        return typical < SLOWER and _still_learns(history, STILL_SMALL if typical < SMALL_WARNING else STILL_UNKNOWN)
+        return _still_learns(history, STILL_SMALL if typical < SMALL_WARNING else STILL_UNKNOWN)
     recent, reference = history.losses.recent(50), abs(history.reference.loss)
     if typical < SMALL_CRITICAL and history.losses.first > HALF * reference and not history.facts.frozen:
         return recent > SLOW_LEFT * reference  # what has been learned was learned by the output layer alone
-    if not history.losses.falls(history.losses.steps // 2):
-        return False
-    if typical < SLOWER or recent > MOST_LEFT * reference:
-        return recent > SLOW_LEFT * reference
-    return recent > SLOW_LEFT * reference and _still_learns(history, STILL)
+    return history.losses.falls(history.losses.steps // 2) and recent > SLOW_LEFT * reference
 
 
 def _still_learns(history: History, share: float) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
 from bnlm.doctor.loss_course import BATCH_NOISE, LASTS
+from bnlm.doctor.small_update_rules import CLIP_LESS
 from bnlm.doctor.weight_updates import hidden_updates
 
 #: R07 of single batches: mean over median of the last losses; how the advice begins.
@@ -31,7 +32,7 @@ SEVERAL, OFTEN_CLIPPED = 10, 0.9
 LEAST_CLIP = 0.1
 #: The same of an optimizer whose steps are as large as what is left: share of the norm, log10 of update:data, share of
 #: the first losses that is left late in the run.
-CLIPPED_AWAY, SLOW, LEFT_BY_CLIPPING = 0.1, -2.8, 0.5
+CLIPPED_AWAY, SLOW, LEFT_BY_CLIPPING = 0.25, -2.8, 0.5
 #: R07 of batches that are no rarity: single losses that stand out, half of all that do or more.
 OFTEN = 8
 #: R07 of batches after which the loss stays up: losses before the first that are calm, and how many times as high it
@@ -134,7 +135,7 @@ def _always_clipped(history: History) -> Iterator[Finding]:
         slows = not history.facts.rescales and typical < CLIPPED_AWAY and bool(moved)
         slows = slows and statistics.median(moved) < SLOW and history.is_late
         slows = slows and history.losses.recent(50) > LEFT_BY_CLIPPING * history.losses.first > 0
-        severity, change = "warning", f"Raise trainer.gradient_clip_val={history.clip:g}"
+        severity, change = "warning", f"{CLIP_LESS}={history.clip:g}"
         if slows:
             change += " by 10, or optimizer.lr: steps are small, and most of the loss is left."
         elif history.clip < LEAST_CLIP:

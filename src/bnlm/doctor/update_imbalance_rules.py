@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from bnlm.doctor.finding import Finding, of_size, power_of_ten
+from bnlm.doctor.frozen_rules import without_rate
 from bnlm.doctor.history import History
 from bnlm.doctor.update_rules import all_learned
 from bnlm.doctor.weight_updates import hidden_updates
@@ -46,12 +47,14 @@ def imbalance_findings(history: History) -> Iterator[Finding]:
     """Yield R11; nothing before the first steps are over."""
     if not history.warm or history.recent[-1].lr_share < 0.1 or history.observed < 8:
         return
-    # What gets no gradient, now or at most steps, is R12's.
+    # What gets no gradient, now or at most steps, and what has a rate of zero, is R12's.
+    idle = without_rate(history)
     hidden = {
         name: u
         for name, u in hidden_updates(history).items()
         if name not in history.ungraded_since
         and name not in history.turns
+        and name not in idle
         and (u > -math.inf or history.usually_graded(name))
     }
     gates = _of_gates(history, list(hidden))

@@ -10,23 +10,21 @@ from itertools import pairwise
 from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import HEALTHY, Finding, in_words, of_size
 from bnlm.doctor.history import History
-from bnlm.doctor.loss_rules import forgets
+from bnlm.doctor.loss_rules import RISE_STEPS, forgets
 from bnlm.doctor.observation import Observation
 from bnlm.doctor.optimizer_rules import heavy_decay, left_gradients, long_memory
 from bnlm.doctor.training_rules import DEAD_WARNING, dead, has_learned, killed, saturated
 from bnlm.doctor.weight_decay import blamed_on_decay
-from bnlm.doctor.weight_updates import OUTPUT_ALLOWANCE, allowance, judged_updates
+from bnlm.doctor.weight_updates import LARGE_CRITICAL, LARGE_WARNING, OUTPUT_ALLOWANCE, allowance, judged_updates
 
-#: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
-LARGE_WARNING, LARGE_CRITICAL = -1.8, -1.0
 #: R09: how far above the limit fewer than a quarter of the weights are, to explain why a loss stands still; output
 #: layers alone, which follow whatever the labels are, have to be beyond the critical one.
 CLEARLY = 0.3
 #: R09 of updates beyond the critical limit: share of the first losses that shows that they do no harm.
 MOSTLY_LEARNED = 0.25
 #: R09 of updates that nothing suffers from, as a note: losses seen, share of the reference that is left to be learned;
-#: how far below the limit where units have died.
-REMARK_FROM, LEFT_TO_LEARN, BESIDE_DEAD = 100, 0.1, 0.2
+#: how far below the limit, which is the table's own then, where units have died or the loss rises.
+REMARK_FROM, LEFT_TO_LEARN, BESIDE_HARM = 100, 0.1, 0.2
 #: R09 of updates beside units that have died: share of the first losses that is left.
 LEFT_BESIDE_DEAD = 0.4
 #: R09 as a note: std times the root of fan_in below which weights are small (0.58 by torch's default).
@@ -69,7 +67,8 @@ def _large_updates(history: History, waits_for_more: bool = True) -> Iterator[Fi
         return
     judged, allowed = judged_updates(history)
     parameters = history.facts.parameters
-    large = [name for name, u in judged.items() if u > LARGE_WARNING + allowed[name]]
+    limit = LARGE_WARNING - BESIDE_HARM * (history.losses.steps_above >= RISE_STEPS)
+    large = [name for name, u in judged.items() if u > limit + allowed[name]]
     # Small networks that train well reach -1.3: below the critical limit, something has to suffer.
     # AdamW's first steps are large everywhere, and recurrent networks that train well may stay at chance for 200.
     waits = history.losses.steps < min(LARGE_PATIENCE, 0.8 * history.total_steps)
@@ -105,7 +104,7 @@ def _remarkable_updates(history: History) -> Iterator[Finding]:
         return
     judged, allowed = judged_updates(history)
     died = any(killed(history))
-    limit = LARGE_WARNING - BESIDE_DEAD * died
+    limit = LARGE_WARNING - BESIDE_HARM * died
     parameters = history.facts.parameters
     hidden = [
         name

@@ -1,0 +1,57 @@
+"""R09 beside a loss that rises, and which of the two is to blame."""
+
+import math
+
+import pytest
+
+from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
+from bnlm.doctor.facts import ParameterFacts
+from bnlm.doctor.loss_rules import DIFFERENT
+
+CHANCE = math.log(10)
+WEIGHT = {"w": ParameterFacts("w", (9, 100), "hidden", std=0.1, group=0)}
+
+
+def found(of: History) -> dict[str, Finding]:
+    diagnosis = Diagnosis()
+    diagnosis.update(of)
+    return {finding.rule: finding for finding in diagnosis.findings}
+
+
+def leaping(update: float, at: int = 200, rises: dict[int, float] | None = None) -> History:
+    """Return a run whose loss leaps from 0.1 to 1.5 at a step, and stays there, and whose weight moves so far."""
+    h = History(Facts(WEIGHT), 400)
+    for step in range(at + 100):
+        h.losses.add([1.5 + 0.01 * (step % 2) if step >= at else max(CHANCE - 0.1 * step, 0.1)])
+        if step % 10 == 0:
+            statistics = {"update_to_data": {"w": update}, "gradient_std": {"w": 1.0}}
+            rise = (rises or {}).get(step, 1.0)
+            h.add(Observation(step, statistics, {}, Output("cross_entropy", CHANCE, CHANCE, 0.01, 0.3), lr_rise=rise))
+    return h
+
+
+@pytest.mark.parametrize(("update", "first"), [(-2.8, "R14"), (-1.5, "R09")])
+def test_what_leaps_by_steps_that_were_too_large_before_is_of_these(update: float, first: str) -> None:
+    findings = found(leaping(update))
+    assert next(iter(findings)) == first
+    assert findings["R14"].suggestion.startswith(DIFFERENT) == (first == "R14")
+    assert findings["R14"].caused_by == ("R09" if first == "R09" else None)
+
+
+@pytest.mark.parametrize(
+    ("update", "rises", "expected"), [(-1.9, True, True), (-1.9, False, False), (-2.1, True, False)]
+)
+def test_a_loss_that_rises_is_held_against_smaller_steps(update: float, rises: bool, expected: bool) -> None:
+    h = History(Facts(WEIGHT), 400)
+    for step in range(200):
+        h.losses.add([max(CHANCE - 0.1 * step, 0.1) + (0.02 * (step - 120) if step > 120 and rises else 0.0)])
+        if step % 10 == 0:
+            statistics = {"update_to_data": {"w": update}, "gradient_std": {"w": 1.0}}
+            h.add(Observation(step, statistics, {}, Output("cross_entropy", CHANCE, CHANCE, 0.01, 0.3)))
+    assert ("R14" in found(h)) == rises
+    assert ("R09" in found(h)) == expected
+
+
+def test_a_warm_up_that_begins_at_next_to_nothing_is_no_leap_of_the_rate() -> None:
+    assert leaping(-2.8, at=20, rises={10: 11.0}).raised_rate(21) is None
+    assert leaping(-2.8, at=20, rises={20: 11.0}).raised_rate(21) is not None
