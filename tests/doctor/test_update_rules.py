@@ -30,7 +30,7 @@ def leaping(update: float, at: int = 200, rises: dict[int, float] | None = None)
     return h
 
 
-@pytest.mark.parametrize(("update", "first"), [(-2.8, "R14"), (-1.5, "R09")])
+@pytest.mark.parametrize(("update", "first"), [(-2.8, "R14"), (-1.6, "R14"), (-1.4, "R09")])
 def test_what_leaps_by_steps_that_were_too_large_before_is_of_these(update: float, first: str) -> None:
     findings = found(leaping(update))
     assert next(iter(findings)) == first

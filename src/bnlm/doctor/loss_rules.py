@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import FIRST_OVER, History
-from bnlm.doctor.weight_updates import LARGE_WARNING, allowance
+from bnlm.doctor.weight_updates import CLEARLY, LARGE_WARNING, allowance
 
 #: R14: smoothed loss over its best; R14 also wants 0.15 of the reference between them, and 20 steps.
 RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
@@ -222,7 +222,7 @@ def _large_updates_before(history: History, step: int) -> bool:
     before = [o.of("update_to_data") for o in history.recent if FIRST_OVER <= o.step < step]
     moved = {name: [of[name] for of in before if name in of] for name, one in facts.items() if one.role == "hidden"}
     return any(
-        len(us) >= FEW_OBSERVED and statistics.median(us) > LARGE_WARNING + allowance(facts[name])
+        len(us) >= FEW_OBSERVED and statistics.median(us) > LARGE_WARNING + CLEARLY + allowance(facts[name])
         for name, us in moved.items()
     )
 

@@ -15,11 +15,15 @@ from bnlm.doctor.observation import Observation
 from bnlm.doctor.optimizer_rules import heavy_decay, left_gradients, long_memory
 from bnlm.doctor.training_rules import DEAD_WARNING, dead, has_learned, killed, saturated
 from bnlm.doctor.weight_decay import blamed_on_decay
-from bnlm.doctor.weight_updates import LARGE_CRITICAL, LARGE_WARNING, OUTPUT_ALLOWANCE, allowance, judged_updates
+from bnlm.doctor.weight_updates import (
+    CLEARLY,
+    LARGE_CRITICAL,
+    LARGE_WARNING,
+    OUTPUT_ALLOWANCE,
+    allowance,
+    judged_updates,
+)
 
-#: R09: how far above the limit fewer than a quarter of the weights are, to explain why a loss stands still; output
-#: layers alone, which follow whatever the labels are, have to be beyond the critical one.
-CLEARLY = 0.3
 #: R09 of updates beyond the critical limit: share of the first losses that shows that they do no harm.
 MOSTLY_LEARNED = 0.25
 #: R09 of updates that nothing suffers from, as a note: losses seen, share of the reference that is left to be learned;
@@ -75,7 +79,8 @@ def _large_updates(history: History, waits_for_more: bool = True) -> Iterator[Fi
     # Where most has been learned, a loss moves up and down a little; before, it does not.
     half = history.losses.has_risen and not history.losses.spikes and not has_learned(history)
     rises = history.losses.steps_above > 0 or half or forgets(history)
-    # Of many weights a few may be a little above; a loss that stands still has other reasons then.
+    # Of many weights a few may be a little above; a loss that stands still has other reasons then. Output layers alone
+    # follow whatever the labels are.
     beyond = {n: LARGE_WARNING + CLEARLY if parameters[n].role == "hidden" else LARGE_CRITICAL for n in large}
     clearly = 4 * len(large) >= len(judged) or any(judged[n] > beyond[n] + allowed[n] for n in large)
     suffers = (clearly and not (history.losses.improves() or waits)) or rises

@@ -9,6 +9,8 @@ from bnlm.doctor.history import History
 
 #: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
 LARGE_WARNING, LARGE_CRITICAL = -1.8, -1.0
+#: R09: how far a hidden weight is above the first limit that says by itself that steps are too large.
+CLEARLY = 0.3
 #: Dex above the limits of a hidden weight: before a normalization, and of output layers and embeddings.
 NORM_ALLOWANCE, OUTPUT_ALLOWANCE = 0.5, 1.0
 
