@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import FIRST_OVER, History
-from bnlm.doctor.weight_updates import CLEARLY, LARGE_WARNING, allowance
+from bnlm.doctor.weight_updates import LARGE_WARNING, allowance, is_drawn_small
 
 #: R14: smoothed loss over its best; R14 also wants 0.15 of the reference between them, and 20 steps.
 RISE_WARNING, RISE_CRITICAL, RISE_STEPS = 1.3, 3.0, 20
@@ -217,14 +217,12 @@ def _steps_are_usual(history: History) -> bool:
 
 
 def _large_updates_before(history: History, step: int) -> bool:
-    """Return whether hidden weights moved too far already in the observed steps before this one."""
-    facts = history.facts.parameters
+    """Return whether the typical hidden weight moved too far already in the observed steps before this one."""
+    facts = [f for f in history.facts.parameters.values() if f.role == "hidden" and not is_drawn_small(f)]
     before = [o.of("update_to_data") for o in history.recent if FIRST_OVER <= o.step < step]
-    moved = {name: [of[name] for of in before if name in of] for name, one in facts.items() if one.role == "hidden"}
-    return any(
-        len(us) >= FEW_OBSERVED and statistics.median(us) > LARGE_WARNING + CLEARLY + allowance(facts[name])
-        for name, us in moved.items()
-    )
+    moved = {one.name: [of[one.name] - allowance(one) for of in before if one.name in of] for one in facts}
+    typical = [statistics.median(updates) for updates in moved.values() if len(updates) >= FEW_OBSERVED]
+    return bool(typical) and statistics.median(typical) > LARGE_WARNING
 
 
 def _first_step(history: History) -> float:

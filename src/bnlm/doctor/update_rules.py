@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from bnlm.doctor.facts import ParameterFacts
 from bnlm.doctor.finding import HEALTHY, Finding, in_words, of_size
 from bnlm.doctor.history import History
 from bnlm.doctor.loss_rules import RISE_STEPS, forgets
@@ -16,11 +15,11 @@ from bnlm.doctor.optimizer_rules import heavy_decay, left_gradients, long_memory
 from bnlm.doctor.training_rules import DEAD_WARNING, dead, has_learned, killed, saturated
 from bnlm.doctor.weight_decay import blamed_on_decay
 from bnlm.doctor.weight_updates import (
-    CLEARLY,
     LARGE_CRITICAL,
     LARGE_WARNING,
     OUTPUT_ALLOWANCE,
     allowance,
+    is_drawn_small,
     judged_updates,
 )
 
@@ -31,12 +30,13 @@ MOSTLY_LEARNED = 0.25
 REMARK_FROM, LEFT_TO_LEARN, BESIDE_HARM = 100, 0.1, 0.2
 #: R09 of updates beside units that have died: share of the first losses that is left.
 LEFT_BESIDE_DEAD = 0.4
-#: R09 as a note: std times the root of fan_in below which weights are small (0.58 by torch's default).
-SMALL_DRAW = 0.4
 #: The same where the loss falls: observed steps that are not enough.
 EARLY_OBSERVED = 10
 #: R09: losses to wait for before the lack of a fall counts, at most 0.8 of the run.
 LARGE_PATIENCE = 250
+#: R09: how far above the limit fewer than a quarter of the weights are, to explain why a loss stands still; output
+#: layers alone, which follow whatever the labels are, have to be beyond the critical one.
+CLEARLY = 0.3
 #: R09 of a run that ended in nan or in dead layers: of its first step, which is large with AdamW, and of any later one.
 RUINOUS_FIRST, RUINOUS = -0.5, -1.2
 #: R09 of steps after which a layer is dead: those until this one.
@@ -79,8 +79,7 @@ def _large_updates(history: History, waits_for_more: bool = True) -> Iterator[Fi
     # Where most has been learned, a loss moves up and down a little; before, it does not.
     half = history.losses.has_risen and not history.losses.spikes and not has_learned(history)
     rises = history.losses.steps_above > 0 or half or forgets(history)
-    # Of many weights a few may be a little above; a loss that stands still has other reasons then. Output layers alone
-    # follow whatever the labels are.
+    # Of many weights a few may be a little above; a loss that stands still has other reasons then.
     beyond = {n: LARGE_WARNING + CLEARLY if parameters[n].role == "hidden" else LARGE_CRITICAL for n in large}
     clearly = 4 * len(large) >= len(judged) or any(judged[n] > beyond[n] + allowed[n] for n in large)
     suffers = (clearly and not (history.losses.improves() or waits)) or rises
@@ -114,8 +113,7 @@ def _remarkable_updates(history: History) -> Iterator[Finding]:
     hidden = [
         name
         for name, u in judged.items()
-        # Beside small weights steps look large.
-        if parameters[name].role == "hidden" and u > limit + allowed[name] and not _drawn_small(parameters[name])
+        if parameters[name].role == "hidden" and u > limit + allowed[name] and not is_drawn_small(parameters[name])
     ]
     left = died or history.losses.recent(50) > LEFT_TO_LEARN * history.losses.scale
     if hidden and 4 * len(hidden) >= len(judged) and left and history.losses.steps >= REMARK_FROM:
@@ -126,10 +124,6 @@ def _remarkable_updates(history: History) -> Iterator[Finding]:
             "networks that learn well (10^-3 to 10^-2).",
             "Nothing while the loss falls; should it come to rest too high, divide optimizer.lr by 3.",
         )  # fmt: skip
-
-
-def _drawn_small(parameter: ParameterFacts) -> bool:
-    return parameter.std * math.sqrt(parameter.fan_in) < SMALL_DRAW
 
 
 def _grown_weights(history: History) -> Iterator[Finding]:

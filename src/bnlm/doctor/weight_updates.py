@@ -9,8 +9,8 @@ from bnlm.doctor.history import History
 
 #: R09: log10 of update:data. Healthy hidden layers: -2.2 to -3.1, before a normalization up to -1.5.
 LARGE_WARNING, LARGE_CRITICAL = -1.8, -1.0
-#: R09: how far a hidden weight is above the first limit that says by itself that steps are too large.
-CLEARLY = 0.3
+#: R09: std times the root of fan_in below which weights are small (0.58 by torch's default), and steps look large.
+SMALL_DRAW = 0.4
 #: Dex above the limits of a hidden weight: before a normalization, and of output layers and embeddings.
 NORM_ALLOWANCE, OUTPUT_ALLOWANCE = 0.5, 1.0
 
@@ -25,6 +25,11 @@ def judged_updates(history: History) -> tuple[dict[str, float], dict[str, float]
         if name in facts and facts[name].role != "vector" and facts[name].std > 0
     }
     return judged, {name: allowance(facts[name]) for name in judged}
+
+
+def is_drawn_small(parameter: ParameterFacts) -> bool:
+    """Return whether a weight started so small that usual steps are large beside it."""
+    return parameter.std * math.sqrt(parameter.fan_in) < SMALL_DRAW
 
 
 def allowance(parameter: ParameterFacts) -> float:
