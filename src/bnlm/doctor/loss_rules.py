@@ -7,8 +7,11 @@ import statistics
 from collections.abc import Iterator
 from itertools import pairwise
 
+import numpy as np
+
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import FIRST_OVER, History
+from bnlm.doctor.loss_course import LossCourse
 from bnlm.doctor.weight_updates import LARGE_WARNING, allowance, is_drawn_small
 
 #: R14: smoothed loss over its best; R14 also wants 0.15 of the reference between them, and 20 steps.
@@ -132,15 +135,6 @@ def _falls_for_ever(history: History) -> bool:
 
 def _diverging(history: History) -> Iterator[Finding]:
     losses = history.losses
-    # What was below zero may be no cost but an estimate, such as that of a policy's gradient, which ends at zero.
-    strays = losses.best < 0 and losses.smooth - losses.best < RISE_OF_NOISE * statistics.pstdev(losses.tail(50))
-    # Nor does it say much where it was below zero from the start, or comes back to it, and not far beyond.
-    beyond = max(losses.first, -losses.best)
-    strays |= losses.best < 0 and not history.reference.is_known and losses.smooth < beyond
-    # Where single losses outweigh all others, it is these that the average moves with.
-    lately = losses.tail(100)
-    within = bool(lately) and losses.smooth - losses.best < RISE_OF_SPREAD * statistics.pstdev(lately)
-    strays |= within and statistics.median(lately[-RISE_STEPS:]) - losses.best < losses.least_rise
     if _crept_up(history):
         first, last = losses.early[0], next(loss for loss in reversed(losses.last) if math.isfinite(loss))
         yield Finding(
@@ -149,7 +143,7 @@ def _diverging(history: History) -> Iterator[Finding]:
             f"{SIGN} (a minus, maximize=True): it never fell, though the first steps were not large. {ELSE}"
             "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0).",
         )  # fmt: skip
-    elif losses.steps_above >= RISE_STEPS and not strays:
+    elif losses.steps_above >= RISE_STEPS and not _strays(losses, history.reference.is_known):
         rise = losses.worst_rise
         change = "Lower optimizer.lr, clip the gradients (trainer.gradient_clip_val=1.0), warm the learning rate up."
         if history.reference.is_sorted:
@@ -184,6 +178,25 @@ def _diverging(history: History) -> Iterator[Finding]:
             f"steps it is {losses.recent(50):.3g}: more is lost than learned.",
             "Divide optimizer.lr by 10 or more, warm it up, or freeze the first layers for a while.",
         )  # fmt: skip
+
+
+def _strays(losses: LossCourse, is_known: bool) -> bool:
+    """Return whether a smoothed loss that is above its best says little, for single ones differ as much."""
+    # What was below zero may be no cost but an estimate, such as that of a policy's gradient, which ends at zero.
+    if losses.best < 0 and losses.smooth - losses.best < RISE_OF_NOISE * _std(losses.tail(50)):
+        return True
+    # Nor does it say much where it was below zero from the start, or comes back to it, and not far beyond.
+    if losses.best < 0 and not is_known and losses.smooth < max(losses.first, -losses.best):
+        return True
+    # Where single losses outweigh all others, it is these that the average moves with.
+    lately = losses.tail(100)
+    within = bool(lately) and losses.smooth - losses.best < RISE_OF_SPREAD * _std(lately)
+    return within and statistics.median(lately[-RISE_STEPS:]) - losses.best < losses.least_rise
+
+
+def _std(losses: list[float]) -> float:
+    with np.errstate(all="ignore"):
+        return float(np.std(losses))  # statistics.pstdev counts in fractions
 
 
 def forgets(history: History) -> bool:
