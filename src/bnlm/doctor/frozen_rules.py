@@ -99,8 +99,10 @@ def without_rate(history: History) -> list[str]:
     """Return the parameters in a group whose learning rate is zero, beside others, and which have not moved."""
     facts = history.facts.parameters
     none = [name for name, one in facts.items() if one.group is not None and one.lr == 0]
-    moved = {name for o in history.recent for name, u in o.of("update_to_data").items() if u > -math.inf}
-    return none if any(one.lr > 0 for one in facts.values()) and not moved.intersection(none) else []
+    if not none or not any(one.lr > 0 for one in facts.values()):
+        return []
+    moves = any(o.of("update_to_data").get(name, -math.inf) > -math.inf for o in history.recent for name in none)
+    return [] if moves else none
 
 
 def _without_rate(history: History) -> Iterator[Finding]:
