@@ -40,3 +40,18 @@ def test_the_limit_that_is_named_is_the_one_that_was_passed(spread: float, thres
     batch = torch.randn(512, 256), torch.randint(10, (512,))
     findings = {f.rule: f for f in check(nn.Sequential(head), batch, F.cross_entropy, table=False)}
     assert findings["R02"].threshold == threshold < findings["R02"].value
+
+
+@pytest.mark.parametrize(("bias", "expected"), [(4.0, True), (0.5, False)])
+def test_a_bias_that_makes_the_logits(bias: float, expected: bool) -> None:
+    torch.manual_seed(0)
+    head = nn.Linear(256, 10)
+    with torch.no_grad():
+        nn.init.zeros_(head.bias)
+        head.bias[3] = bias
+    batch = torch.randn(512, 256), torch.randint(10, (512,))
+    findings = {f.rule: f for f in check(nn.Sequential(head), batch, F.cross_entropy, table=False)}
+    assert ("R02" in findings and findings["R02"].severity == "warning") == expected
+    if expected:
+        assert findings["R01"].severity == "warning"
+        assert findings["R02"].suggestion.startswith("Zero the output layer's bias")

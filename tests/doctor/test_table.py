@@ -19,7 +19,7 @@ def test_a_narrow_terminal_cuts_no_name():
 
 
 @pytest.mark.parametrize(
-    ("log10", "words"), [(-3.0, "10^-3.0 of their size"), (0.0, "1 times their size"), (0.2, "1.6 times their size")]
+    ("log10", "words"), [(-3.0, "10^-3.0 of their size"), (0.0, "as much as their size"), (0.2, "1.6 times their size")]
 )
 def test_sizes_in_words(log10: float, words: str) -> None:
     assert of_size(log10) == words

@@ -6,7 +6,7 @@ import pytest
 
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
 from bnlm.doctor.facts import ParameterFacts
-from bnlm.doctor.loss_rules import DIFFERENT
+from bnlm.doctor.loss_rules import DIFFERENT, SCHEDULE
 
 CHANCE = math.log(10)
 WEIGHT = {"w": ParameterFacts("w", (9, 100), "hidden", std=0.1, group=0)}
@@ -55,6 +55,40 @@ def test_a_loss_that_rises_is_held_against_smaller_steps(update: float, rises: b
     assert ("R09" in found(h)) == expected
 
 
+@pytest.mark.parametrize(("update", "left", "expected"), [(-1.9, 1.0, True), (-1.9, 0.95, False), (-2.1, 1.0, False)])
+def test_steps_of_what_stays_at_chance_are_held_against_it(update: float, left: float, expected: bool) -> None:
+    h = History(Facts(WEIGHT), 400)
+    for step in range(250):
+        h.losses.add([CHANCE * left])
+        if step % 10 == 0:
+            statistics = {"update_to_data": {"w": update}, "gradient_std": {"w": 1.0}}
+            h.add(Observation(step, statistics, {}, Output("cross_entropy", CHANCE, CHANCE, 0.01, 0.3)))
+    finding = found(h).get("R09")
+    assert (finding is not None) == expected
+    assert finding is None or finding.threshold == -2.0 < finding.value
+
+
+@pytest.mark.parametrize(("rise", "first"), [(25.0, "R14"), (1.0, "R09")])
+def test_a_rate_that_leaps_is_what_makes_weights_move_too_far(rise: float, first: str) -> None:
+    """Whatever the steps are before, or where nothing is known of the rate."""
+    findings = found(leaping(-1.5, rises={200: rise}))
+    assert next(iter(findings)) == first
+    assert findings["R14"].suggestion.startswith(SCHEDULE) == (first == "R14")
+
+
 def test_a_warm_up_that_begins_at_next_to_nothing_is_no_leap_of_the_rate() -> None:
     assert leaping(-2.8, at=20, rises={10: 11.0}).raised_rate(21) is None
     assert leaping(-2.8, at=20, rises={20: 11.0}).raised_rate(21) is not None
+
+
+@pytest.mark.parametrize(("reference", "end", "told"), [(1.0, 1.65, False), (4.0, 1.9, True)])
+def test_what_single_batches_cost_makes_no_network_trained_before(reference: float, end: float, told: bool) -> None:
+    """The first loss is to be far below what knowing nothing costs on that very batch."""
+    h = History(Facts(WEIGHT), 400)
+    for step in range(0, 400, 10):
+        h.losses.add([1.0 if step < 100 else end] * 10)
+        of_batch = 20.0 if step % 50 == 40 else reference
+        output = Output("regression", of_batch, 1.0, 0.01, math.nan, of_batch)
+        h.add(Observation(step, {"update_to_data": {"w": -2.8}, "gradient_std": {"w": 1.0}}, {}, output))
+    messages = [f.message for f in found(h).values() if f.rule == "R14"]
+    assert any("trained before" in message for message in messages) == told

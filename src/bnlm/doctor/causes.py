@@ -8,7 +8,7 @@ from dataclasses import replace
 from bnlm.doctor.batch_norm_rules import NEVER
 from bnlm.doctor.dropout_rules import LESS_DROPOUT
 from bnlm.doctor.finding import SEVERITIES, Finding
-from bnlm.doctor.loss_rules import DIFFERENT, SIGN, TOO
+from bnlm.doctor.loss_rules import DIFFERENT, SCHEDULE, SIGN, TOO
 from bnlm.doctor.optimizer_rules import ZERO_GRAD
 from bnlm.doctor.output_rules import BRING
 from bnlm.doctor.small_update_rules import CLIP_LESS, SCHEDULES, SMALL_WARNING
@@ -17,6 +17,7 @@ from bnlm.doctor.standstill_rules import CERTAIN_CAUSES, OVERFIT, ZEROS
 from bnlm.doctor.unreachable_rules import SEVERAL_OUTPUTS
 from bnlm.doctor.weight_decay import LOWER_DECAY, LOWER_RATE
 from bnlm.doctor.weight_scale_rules import DRAW_LARGER
+from bnlm.doctor.weight_updates import LARGE_WARNING
 
 #: Rule -> rules that explain it, the likeliest first. A rate that is too high saturates, kills and diverges.
 CAUSES: dict[str, tuple[str, ...]] = {
@@ -172,7 +173,7 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         rise = cause if cause.rule == "R14" else finding
         other = finding if rise is cause else cause
         astray = rise.suggestion.startswith(SIGN) if other.rule == "R09" else not other.suggestion.startswith(BATCHES)
-        return (astray or rise.suggestion.startswith(DIFFERENT)) == (rise is cause)
+        return (astray or rise.suggestion.startswith((DIFFERENT, SCHEDULE))) == (rise is cause)
     if "R14" in pair and "R08" in pair:  # what goes the wrong way ends in nan, seen first or not
         rise = cause if cause.rule == "R14" else finding
         if rise.suggestion.startswith(SIGN):
@@ -219,7 +220,8 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         if finding.rule == "R13" and cause.severity != "critical":
             return False
     mild = cause.severity != "critical" and cause.value <= 0
-    if pair == ("R09", "R13") and mild and finding.value < JITTERS * finding.threshold:
+    jitters = finding.value < JITTERS * finding.threshold or cause.value < LARGE_WARNING
+    if pair == ("R09", "R13") and mild and jitters:
         return False  # where nothing is to be learned small networks take such steps; too large ones cost something
     if pair == ("R03", "R11") and cause.step > 0:
         return False  # what moves too fast saturates

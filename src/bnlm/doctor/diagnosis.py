@@ -54,7 +54,7 @@ class Diagnosis:
 
     def follow(self, history: History) -> list[Finding]:
         """Do as `update` at an observed step; what looks at a window of them waits until it has moved on a little."""
-        if history.observed <= WINDOW or history.step - self._judged >= WINDOW_EVERY:
+        if history.observed <= WINDOW + 1 or history.step - self._judged >= WINDOW_EVERY:
             self._judged = history.step
             return self.update(history)
         return self._take(_of_losses(history))

@@ -94,7 +94,10 @@ def power_of_ten(log10: float) -> str:
 
 def of_size(log10: float, whose: str = "their") -> str:
     """Return `10^-3.0 of their size`, and `1.6 times their size` of what is about as much or more."""
-    return f"{power_of_ten(log10)} of {whose} size" if log10 < -0.3 else f"{10**log10:.2g} times {whose} size"
+    if log10 < -0.3:
+        return f"{power_of_ten(log10)} of {whose} size"
+    times = f"{10**log10:.2g}"
+    return f"as much as {whose} size" if times == "1" else f"{times} times {whose} size"
 
 
 def _jsonable(value: Any) -> Any:

@@ -46,6 +46,8 @@ TOO = " It never fell:"
 #: R14: how the advice begins where the loss leaps at once, and stays there; observed steps that tell of the updates
 #: before; what may be the matter.
 DIFFERENT = "Look at what is different"
+#: The same where it was the rate that leaped.
+SCHEDULE = "Look at the schedule of the learning rate"
 FEW_OBSERVED = 2
 CHANGED = "labels, inputs, how they are prepared, or the loss itself"
 #: R08: what to change where numbers grew, and where one was nan out of the blue; times the first that is grown.
@@ -160,7 +162,7 @@ def _diverging(history: History) -> Iterator[Finding]:
                 change += f"{TOO} {look[0].lower()}{look[1:]}, too."
         elif raised := history.raised_rate(losses.steps - losses.steps_above):
             change = (
-                f"Look at the schedule of the learning rate: by step {raised.step} it is {raised.lr_rise:.3g} times "
+                f"{SCHEDULE}: by step {raised.step} it is {raised.lr_rise:.3g} times "
                 f"what it was at the observed step before. {change}"
             )
         elif (leap := losses.lasting_leap()) and not _large_updates_before(history, leap):
@@ -205,7 +207,10 @@ def forgets(history: History) -> bool:
     if not (first and reference.is_known and history.is_late) or reference.has_other_terms:
         return False
     chance, noise = abs(reference.loss), 3 * reference.batch_error
-    if not 0 < first[0] < TRAINED * chance:
+    output = history.first.output if history.first is not None else None
+    # What single batches cost may make chance look far above the first loss.
+    begins_low = output is not None and output.loss < TRAINED * output.reference
+    if not (0 < first[0] < TRAINED * chance and begins_low):
         return False
     return history.losses.recent(50) - first[0] > max((RISE_WARNING - 1) * first[0], LOST * chance, noise)
 

@@ -46,6 +46,8 @@ LOGIT_STD_NOTE, LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 1.5, 3.0
 #: R01 of a loss that nothing is known of: the first over the median of these steps' losses; steps until it is judged,
 #: std times the root of fan_in of weights that explain it (1.4 to 1.7 by Kaiming's init).
 STICK, STICK_WARNING, STICK_CRITICAL, LONGEST_STICK, LARGE_SCALE = (30, 50), 3.0, 10.0, 200, 2.0
+#: R01, R02: std of a bias that makes logits.
+LARGE_BIAS = 0.7
 #: Elements of an output layer that tell its scale; std of its bias over that of one that torch draws.
 ENOUGH, SMALL_BIAS = 10, 0.5
 #: R01, R02: std of what comes to the first activation of weights that are not large: std times the root of fan_in.
@@ -63,6 +65,10 @@ TRAINED = (
     "(`layer.weight.data *= 0.1`)."
 )
 SMALLER = "A smaller output layer spares the first steps (init.output_scale=0.1; in torch `layer.weight.data *= 0.1`)."
+ZERO_BIAS = (
+    "Zero the output layer's bias (init.output_bias=zeros; in torch `layer.bias.data.zero_()`), or set it to the log "
+    "of the class frequencies: it is what makes the logits."
+)
 DRAW_ALL = (
     "Draw the weights of all layers with the gain of the activation (init=kaiming_normal; in torch "
     "nn.init.kaiming_normal_), those of the output layer smaller still (init.output_scale=0.1)."
@@ -146,16 +152,19 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
         # Large logits either know the answer, and the loss is below the reference, or they do not. But the loss of one
         # batch of them is far from certain, and a network that is fine-tuned may be sure, and wrong, of its old task.
         error *= 3
-    unusual = "warning" if _large_output(history) else "note"  # no usual init draws an output layer like that
+    biased = _has_large_bias(history)
+    smaller = ZERO_BIAS if biased else SMALLER
+    # No usual init draws an output layer like that.
+    unusual = "warning" if biased or _large_output(history) else "note"
     if not loss > limit + error:
         # Where the weights tell, a batch need not be sure of it.
         if loss > LOSS_WARNING * output.reference + (3 * single if unusual == "note" else 0.0):
             if spread > LOGIT_STD_NOTE:
-                yield _confident(where, unusual, spread, output, loss, SMALLER)
+                yield _confident(where, unusual, spread, output, loss, smaller)
             yield Finding(
                 "R01", unusual, where, 0, loss, LOSS_WARNING * output.reference,
                 f"the first loss is {loss:.2f} where knowing nothing gives {output.reference:.2f}.",
-                SMALLER,
+                smaller,
             )  # fmt: skip
         return
     binary = output.kind == "binary_cross_entropy"
@@ -168,7 +177,8 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
     if binary and not (loss > BINARY_WARNING * output.reference + error or spread > LOGIT_STD_WARNING):
         severity = unusual
     graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else unusual
-    remedy = LARGE_INPUTS if _large_inputs(history) else DRAW_ALL if _large_network(history) else ""
+    remedy = ZERO_BIAS if biased else ""
+    remedy = LARGE_INPUTS if _large_inputs(history) else DRAW_ALL if _large_network(history) else remedy
     adapts = history.facts.frozen and (spread <= LOGIT_STD_CRITICAL or _is_adapted(history) or _is_new(history))
     if adapts or (spread <= LOGIT_STD_CRITICAL and _is_new_on_trained(history)):
         severity = graded = "note"  # a new layer on features that are as large as they were learned to be
@@ -269,6 +279,14 @@ def _large_output(history: History) -> bool:
     new = any(p.fresh for p in facts.parameters.values())
     large = [p for p in heads if p.std * math.sqrt(p.fan_in) > LARGE_SCALE]
     return any(new or has_untrained_bias(facts, p) or _has_small_bias(facts, p) for p in large) and not facts.frozen
+
+
+def _has_large_bias(history: History) -> bool:
+    """Return whether the bias of an output layer to be trained makes the logits, rather than its weights."""
+    facts = history.facts
+    heads = [p for p in facts.parameters.values() if p.role == "output" and p.std * math.sqrt(p.fan_in) < LARGE_SCALE]
+    biases = [facts.parameters.get(p.name.removesuffix("weight") + "bias") for p in heads]
+    return not facts.frozen and any(bias is not None and bias.std > LARGE_BIAS for bias in biases)
 
 
 def _has_small_bias(facts: Facts, weight: ParameterFacts) -> bool:

@@ -19,8 +19,9 @@ from bnlm.doctor.weight_updates import hidden_updates
 DOMINATED, BATCHES = 2.5, "Look at the batches"
 #: Share of the losses that stand out at most, where it is their batches: steps that are too large make many do.
 RARE = 0.08
-#: R07 of batches that come back: times the losses on both sides of it that a loss is, and share of the reference.
-STANDS_OUT, LEAST = 5.0, 0.15
+#: R07 of single batches: times the losses on both sides of it that a loss is, less where it comes back, and share of
+#: the reference.
+STANDS_OUT, COMES_BACK, LEAST = 5.0, 2.5, 0.15
 #: R07 of batches of another kind: times the usual distance from the losses around, and share of the reference, that a
 #: loss is off; share of all that are; how many are looked at, in blocks that each have a usual distance of their own.
 FAR_OFF, LEAST_OFF, MANY_OFF, BLOCK, BLOCKS = 6.0, 0.1, 0.04, 50, 10
@@ -79,10 +80,10 @@ def _spikes(history: History) -> Iterator[Finding]:
             f"{BATCHES} of these steps, for inputs or targets that are out of scale; until they are mended, clip the "
             "gradients (trainer.gradient_clip_val=1.0)."
         )
+    above = f"a loss over {COMES_BACK if period else 3:g} times, or a gradient norm over 10 times"
     yield Finding(
         "R07", severity, "loss" if len(recent) >= 3 or period else "gradients", history.step, count, 3,
-        f"{count} steps stand out: a loss over 3 times, or a gradient norm over 10 times, that of the steps around "
-        f"them.{how}",
+        f"{count} steps stand out: {above}, that of the steps around them.{how}",
         change,
     )  # fmt: skip
 
@@ -155,7 +156,7 @@ def _of_batches(history: History, recent: list[int], out: int, period: int) -> s
     if period:
         return (
             f" They come every {period} steps, or at multiples of that, between losses that are lower by "
-            f"{STANDS_OUT:.0f} times or more: steps that are too large know no such order."
+            f"{COMES_BACK:g} times or more: steps that are too large know no such order."
         )
     last = history.losses.tail(100)
     if not last:
@@ -222,9 +223,9 @@ def _returning(history: History) -> tuple[int, int]:
     beside = np.maximum(np.maximum(losses[:-2], losses[2:]), 0.0)
     # In batches of few, single examples stand out.
     least = np.maximum(LEAST * history.losses.scale, BATCH_NOISE * history.reference.batch_error)
-    stands_out = losses[1:-1] > np.maximum(STANDS_OUT * beside, least)
-    out = np.flatnonzero(stands_out).tolist()
-    return len(out), _period(out)
+    out = np.flatnonzero(losses[1:-1] > np.maximum(STANDS_OUT * beside, least)).tolist()
+    lower = np.flatnonzero(losses[1:-1] > np.maximum(COMES_BACK * beside, least)).tolist()
+    return (len(lower), period) if (period := _period(lower)) else (len(out), _period(out))
 
 
 def _period(steps: Sequence[int]) -> int:

@@ -18,7 +18,7 @@ from bnlm.stats import RELU_LIKE
 #: R03: SageMaker's SaturatedActivation and DeepDiagnosis warn at half of a layer.
 FLAT_WARNING, FLAT_CRITICAL = 0.5, 0.9
 #: R04: ReLU networks with torch's default init sit at 20 to 33 % and train well.
-DEAD_NOTE, DEAD_WARNING, DEAD_CRITICAL = 0.4, 0.5, 0.8
+DEAD_WARNING, DEAD_CRITICAL = 0.4, 0.8
 #: R04: share of a layer that has died since the first batch, less than which was so from the start.
 DIED_SINCE = 0.2
 #: R04: observed steps in which a unit has to be silent.
@@ -102,7 +102,7 @@ def dead(history: History) -> Iterator[Finding]:
     kinds, last = _kinds(history), history.recent[-1].of("dead_units")
     # A layer that falls silent as a whole is seen long before the window over single units has moved on.
     shares = last | {layer: 1.0 for layer in _silent(history) if layer in last}
-    shares = {layer: share for layer, share in shares.items() if share > DEAD_NOTE}
+    shares = {layer: share for layer, share in shares.items() if share > DEAD_WARNING}
     if not shares:
         return
     # A layer that nobody has called before is not dead after one step.
@@ -115,7 +115,7 @@ def dead(history: History) -> Iterator[Finding]:
     if layers:
         worst = max(shares[layer] for layer in layers)
         severity = "critical" if worst > DEAD_CRITICAL else "note" if has_learned(history) else "warning"
-        if worst <= DEAD_WARNING or history.losses.recent(50) < WELL_LEARNED * history.losses.first:
+        if history.losses.recent(50) < WELL_LEARNED * history.losses.first:
             severity = "note"
         begun = _from_the_start(history, {layer: shares[layer] for layer in layers})
         if severity == "note" and begun:
@@ -146,7 +146,7 @@ def _from_the_start(history: History, shares: Mapping[str, float]) -> bool:
     if first is None or first.step > 0 or history.observed > WINDOW or first.kinds.get(worst) not in RELU_LIKE:
         return False
     begun = first.of("dead_units").get(worst, 0.0)
-    return begun > DEAD_NOTE and shares[worst] - begun < DIED_SINCE
+    return begun > DEAD_WARNING and shares[worst] - begun < DIED_SINCE
 
 
 def _silent(history: History) -> list[str]:

@@ -12,6 +12,7 @@ from bnlm.doctor.history import History
 from bnlm.doctor.loss_rules import RISE_STEPS, forgets
 from bnlm.doctor.observation import Observation
 from bnlm.doctor.optimizer_rules import heavy_decay, left_gradients, long_memory
+from bnlm.doctor.standstill_rules import STUCK
 from bnlm.doctor.training_rules import DEAD_WARNING, dead, has_learned, killed, saturated
 from bnlm.doctor.weight_decay import blamed_on_decay
 from bnlm.doctor.weight_updates import (
@@ -26,14 +27,14 @@ from bnlm.doctor.weight_updates import (
 #: R09 of updates beyond the critical limit: share of the first losses that shows that they do no harm.
 MOSTLY_LEARNED = 0.25
 #: R09 of updates that nothing suffers from, as a note: losses seen, share of the reference that is left to be learned;
-#: how far below the limit, which is the table's own then, where units have died or the loss rises.
+#: how far below the limit, which is the table's own then, where units have died, the loss rises, or nothing is learned.
 REMARK_FROM, LEFT_TO_LEARN, BESIDE_HARM = 100, 0.1, 0.2
 #: R09 of updates beside units that have died: share of the first losses that is left.
 LEFT_BESIDE_DEAD = 0.4
 #: The same where the loss falls: observed steps that are not enough.
 EARLY_OBSERVED = 10
 #: R09: losses to wait for before the lack of a fall counts, at most 0.8 of the run.
-LARGE_PATIENCE = 250
+LARGE_PATIENCE = 200
 #: R09: how far above the limit fewer than a quarter of the weights are, to explain why a loss stands still; output
 #: layers alone, which follow whatever the labels are, have to be beyond the critical one.
 CLEARLY = 0.3
@@ -71,7 +72,8 @@ def _large_updates(history: History, waits_for_more: bool = True) -> Iterator[Fi
         return
     judged, allowed = judged_updates(history)
     parameters = history.facts.parameters
-    limit = LARGE_WARNING - BESIDE_HARM * (history.losses.steps_above >= RISE_STEPS)
+    harms = history.losses.steps_above >= RISE_STEPS or _is_at_chance(history)
+    limit = LARGE_WARNING - BESIDE_HARM * harms
     large = [name for name, u in judged.items() if u > limit + allowed[name]]
     # Small networks that train well reach -1.3: below the critical limit, something has to suffer.
     # AdamW's first steps are large everywhere, and recurrent networks that train well may stay at chance for 200.
@@ -95,8 +97,14 @@ def _large_updates(history: History, waits_for_more: bool = True) -> Iterator[Fi
     if (extreme and not harmless) or (large and suffers):
         worst = max(large, key=lambda name: judged[name])
         critical = any(judged[name] > LARGE_CRITICAL + allowed[name] for name in large)
-        found = _too_large(history.step, large, judged[worst], "critical" if critical else "warning")
+        found = _too_large(history.step, large, judged[worst], "critical" if critical else "warning", limit)
         yield blamed_on_decay(found, history, parameters[worst].group)
+
+
+def _is_at_chance(history: History) -> bool:
+    """Return whether nothing has been learned for long."""
+    known = history.reference.is_known and history.losses.steps >= LARGE_PATIENCE
+    return known and history.losses.recent(100) > STUCK * abs(history.reference.loss)
 
 
 def _remarkable_updates(history: History) -> Iterator[Finding]:
@@ -168,9 +176,9 @@ def _rises(losses: Sequence[float], first: float, share: float) -> bool:
     return statistics.fmean(losses) > first + share * abs(first)
 
 
-def _too_large(step: int, names: list[str], largest: float, severity: str) -> Finding:
+def _too_large(step: int, names: list[str], largest: float, severity: str, limit: float = LARGE_WARNING) -> Finding:
     return Finding(
-        "R09", severity, in_words(names), step, largest, LARGE_WARNING,
+        "R09", severity, in_words(names), step, largest, limit,
         f"{in_words(names)}: each step changes the weights by up to {of_size(largest)}; "
         f"{HEALTHY}.",
         "Divide optimizer.lr by 3 to 10, warm it up, or clip the gradients (trainer.gradient_clip_val=1.0).",
