@@ -68,6 +68,22 @@ def test_steps_of_what_stays_at_chance_are_held_against_it(update: float, left: 
     assert finding is None or finding.threshold == -2.0 < finding.value
 
 
+@pytest.mark.parametrize(
+    ("end", "falls", "severity"), [(0.8, False, "warning"), (0.8, True, "note"), (0.7, False, "note")]
+)
+def test_steps_that_keep_a_loss_high(end: float, falls: bool, severity: str) -> None:
+    h = History(Facts(WEIGHT), 400)
+    for step in range(380):
+        left = max(1.0 - 0.01 * step, end) + (0.2 * (1 - step / 380) if falls else 0.0)
+        h.losses.add([CHANCE * left * (1 + 0.02 * (-1) ** step)])
+        if step % 10 == 0:
+            statistics = {"update_to_data": {"w": -1.6}, "gradient_std": {"w": 1.0}}
+            h.add(Observation(step, statistics, {}, Output("cross_entropy", CHANCE, CHANCE, 0.01, 0.3)))
+    finding = found(h)["R09"]
+    assert finding.severity == severity
+    assert ("rests at 80%" in finding.message) == (severity == "warning")
+
+
 @pytest.mark.parametrize(("rise", "first"), [(25.0, "R14"), (1.0, "R09")])
 def test_a_rate_that_leaps_is_what_makes_weights_move_too_far(rise: float, first: str) -> None:
     """Whatever the steps are before, or where nothing is known of the rate."""

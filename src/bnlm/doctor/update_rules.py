@@ -33,6 +33,9 @@ REMARK_FROM, LEFT_TO_LEARN, BESIDE_HARM = 100, 0.1, 0.2
 LEFT_BESIDE_DEAD = 0.4
 #: The same where the loss falls: observed steps that are not enough.
 EARLY_OBSERVED = 10
+#: The same as a warning: share of the reference that the loss rests at, and for how many steps. Language models that
+#: are well rest at 0.56 to 0.72.
+RESTS_HIGH, RESTS_FOR = 0.75, 200
 #: R09: losses to wait for before the lack of a fall counts, at most 0.8 of the run.
 LARGE_PATIENCE = 200
 #: R09: how far above the limit fewer than a quarter of the weights are, to explain why a loss stands still; output
@@ -110,7 +113,8 @@ def _is_at_chance(history: History) -> bool:
 def _remarkable_updates(history: History) -> Iterator[Finding]:
     """Yield R09, a note, of updates above the usual that nothing suffers from; what something suffers from outranks it.
 
-    The limit is the table's own where units have died.
+    A warning where the loss has come to rest far above what is to be learned. The limit is the table's own where units
+    have died.
     """
     if history.recent[-1].lr_share < 0.1:
         return
@@ -126,12 +130,23 @@ def _remarkable_updates(history: History) -> Iterator[Finding]:
     left = died or history.losses.recent(50) > LEFT_TO_LEARN * history.losses.scale
     if hidden and 4 * len(hidden) >= len(judged) and left and history.losses.steps >= REMARK_FROM:
         largest = max(judged[name] for name in hidden)
+        rests = _rests_high(history)
+        at = f", and the loss rests at {_share(rests)} of what knowing nothing costs" if rests else ""
         yield Finding(
-            "R09", "note", in_words(hidden), history.step, largest, limit,
+            "R09", "warning" if rests else "note", in_words(hidden), history.step, largest, limit,
             f"{in_words(hidden)}: each step changes the weights by up to {of_size(largest)}, more than in most "
-            "networks that learn well (10^-3 to 10^-2).",
+            f"networks that learn well (10^-3 to 10^-2){at}.",
+            "Divide optimizer.lr by 3 to 10." if rests else
             "Nothing while the loss falls; should it come to rest too high, divide optimizer.lr by 3.",
         )  # fmt: skip
+
+
+def _rests_high(history: History) -> float:
+    """Return what share of the reference is left late in the run where it is much and no longer falls; else 0."""
+    if not (history.is_late and history.reference.is_known and history.losses.steps >= RESTS_FOR):
+        return 0.0
+    left = history.losses.recent(100) / abs(history.reference.loss)
+    return left if left > RESTS_HIGH and not history.losses.falls(RESTS_FOR) else 0.0
 
 
 def _grown_weights(history: History) -> Iterator[Finding]:
