@@ -7,11 +7,10 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bnlm.doctor.drawn_weights import has_untrained_bias
 from bnlm.doctor.dropout_rules import LESS_DROPOUT, heavy_dropouts
-from bnlm.doctor.facts import Facts, ParameterFacts
 from bnlm.doctor.finding import Finding, in_words
 from bnlm.doctor.history import History
+from bnlm.doctor.large_starts import LARGE_SCALE, has_large_bias, has_large_inputs, has_large_output, is_large
 from bnlm.doctor.observation import Output
 
 #: R01: times the reference. CS231n notes, "neural networks 3": check the loss at chance. The factors are ours.
@@ -43,15 +42,8 @@ POOLED = 5
 #: R02: std of an example's logits. Gaussian logits that know nothing cost about std² / 2 above the reference.
 #: Output layers of gain 1 or of Glorot's init have 1.0 to 1.3 and train as well: a note until 1.5.
 LOGIT_STD_NOTE, LOGIT_STD_WARNING, LOGIT_STD_CRITICAL = 1.0, 1.5, 3.0
-#: R01 of a loss that nothing is known of: the first over the median of these steps' losses; steps until it is judged,
-#: std times the root of fan_in of weights that explain it (1.4 to 1.7 by Kaiming's init).
-STICK, STICK_WARNING, STICK_CRITICAL, LONGEST_STICK, LARGE_SCALE = (30, 50), 3.0, 10.0, 200, 2.0
-#: R01, R02: std of a bias that makes logits.
-LARGE_BIAS = 0.7
-#: Elements of an output layer that tell its scale; std of its bias over that of one that torch draws.
-ENOUGH, SMALL_BIAS = 10, 0.5
-#: R01, R02: std of what comes to the first activation of weights that are not large: std times the root of fan_in.
-LARGE_FIRST, USUAL_WEIGHTS = 10.0, 3.0
+#: R01 of a loss that nothing is known of: the first over the median of these steps' losses; steps until it is judged.
+STICK, STICK_WARNING, STICK_CRITICAL, LONGEST_STICK = (30, 50), 3.0, 10.0, 200
 #: R01, R02: the same std of inputs of variance 1 and weights of a usual size.
 USUAL_INPUTS = 3.0
 LARGE_INPUTS = (
@@ -98,7 +90,7 @@ def output_findings(history: History) -> Iterator[Finding]:
         )  # fmt: skip
     if output.kind == "regression":
         for finding in _regression_loss(history, output, loss, error):
-            large = finding.value == loss and _large_inputs(history)
+            large = finding.value == loss and has_large_inputs(history)
             yield replace(finding, suggestion=LARGE_INPUTS) if large else finding
     else:
         yield from _sure_and_wrong(history, output, loss, error, "output")
@@ -125,10 +117,10 @@ def _hockey_stick(history: History) -> Iterator[Finding]:
     first, level = history.losses.early[0], statistics.median(soon)
     if not first > STICK_WARNING * level > 0:
         return
-    roles = ("hidden", "output") if _large_network(history) else ("output",)  # one alone may be no weight of a layer
+    roles = ("hidden", "output") if is_large(history) else ("output",)  # one alone may be no weight of a layer
     judged = [p for p in history.facts.parameters.values() if p.role in roles]
     large = [p.name for p in judged if p.std * math.sqrt(p.fan_in) > LARGE_SCALE]
-    large_inputs = _large_inputs(history)
+    large_inputs = has_large_inputs(history)
     if large or large_inputs:
         what = "the inputs" if large_inputs else f"{in_words(large)}"
         yield Finding(
@@ -152,10 +144,10 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
         # Large logits either know the answer, and the loss is below the reference, or they do not. But the loss of one
         # batch of them is far from certain, and a network that is fine-tuned may be sure, and wrong, of its old task.
         error *= 3
-    biased = _has_large_bias(history)
+    biased = has_large_bias(history)
     smaller = ZERO_BIAS if biased else SMALLER
     # No usual init draws an output layer like that.
-    unusual = "warning" if biased or _large_output(history) else "note"
+    unusual = "warning" if biased or has_large_output(history) else "note"
     if not loss > limit + error:
         # Where the weights tell, a batch need not be sure of it.
         if loss > LOSS_WARNING * output.reference + (3 * single if unusual == "note" else 0.0):
@@ -178,7 +170,7 @@ def _sure_and_wrong(history: History, output: Output, loss: float, error: float,
         severity = unusual
     graded = "critical" if spread > LOGIT_STD_CRITICAL else "warning" if spread > LOGIT_STD_WARNING else unusual
     remedy = ZERO_BIAS if biased else ""
-    remedy = LARGE_INPUTS if _large_inputs(history) else DRAW_ALL if _large_network(history) else remedy
+    remedy = LARGE_INPUTS if has_large_inputs(history) else DRAW_ALL if is_large(history) else remedy
     adapts = history.facts.frozen and (spread <= LOGIT_STD_CRITICAL or _is_adapted(history) or _is_new(history))
     if adapts or (spread <= LOGIT_STD_CRITICAL and _is_new_on_trained(history)):
         severity = graded = "note"  # a new layer on features that are as large as they were learned to be
@@ -234,7 +226,7 @@ def _is_new_on_trained(history: History) -> bool:
     hidden = [p.fresh for p in history.facts.parameters.values() if p.role == "hidden"]
     inputs = next(iter(history.first.of("preactivation_std").values()), math.inf)
     new = _is_new(history) and bool(hidden) and not any(hidden)
-    return new and inputs < USUAL_INPUTS and not _large_network(history)
+    return new and inputs < USUAL_INPUTS and not is_large(history)
 
 
 def _regression_loss(history: History, output: Output, loss: float, error: float) -> Iterator[Finding]:
@@ -251,8 +243,8 @@ def _regression_loss(history: History, output: Output, loss: float, error: float
             f"the first loss is {loss:.3g} where an output of zero gives {reference:.3g}.",
             "Scale the output layer's weights down, or bring the targets to mean 0 and variance 1.",
         )  # fmt: skip
-    elif loss > max(REGRESSION_NOTE * reference + (0.0 if _large_output(history) else error), REGRESSION_USUAL):
-        severity = "warning" if _large_output(history) else "note"
+    elif loss > max(REGRESSION_NOTE * reference + (0.0 if has_large_output(history) else error), REGRESSION_USUAL):
+        severity = "warning" if has_large_output(history) else "note"
         yield Finding(
             "R01", severity, "output", 0, loss, REGRESSION_NOTE * reference,
             f"the first loss is {loss:.3g} where an output of zero gives {reference:.3g}.",
@@ -270,40 +262,3 @@ def _regression_loss(history: History, output: Output, loss: float, error: float
             f"best constant {constant:.3g}. A network that starts near zero has to go there first.",
             f"{BRING}, or set the output's bias to their mean.",
         )  # fmt: skip
-
-
-def _large_output(history: History) -> bool:
-    """Return whether an output layer was drawn with larger weights than by any usual init, and is to be trained so."""
-    facts = history.facts
-    heads = [p for p in facts.parameters.values() if p.role == "output" and math.prod(p.shape) >= ENOUGH and p.fan_in]
-    new = any(p.fresh for p in facts.parameters.values())
-    large = [p for p in heads if p.std * math.sqrt(p.fan_in) > LARGE_SCALE]
-    return any(new or has_untrained_bias(facts, p) or _has_small_bias(facts, p) for p in large) and not facts.frozen
-
-
-def _has_large_bias(history: History) -> bool:
-    """Return whether the bias of an output layer to be trained makes the logits, rather than its weights."""
-    facts = history.facts
-    heads = [p for p in facts.parameters.values() if p.role == "output" and p.std * math.sqrt(p.fan_in) < LARGE_SCALE]
-    biases = [facts.parameters.get(p.name.removesuffix("weight") + "bias") for p in heads]
-    return not facts.frozen and any(bias is not None and bias.std > LARGE_BIAS for bias in biases)
-
-
-def _has_small_bias(facts: Facts, weight: ParameterFacts) -> bool:
-    """Return whether the bias beside a weight is far smaller than torch draws one."""
-    bias = facts.parameters.get(weight.name.removesuffix("weight") + "bias")
-    return bias is not None and bias.std * math.sqrt(3 * weight.fan_in) < SMALL_BIAS
-
-
-def _large_network(history: History) -> bool:
-    """Return whether the typical hidden weight starts too large, so that the output layer is not alone to blame."""
-    scales = [p.std * math.sqrt(p.fan_in) for p in history.facts.parameters.values() if p.role == "hidden"]
-    return bool(scales) and statistics.median(scales) > LARGE_SCALE
-
-
-def _large_inputs(history: History) -> bool:
-    """Return whether it is the inputs that are large, not the weights that they meet."""
-    assert history.first is not None
-    first = next(iter(history.first.of("preactivation_std").values()), 0.0)
-    weights = [p for p in history.facts.parameters.values() if p.role == "hidden"][:1]
-    return first > LARGE_FIRST and all(p.std * math.sqrt(p.fan_in) < USUAL_WEIGHTS for p in weights)

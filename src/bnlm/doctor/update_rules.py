@@ -31,10 +31,10 @@ MOSTLY_LEARNED = 0.25
 REMARK_FROM, LEFT_TO_LEARN, BESIDE_HARM = 100, 0.1, 0.2
 #: R09 of updates beside units that have died: share of the first losses that is left.
 LEFT_BESIDE_DEAD = 0.4
-#: The same where the loss falls: observed steps that are not enough.
+#: R09 of updates beyond the critical limit where the loss falls: observed steps that are not enough.
 EARLY_OBSERVED = 10
-#: The same as a warning: share of the reference that the loss rests at, and for how many steps. Language models that
-#: are well rest at 0.56 to 0.72.
+#: R09 of updates above the usual, a warning: share of the reference that the loss rests at, and for how many steps.
+#: Language models that are well rest at 0.56 to 0.72.
 RESTS_HIGH, RESTS_FOR = 0.75, 200
 #: R09: losses to wait for before the lack of a fall counts, at most 0.8 of the run.
 LARGE_PATIENCE = 200
