@@ -41,6 +41,28 @@ def test_losses_come_in_their_order() -> None:
     assert losses.take() == []
 
 
+class Elsewhere(Tensor):
+    """On a device for which to read a number is to wait, but for one that is told when that is done."""
+
+    is_cpu = property(lambda self: False)  # type: ignore[assignment]
+
+    def item(self) -> float:
+        raise AssertionError("somebody waits")
+
+
+def test_losses_of_another_device_are_read_together() -> None:
+    losses = started()
+    first, second, third = (x.as_subclass(Elsewhere) for x in (torch.tensor(1.0), torch.tensor(2.0), torch.ones(1, 2)))
+    batch_ends(losses, first)
+    keep = losses.in_passing(losses._last, 3)
+    assert keep is not None
+    keep(second)
+    batch_ends(losses, torch.tensor(3.0))  # a batch without examples, say
+    batch_ends(losses, third)
+    assert losses.take() == [1.0, 2.0, 3.0, 1.0, 1.0]
+    assert losses.take() == []
+
+
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_losses, "MAX_WAITING", 4)
     losses = started()

@@ -13,7 +13,7 @@ from bnlm.doctor import check
 @pytest.mark.parametrize(
     ("scale", "bias", "severity"),
     [
-        (2.4, 0.02, "warning"),  # a bias that is kept small is not of an earlier training
+        (2.4, 0.005, "warning"),  # a bias that is kept small is not of an earlier training
         (2.4, 0.3, "note"),  # this one may be
         (1.2, 0.02, "note"),  # as Glorot's or Kaiming's init draws it
     ],

@@ -108,3 +108,16 @@ def test_what_single_batches_cost_makes_no_network_trained_before(reference: flo
         h.add(Observation(step, {"update_to_data": {"w": -2.8}, "gradient_std": {"w": 1.0}}, {}, output))
     messages = [f.message for f in found(h).values() if f.rule == "R14"]
     assert any("trained before" in message for message in messages) == told
+
+
+@pytest.mark.parametrize(("last", "expected"), [(190, False), (200, True)])
+def test_the_last_of_the_early_looks_is_judged_too(last: int, expected: bool) -> None:
+    """Then nothing has been learned for long enough, and the next look may be the end of a short run."""
+    h, diagnosis = History(Facts(WEIGHT), 400), Diagnosis()
+    for step in range(0, last + 1, 10):
+        h.losses.add([CHANCE] * (10 if step else 1))
+        statistics = {"update_to_data": {"w": -1.6}, "gradient_std": {"w": 1.0}}
+        h.add(Observation(step, statistics, {}, Output("cross_entropy", CHANCE, CHANCE, 0.01, 0.3)))
+        diagnosis.follow(h)
+    warned = [finding.rule for finding in diagnosis.findings if finding.severity == "warning"]
+    assert ("R09" in warned) == expected

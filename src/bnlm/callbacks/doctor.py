@@ -49,7 +49,7 @@ class Doctor(Monitor):
     """Applies the rules of `bnlm.doctor` to any LightningModule while it trains.
 
     Add it alone, `callbacks=[Doctor()]`, or beside the monitors. It looks at step 0, at every 10th step until step 200
-    and at every n-th after it; on all other steps it keeps a reference to the loss, no more. What it finds is in
+    and at every n-th after it; on all other steps it keeps the loss, no more. What it finds is in
     `findings`, causes before their consequences; a line is logged when a finding first appears; at the end of training
     there are a printed table, the text `doctor` in TensorBoard, and `findings.json` in the folder.
 

@@ -1,7 +1,7 @@
 """The loss of each optimizer step of anybody's LightningModule, without a wait for the device it is on."""
 
 from collections.abc import Callable
-from itertools import chain
+from itertools import islice
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ class StepLosses:
     """
 
     def __init__(self) -> None:
-        self._waiting: list[float | Tensor] = []  # as tensors on a device for which to read one is to wait
+        self._waiting: list[float | Tensor] = []  # tensors of a device on which to read one is to wait
         self._last: Tensor | None = None  # what the last batch's end brought
         self._backward: list[Tensor] = []  # of this batch, should it return none
         self._micro: list[Tensor] = []  # of micro-batches whose step is still to come
@@ -79,28 +79,21 @@ class StepLosses:
         if not has_room:
             return self._keep
         append = self._waiting.append
-        return (lambda loss: append(loss.item())) if _is_read_at_once(loss) else append
+        return (lambda loss: append(loss.item())) if loss.is_cpu else append
 
     def _keep(self, loss: Tensor) -> None:
         if self._collects and len(self._waiting) < MAX_WAITING:
-            self._waiting.append(loss.item() if _is_read_at_once(loss) else loss)
+            self._waiting += loss.reshape(-1).tolist() if loss.is_cpu else [loss]
 
     def take(self) -> list[float]:
         """Return what waited, and forget it."""
-        waiting = self._waiting.copy()
+        numbers: list[float] = []
+        tensors = [loss.reshape(-1) for loss in self._waiting if isinstance(loss, Tensor)]
+        of_tensors = iter(torch.cat(tensors).float().tolist() if tensors else ())
+        for loss in self._waiting:
+            numbers += islice(of_tensors, loss.numel()) if isinstance(loss, Tensor) else (loss,)
         self._waiting.clear()  # to which `in_passing` may have given away how to append
-        numbers = [loss for loss in waiting if isinstance(loss, float)]
-        tensors = [loss for loss in waiting if not isinstance(loss, float)]
-        if len(numbers) == len(waiting):
-            return numbers
-        if numbers:  # a scalar on the host now and then
-            each = ([loss] if isinstance(loss, float) else loss.float().reshape(-1).tolist() for loss in waiting)
-            return list(chain.from_iterable(each))
-        try:
-            joined = torch.stack(tensors)
-        except RuntimeError:  # of several shapes
-            joined = torch.cat([loss.reshape(-1) for loss in tensors])
-        return joined.float().reshape(-1).tolist()
+        return numbers
 
     def _add_micro(self, trainer: Trainer, loss: Tensor) -> None:
         """Take in the loss of a micro-batch, which may complete an optimizer step."""
@@ -111,8 +104,3 @@ class StepLosses:
             self._keep(torch.stack(self._micro).mean())
             self._step_of_micro = trainer.global_step
             self._micro.clear()
-
-
-def _is_read_at_once(loss: Tensor) -> bool:
-    """Whether to read a loss takes less than to keep it for later."""
-    return loss.is_cpu and loss.numel() == 1

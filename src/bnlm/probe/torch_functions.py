@@ -13,6 +13,12 @@ _NAMES = """
 """.split()
 
 
+def spellings(names: list[str]) -> frozenset[Callable[..., Any]]:
+    """Return what torch has of these names: functional, in torch, or Tensor's method."""
+    found = {getattr(owner, name, None) for owner in (F, torch, Tensor) for name in names}
+    return frozenset(function for function in found if function is not None)
+
+
 def _activation_functions() -> dict[Callable[..., Any], str]:
     """Return every spelling torch has of each activation: functional, torch, Tensor method and their in-place forms."""
     functions: dict[Callable[..., Any], str] = {}
@@ -53,28 +59,16 @@ RECURRENCES: dict[Callable[..., Any], str | None] = {
     torch.gru: None,
 }
 BATCH_NORMS: frozenset[Callable[..., Any]] = frozenset({F.batch_norm, torch.batch_norm})
+BACKWARD: frozenset[Callable[..., Any]] = frozenset({Tensor.backward, torch.autograd.backward})
+
+
 #: Functions of normalizations, by torch's name, and those of layers that have a weight and a bias before them.
 NORMS: dict[Callable[..., Any], str] = {
     function: name
     for name in ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm")
-    for owner in (F, torch)
-    if (function := getattr(owner, name, None)) is not None
+    for function in spellings([name])
 }
-WEIGHTED: frozenset[Callable[..., Any]] = frozenset(
-    function
-    for name in ("linear", *(f"conv{how}{n}d" for how in ("", "_transpose") for n in (1, 2, 3)))
-    for owner in (F, torch)
-    if (function := getattr(owner, name, None)) is not None
-)
-BACKWARD: frozenset[Callable[..., Any]] = frozenset({Tensor.backward, torch.autograd.backward})
-
-
-def spellings(names: list[str]) -> frozenset[Callable[..., Any]]:
-    """Return what torch has of these names: functional, in torch, or Tensor's method."""
-    found = {getattr(owner, name, None) for owner in (F, torch, Tensor) for name in names}
-    return frozenset(function for function in found if function is not None)
-
-
+WEIGHTED = spellings(["linear", *(f"conv{how}{n}d" for how in ("", "_transpose") for n in (1, 2, 3))])
 DROPOUTS = spellings("dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout".split())
 #: Products and distances: what comes before them is no output, and no part of a loss.
 COMBINATIONS = spellings(
