@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation, Output
 from bnlm.doctor.refusal import refusal
+from bnlm.doctor.unchanged import unchanged
 from bnlm.probe import ActivationTap, StepRecord
 from bnlm.stats import mean_of, moment_sums, std_of
 
@@ -24,39 +24,35 @@ def check(
 ) -> list[Finding]:
     """Return what the rules of the start say of a model, from one forward and backward pass.
 
-    The model is as before afterwards: its gradients, buffers (running statistics; other tensors that its modules hold,
-    too), mode and the random state.
+    The model is as before afterwards, see `unchanged`.
 
     Args:
-        model: Called with the batch's inputs.
-        batch: Inputs and targets.
+        model: Called with the batch's inputs, one after the other.
+        batch: Inputs, of which there may be several, and last the targets.
         loss_fn: Called with the model's output and the targets, such as `torch.nn.functional.cross_entropy`; to know
             the loss of a network that has learned nothing, it has to call a loss function of torch's, or to be a
             squared or absolute error or a likelihood of classes that is written out.
         table: Whether to print the findings too.
     Returns:
         The findings, causes before their consequences.
+    Raises:
+        TypeError: If the batch is of another form.
     """
-    inputs, targets = batch
+    if not isinstance(batch, Sequence) or isinstance(batch, str) or len(batch) < 2:
+        raise TypeError(
+            f"batch: expected (inputs, targets), or (input, input, ..., targets), got {_described(batch)}. "
+            "Take out of it what the model is called with, and what its output is compared with."
+        )
+    *inputs, targets = batch
     tap = ActivationTap(model, losses=True)
     facts = facts_of(model)
-    modes = {name: module.training for name, module in model.named_modules()}
-    buffers = copy.deepcopy(dict(model.named_buffers()))
-    held = [
-        (module, name, tensor, tensor.detach().clone())
-        for module in model.modules()
-        for name, tensor in vars(module).items()
-        if isinstance(tensor, Tensor) and tensor.layout == torch.strided
-    ]
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    random = torch.get_rng_state()
-    model.train()
-    try:
+    with unchanged(model):
+        model.train()
         for parameter in model.parameters():
             parameter.grad = None
         tap.attach()
         try:
-            loss = loss_fn(model(inputs), targets)
+            loss = loss_fn(model(*inputs), targets)
             if not loss.requires_grad:
                 return _told([_nothing_learns()], table)
             loss.backward()
@@ -68,19 +64,6 @@ def check(
             tap.detach()
         record = tap.record()
         statistics = _statistics(model, record)
-    finally:
-        torch.set_rng_state(random)
-        for name, parameter in model.named_parameters():
-            parameter.grad = gradients[name]
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
-            for module, name, tensor, before in held:
-                if not torch.equal(tensor, before):
-                    tensor.copy_(before)
-                setattr(module, name, tensor)
-        for name, module in model.named_modules():
-            module.training = modes[name]
     history = History(facts, 1)
     history.losses.add([float(loss.detach())])
     outputs = [Output.of(each) for each in record.losses]
@@ -128,10 +111,23 @@ def _statistics(model: nn.Module, record: StepRecord) -> dict[str, dict[str, flo
             add("dead_units", layer, 1 - seen.responded.double().mean())
         if seen.flat is not None:
             add("saturation", layer, mean_of(seen.flat))
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None and parameter.numel() > 1:
-            add("gradient_std", name, std_of(moment_sums(parameter.grad)))
-    norms = [p.grad.float().norm() for p in model.parameters() if p.grad is not None]
-    if norms:
-        add("gradient_norm", "total", torch.stack(norms).norm())
+    gradients = {name: _real(p.grad) for name, p in model.named_parameters() if p.grad is not None}
+    for name, gradient in gradients.items():
+        if gradient.numel() > 1:
+            add("gradient_std", name, std_of(moment_sums(gradient)))
+    if gradients:
+        add("gradient_norm", "total", torch.stack([g.float().norm() for g in gradients.values()]).norm())
     return found
+
+
+def _real(gradient: Tensor) -> Tensor:
+    """Return a gradient as real numbers, none of them left out."""
+    dense = gradient.to_dense() if gradient.is_sparse else gradient
+    return torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
+
+
+def _described(batch: Any) -> str:
+    kind = type(batch).__name__
+    if isinstance(batch, Mapping):
+        return f"a {kind} with the keys {', '.join(map(str, batch))}"
+    return f"a {kind}" + (f" of {len(batch)}" if isinstance(batch, Sequence) else "")
