@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from bnlm.probe.activation_copies import ActivationCopies
 from bnlm.probe.activation_modules import ActivationModules, Call
+from bnlm.probe.backward_pass import is_of_the_loss, leaf_before
 from bnlm.probe.call_names import CallNames
+from bnlm.probe.channel_dims import ChannelDims
 from bnlm.probe.cosines import PRODUCTS
 from bnlm.probe.hearing import Hearing
+from bnlm.probe.listener import Listener
 from bnlm.probe.loss_calls import LossCalls
 from bnlm.probe.loss_record import LOSS_FUNCTIONS
 from bnlm.probe.names import Names
 from bnlm.probe.plain_values import copied, values_of
 from bnlm.probe.reach import Reach
+from bnlm.probe.recomputed import Segment, checkpoint_context
 from bnlm.probe.records import StepRecord
 from bnlm.probe.torch_functions import (
     ACTIVATION_FUNCTIONS,
@@ -30,9 +34,10 @@ from bnlm.probe.torch_functions import (
     DROPOUTS,
     LOSSES,
     RECURRENCES,
+    RESHAPED,
 )
 from bnlm.probe.written_loss import WRITTEN
-from bnlm.stats import channel_dim_of, limits_from_call
+from bnlm.stats import limits_from_call
 
 #: Within it no mode sees what is called: the probe's own work would pass through the tap, call by call.
 unseen = torch._C.DisableTorchFunction
@@ -44,8 +49,7 @@ class ActivationTap(TorchFunctionMode):
     A layer's name is its module path (`encoder.act`); for a call inside another module that path and the function's
     name (`encoder.tanh`, or `tanh` in the root itself), with `_1`, `_2`, ... for repetitions within one forward.
 
-    Units are channels. Where these are is told by the last layer that returned a tensor of the activation's shape:
-    dimension 1 after a convolution, BatchNorm or GroupNorm, the last one after a Linear, LayerNorm or an embedding.
+    Units are channels, see `ChannelDims`.
 
     Args:
         root: The module whose paths name the layers.
@@ -54,6 +58,7 @@ class ActivationTap(TorchFunctionMode):
         losses: Also look at what goes into the loss functions, and how much into each BatchNorm.
         names: Of the root, if they are known already.
         modules: What earlier steps have taught of the root's activations; None to hear all calls.
+        channel_dims: Of layers, by shell patterns, where it is to be told.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class ActivationTap(TorchFunctionMode):
         losses: bool = False,
         names: Names | None = None,
         modules: ActivationModules | None = None,
+        channel_dims: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.root = root
@@ -79,20 +85,23 @@ class ActivationTap(TorchFunctionMode):
         self._listened: Sequence[Call] = ()
         self._handles: list[RemovableHandle] = []
         self._forwards: list[list[Call | None]] = [[]]
-        self._channel_dims: dict[torch.Size, int] = {}
+        self._channel_dims = ChannelDims(channel_dims or {})
         self._hearing = Hearing(self._names)
-        self._within_grad = False  # of `torch.autograd.grad`
+        self._in_forward = False
+        self._segments: list[Segment] = []  # of checkpoints, whose activations get a graph in the backward pass alone
+        self._again: Iterator[tuple[str, int]] = iter(())  # what such a segment computes now
 
     def attach(self) -> None:
         """Start to look."""
         self.on = True
+        leave_what_is_over()
         if self._modules is not None and self.losses is None:
             self._listened = self._modules.for_next_step()
         for call in self._listened:  # each hook before others, which may change what the module returned
-            hook = partial(self._module_called, call)
+            hook = Listener(self._module_called, call)
             self._handles.append(call.module.register_forward_hook(hook, prepend=True, with_kwargs=True))
         for path, norm in self._hand_written:
-            self._handles.append(norm.register_forward_hook(partial(self._norm_called, path)))
+            self._handles.append(norm.register_forward_hook(Listener(self._norm_called, path)))
         self._resume()
 
     def detach(self) -> None:
@@ -113,6 +122,7 @@ class ActivationTap(TorchFunctionMode):
 
     def pause(self) -> None:
         """See no calls until the next forward begins: each of an optimizer's would cost as much as one of a layer's."""
+        self._in_forward = False
         if self._entered:
             stack = torch.overrides._get_current_function_mode_stack()
             if stack and stack[-1] is self:
@@ -120,6 +130,7 @@ class ActivationTap(TorchFunctionMode):
                 self._entered = False
 
     def _resume(self) -> None:
+        self._in_forward = self.on
         if self.on and not self._entered and not self._listened:
             self.__enter__()
             self._entered = True
@@ -145,10 +156,9 @@ class ActivationTap(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        watched = _WATCHED.get(func)
-        if watched is None:
+        watch, what = _WATCHED.get(func, _UNWATCHED)
+        if watch is None or not (self._in_forward or watch is ActivationTap._activation_called):
             return func(*args, **(kwargs or {}))
-        watch, what = watched
         return watch(self, func, what, args, kwargs or {})
 
     def _layer_called(self, func: Callable[..., Any], channel_dim: int, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -156,15 +166,22 @@ class ActivationTap(TorchFunctionMode):
             with unseen():
                 self._hearing.layer_called(func, args[0] if args else kwargs.get("input"))
         output = func(*args, **kwargs)
+        self._record.called = True
         if self.losses is not None:
             self._hearing.layer_returned(func, output)
         self._multiplied(func, args, kwargs)
-        if isinstance(output, Tensor) and not output.is_nested:  # of which some have no shape
-            self._channel_dims[output.shape] = channel_dim
+        self._channel_dims.returned(output, channel_dim)
+        return output
+
+    def _reshaped(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
+        output = func(*args, **kwargs)
+        if args:
+            with unseen():
+                self._channel_dims.kept(args[0], output)
         return output
 
     def _norm_called(self, path: str, norm: nn.Module, args: Any, output: Any) -> None:
-        if self.on and norm.training:
+        if self._in_forward and norm.training:
             with unseen():
                 self._hearing.norm_returned(path, norm, output)
 
@@ -192,15 +209,6 @@ class ActivationTap(TorchFunctionMode):
             self.next_forward()
         return output
 
-    def _grad_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
-        """What a penalty or a sampler asks for is no gradient of the loss."""
-        self._forwards[-1].append(None)  # modules alone would not tell of it
-        self._within_grad = True
-        try:
-            return func(*args, **kwargs)
-        finally:
-            self._within_grad = False
-
     def _loss_called(self, func: Callable[..., Any], kind: str | None, args: Any, kwargs: dict[str, Any]) -> Any:
         self._hearing.loss_called()
         output = func(*args, **kwargs)  # first: what it refuses it tells of better than what looks at it would
@@ -210,31 +218,31 @@ class ActivationTap(TorchFunctionMode):
         return output
 
     def _part_of_a_loss_called(self, func: Callable[..., Any], what: None, args: Any, kwargs: dict[str, Any]) -> Any:
-        output = func(*args, **kwargs)
+        output = self._reshaped(func, what, args, kwargs) if func in RESHAPED else func(*args, **kwargs)
         if self.losses is not None and self.root.training:
             with unseen():
                 self.losses.part_called(func, args, kwargs, output)
         return output
 
     def _activation_called(self, func: Callable[..., Any], kind: str, args: Any, kwargs: dict[str, Any]) -> Any:
-        # Inside a backward pass: activation checkpointing computes again what has been seen already.
-        if not self.on or not self.root.training or torch._C._current_graph_task_id() != -1:
+        if torch._C._current_graph_task_id() != -1:
+            return self._called_again(func(*args, **kwargs))
+        if not self._in_forward or not self.root.training:
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
         values, mapped = values_of(x)
         if values is None:
             return func(*args, **kwargs)
-        channel_dim = self._channel_dims.get(x.shape)
-        if channel_dim is None or channel_dim >= x.ndim:
-            channel_dim = channel_dim_of(x)
+        path, module = self._names.caller()
+        named = f"{path}.{kind}".lstrip(".") if module is None else path
+        channel_dim = self._channel_dims.of(x, named)
         # Copies: the call may overwrite its input, and the model its output or its gradient.
         pre_activation = copied(values, mapped, channel_dim)
         output = func(*args, **kwargs)
         values, mapped = values_of(output)
         if values is None:
             return output
-        path, module = self._names.caller()
-        layer = self._names.of_next_call(f"{path}.{kind}".lstrip(".") if module is None else path)
+        layer = self._names.of_next_call(named)
         limits = limits_from_call(kind, args, kwargs)
         alone = module is not None and layer == path and not getattr(module, "inplace", False)
         self._forwards[-1].append(Call(module, layer, kind, channel_dim, limits) if module and alone else None)
@@ -242,12 +250,33 @@ class ActivationTap(TorchFunctionMode):
         self._take_in(layer, kind, pre_activation, values, mapped, channel_dim, limits)
         return output
 
+    def _run_again(self, segment: Segment, run: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+        """In the backward pass a checkpoint computes its segment with a graph: see where its gradients come by."""
+        if not self.on:
+            return run(*given)
+        self._again, within, self._in_forward = iter(segment.calls), self._in_forward, False
+        try:
+            if self._listened:
+                return run(*given)
+            with self:
+                return run(*given)
+        finally:
+            self._again, self._in_forward = iter(()), within
+
+    def _called_again(self, output: Any) -> Any:
+        """What activation checkpointing computes again has been seen already, but maybe without a graph."""
+        with unseen():
+            values, mapped = values_of(output)
+            if values is not None and (call := next(self._again, None)) is not None and values.grad_fn is not None:
+                self._await_gradient(call[0], values, mapped, call[1])
+        return output
+
     def _recurrence_called(self, func: Callable[..., Any], kind: str | None, args: Any, kwargs: dict[str, Any]) -> Any:
         if self.losses is not None:
             with unseen():
                 self._hearing.layer_called(func, args[0])
         outputs = func(*args, **kwargs)
-        if kind is not None and self.on and self.root.training and torch._C._current_graph_task_id() == -1:
+        if kind is not None and self.root.training and torch._C._current_graph_task_id() == -1:
             values, mapped = values_of(outputs[0])
             if values is not None:
                 layer = self._names.of_next_call(f"{self._names.caller()[0]}.{kind}".lstrip("."))
@@ -256,18 +285,19 @@ class ActivationTap(TorchFunctionMode):
         return outputs
 
     def _module_called(self, call: Call, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        if not self.on or not self.root.training or torch._C._current_graph_task_id() != -1:
-            return
-        with unseen():
-            x = args[0] if args else kwargs.get("input")
-            before, mapped_before = values_of(x)
-            after, mapped = values_of(output)
-            if x is None or before is None or after is None:
-                return
-            channel_dim = call.channel_dim if call.channel_dim < x.ndim else channel_dim_of(x)
-            pre_activation = copied(before, mapped_before, channel_dim)
-            layer = self._names.of_next_call(call.layer)
-            self._take_in(layer, call.kind, pre_activation, after, mapped, channel_dim, call.limits)
+        if torch._C._current_graph_task_id() != -1:
+            self._called_again(output)
+        elif self._in_forward and self.root.training:
+            with unseen():
+                x = args[0] if args else kwargs.get("input")
+                before, mapped_before = values_of(x)
+                after, mapped = values_of(output)
+                if x is None or before is None or after is None:
+                    return
+                channel_dim = self._channel_dims.within(x, call.channel_dim)
+                pre_activation = copied(before, mapped_before, channel_dim)
+                layer = self._names.of_next_call(call.layer)
+                self._take_in(layer, call.kind, pre_activation, after, mapped, channel_dim, call.limits)
 
     def _take_in(
         self,
@@ -283,30 +313,51 @@ class ActivationTap(TorchFunctionMode):
         self.copies.add(layer, kind, pre_activation, values, mapped, channel_dim, limits)
         if self.losses is not None:
             self.losses.reach = Reach.of(kind, values, limits)
-        # Of a recurrence the gradient at its outputs leaves out what comes back through time.
-        if values.grad_fn is not None and pre_activation is not None:
-            # A hook on the node costs a third of one on the tensor.
-            index = values.output_nr
-            values.grad_fn.register_prehook(
-                lambda gradients: self._keep_gradient(layer, gradients[index], mapped, channel_dim)
-            )
+        if pre_activation is None:  # a recurrence: the gradient leaves out what comes back through time
+            return
+        if values.grad_fn is not None:
+            self._await_gradient(layer, values, mapped, channel_dim)
+        elif not torch.is_grad_enabled() and (context := checkpoint_context()) is not None:
+            if not self._segments or self._segments[-1].context is not context:
+                self._segments.append(Segment(context))
+                self._segments[-1].when_run_again(self._run_again)
+            self._segments[-1].calls.append((layer, channel_dim))
 
-    def _keep_gradient(self, layer: str, gradient: Tensor | None, mapped: int | None, channel_dim: int) -> None:
-        if self.on and gradient is not None and not self._within_grad:
+    def _await_gradient(self, layer: str, values: Tensor, mapped: int | None, channel_dim: int) -> None:
+        # A hook on the node costs a third of one on the tensor.
+        node, index = values.grad_fn, values.output_nr
+        assert node is not None
+        leaf = leaf_before(node)
+        node.register_prehook(lambda gradients: self._keep_gradient(layer, gradients[index], mapped, channel_dim, leaf))
+
+    def _keep_gradient(
+        self, layer: str, gradient: Tensor | None, mapped: int | None, channel_dim: int, leaf: Node | None
+    ) -> None:
+        if self.on and gradient is not None and is_of_the_loss(leaf):
             with unseen():
                 self.copies.add_gradient(layer, gradient, mapped, channel_dim)
 
 
+def leave_what_is_over() -> None:
+    """Take taps off torch's stack of modes that could not leave it when they were over: another mode lay on them."""
+    stack = torch.overrides._get_current_function_mode_stack()
+    for tap in reversed(stack):
+        if not isinstance(tap, ActivationTap) or tap.on:
+            break
+        tap.pause()
+
+
+_UNWATCHED = (None, None)
 #: By function of torch: what watches its calls, and what that has to know of it.
 _WATCHED: dict[Callable[..., Any], tuple[Callable[..., Any], Any]] = {
     **dict.fromkeys(COMBINATIONS, (ActivationTap._combination_called, None)),
     **dict.fromkeys(LOSSES, (ActivationTap._loss_called, None)),
+    **dict.fromkeys(RESHAPED, (ActivationTap._reshaped, None)),
     **dict.fromkeys(WRITTEN, (ActivationTap._part_of_a_loss_called, None)),
     **{function: (ActivationTap._activation_called, kind) for function, kind in ACTIVATION_FUNCTIONS.items()},
     **{function: (ActivationTap._recurrence_called, kind) for function, kind in RECURRENCES.items()},
     **{function: (ActivationTap._layer_called, dim) for function, dim in CHANNEL_DIMS.items()},
     **dict.fromkeys(DROPOUTS, (ActivationTap._dropout_called, None)),
     **{function: (ActivationTap._loss_called, kind) for function, kind in LOSS_FUNCTIONS.items()},
-    torch.autograd.grad: (ActivationTap._grad_called, None),
     **dict.fromkeys(BACKWARD, (ActivationTap._backward_called, None)),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from weakref import WeakSet
 
 from torch import nn
 from torch.optim import Optimizer
@@ -30,12 +31,14 @@ def calling_modules() -> Iterator[nn.Module]:
 class Names:
     """Paths of modules and names of parameters, by identity; the network is walked through when a new one turns up.
 
-    What was named stays alive as long as this object, so that no identity is given twice.
+    What was named stays alive as long as this object, so that no identity is given twice; what is no part of the
+    network does not.
     """
 
     def __init__(self, root: nn.Module) -> None:
         self.root = root
-        self._paths: dict[int, tuple[nn.Module, str | None]] = {}
+        self._paths: dict[int, tuple[nn.Module, str]] = {}
+        self._others: WeakSet[nn.Module] = WeakSet()
         # By the identities of what optimizers hold: names, parameters, and all that is held.
         self._trained: dict[tuple[int, ...], tuple[list[str], list[nn.Parameter], list[nn.Parameter]]] = {}
 
@@ -46,11 +49,14 @@ class Names:
 
     def path_of(self, module: nn.Module) -> str | None:
         """Return a module's path; None if it is no part of the network."""
-        if id(module) not in self._paths:
+        known = self._paths.get(id(module))
+        if known is None and module not in self._others:
             for path, each in self.root.named_modules():
                 self._paths[id(each)] = each, plain(path)
-            self._paths.setdefault(id(module), (module, None))
-        return self._paths[id(module)][1]
+            known = self._paths.get(id(module))
+            if known is None:
+                self._others.add(module)
+        return None if known is None else known[1]
 
     def trained_by(self, optimizers: Sequence[Optimizer]) -> tuple[list[str], list[nn.Parameter]]:
         """Return the names, and the network's parameters that these optimizers hold, in its order."""

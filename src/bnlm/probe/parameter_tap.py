@@ -35,19 +35,23 @@ class ParameterTap:
     def read_gradients(self, optimizers: Sequence[Optimizer]) -> None:
         """Take in the gradients as they are now, in place of what was read of them before."""
         named, parameters = self.names.trained_by(optimizers)
-        if self._graded:
-            self.table.forget("gradient", named)
-            for name in named:  # one without may have had one from another backward pass
-                self._graded.pop(name, None)
+        self._forget(named)  # one without may have had one from another backward pass
         graded = [(name, p, g) for name, p in zip(named, parameters, strict=True) if (g := p.grad) is not None]
         names = [name for name, _, _ in graded]
         gradients = _real([g.to_dense() if g.is_sparse else g for _, _, g in graded])
         self._graded.update([(name, p) for name, p, _ in graded])
         self.table.add_all("gradient", names, gradients)
         if self.histograms is not None:
-            for name in named:
-                self.histograms.pop(name, None)
             self.histograms |= {name: histogram(g) for name, g in zip(names, gradients, strict=True)}
+
+    def _forget(self, names: Sequence[str]) -> None:
+        """Drop the gradients of these."""
+        if any(name in self._graded for name in names):
+            self.table.forget("gradient", names)
+            for name in names:
+                self._graded.pop(name, None)
+                if self.histograms is not None:
+                    self.histograms.pop(name, None)
 
     def read_data(self, optimizer: Optimizer, moves: bool) -> None:
         """Take in the parameters before their step; with `moves` keep a copy, to see how far the step moves them."""
@@ -88,8 +92,14 @@ class ParameterTap:
         after_each = [x.reshape(b.shape) for x, b in zip(data, before, strict=True)]
         self.table.add_sums("update", Sums(names, moment_sums_of(after_each, minus=before)))
 
-    def finish(self) -> None:
-        """Take in the parameters with a gradient whose optimizer did not step: a scaler (fp16) held it back."""
+    def finish(self, waiting: Sequence[Optimizer]) -> None:
+        """Take in the parameters with a gradient of optimizers that did not step: a scaler (fp16) held them back.
+
+        Unless others did: then these had no turn, and their gradients are old, or came by the way.
+        """
+        if self._stepped:
+            named, _ = self.names.trained_by(waiting)
+            self._forget([name for name in named if name not in self._stepped])
         left = {name: p for name, p in self._graded.items() if name not in self._stepped}
         if left:
             with torch.no_grad():
@@ -101,4 +111,4 @@ def _real(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """Return tensors of complex numbers as their real and imaginary parts, in the same memory, and others as is."""
     if not any(map(torch.is_complex, tensors)):
         return tensors
-    return [torch.view_as_real(x) if x.is_complex() else x for x in tensors]
+    return [torch.view_as_real(x.resolve_conj()) if x.is_complex() else x for x in tensors]

@@ -17,7 +17,8 @@ is_mapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_t
 def values_of(x: Any) -> tuple[Tensor | None, int | None]:
     """Return the plain tensor behind `x`, and the dimension that `torch.vmap` maps over, if it does.
 
-    None for what is no strided tensor of real numbers, or empty, or in a transform of another kind (or two of them).
+    None for what is no strided tensor of real numbers, or empty, or on the meta device, or in a transform of another
+    kind (or two of them).
     """
     dim = None
     if not isinstance(x, Tensor):
@@ -28,7 +29,8 @@ def values_of(x: Any) -> tuple[Tensor | None, int | None]:
         dim, x = torch._C._functorch.maybe_get_bdim(x), torch._C._functorch.get_unwrapped(x)
         if is_mapped(x):
             return None, None
-    usable = x.is_floating_point() and x.layout == torch.strided and not x.is_nested and x.numel() > 0
+    strided = x.layout == torch.strided and not x.is_nested and not x.is_meta
+    usable = x.is_floating_point() and strided and x.numel() > 0
     return (x, dim) if usable else (None, None)
 
 

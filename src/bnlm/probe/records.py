@@ -87,6 +87,7 @@ class StepRecord:
         shapes: By parameter.
         losses: The calls of loss functions in one forward, in their order.
         heard: Of the calls in the forward pass.
+        called: Whether there was any call of a layer: a batch may be skipped.
     """
 
     sums: dict[str, Sums] = field(default_factory=dict)
@@ -97,6 +98,7 @@ class StepRecord:
     shapes: dict[str, torch.Size] = field(default_factory=dict)
     losses: list[LossRecord] = field(default_factory=list)
     heard: Heard = field(default_factory=Heard)
+    called: bool = False
 
     @property
     def activations(self) -> dict[str, ActivationRecord]:

@@ -1,7 +1,7 @@
 """Observes one optimizer step of any `nn.Module`, then takes itself off."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from operator import or_
 from typing import Any, NamedTuple, TypeVar
@@ -18,6 +18,9 @@ from bnlm.probe.names import Names
 from bnlm.probe.parameter_tap import ParameterTap
 from bnlm.probe.records import StepRecord
 from bnlm.probe.reduction import Seen, count
+
+#: What an optimizer lacks whose `__init__` did not call torch's.
+_HOOKS = "_optimizer_step_post_hooks"
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
@@ -54,6 +57,7 @@ class StepProbe:
         wanted: What to look at.
         names: Of the root, if they are known already.
         modules: What earlier probes have learnt of the root's activations; None to hear all calls.
+        channel_dims: See `ActivationTap`.
 
     Attributes:
         table: What was seen of tensors.
@@ -66,12 +70,13 @@ class StepProbe:
         wanted: Wanted,
         names: Names | None = None,
         modules: ActivationModules | None = None,
+        channel_dims: Mapping[str, int] | None = None,
     ) -> None:
         self.root = root
         self.wanted = wanted
         self._names = Names(root) if names is None else names
         self._tap = (
-            ActivationTap(root, wanted.histograms, wanted.maps, wanted.losses, self._names, modules)
+            ActivationTap(root, wanted.histograms, wanted.maps, wanted.losses, self._names, modules, channel_dims)
             if wanted.activations or wanted.losses
             else None
         )
@@ -159,7 +164,7 @@ class StepProbe:
     def end(self) -> None:
         """The step is over: take in what is left to be seen of it, and take everything off."""
         self.detach()
-        self._parameters.finish()
+        self._parameters.finish(self._waiting)
 
     @property
     def is_small(self) -> bool:
@@ -196,6 +201,25 @@ class StepProbe:
                 _scale_gradients(record, 1 / self._gradient_scale)
             self._record = record
         return self._record
+
+
+def heard(optimizers: Sequence[Optimizer]) -> list[Optimizer]:
+    """Return the optimizers whose steps can be heard: of a wrapper that is none of torch's, the one within it.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = []
+    for optimizer in optimizers:
+        candidates = [optimizer, *vars(optimizer).values()]
+        known = [each for each in candidates if isinstance(each, Optimizer) and hasattr(each, _HOOKS)]
+        if not known:
+            raise ValueError(
+                f"{type(optimizer).__name__} has not been set up as an optimizer of torch, so its steps cannot be "
+                "observed: call super().__init__(params, defaults) in its __init__."
+            )
+        found.append(known[0])
+    return found
 
 
 class _Aside:
