@@ -111,14 +111,20 @@ def recomputed(before: dict[str, Tensor], after: dict[str, Tensor], step: int) -
     return {tag: value.item() for tag, value in tags.items()}
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_two_processes(monitored: Callable[[Path], dict[int, dict[str, float]]], tmp_path: Path) -> None:
-    (tmp_path / "run.py").write_text(SCRIPT)
+def run_script(script: str, folder: Path) -> str:
+    """Run a script that starts two processes, and return what they print."""
+    (folder / "run.py").write_text(script)
     environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")}
     finished = subprocess.run(
-        [sys.executable, tmp_path / "run.py", tmp_path], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, folder / "run.py", folder], env=environment, capture_output=True, text=True, timeout=120
     )
     assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_two_processes(monitored: Callable[[Path], dict[int, dict[str, float]]], tmp_path: Path) -> None:
+    run_script(SCRIPT, tmp_path)
     written = monitored(tmp_path / "run")
     assert list(written) == [0, 4]
     weights = partial(torch.load, weights_only=True)
@@ -129,3 +135,42 @@ def test_two_processes(monitored: Callable[[Path], dict[int, dict[str, float]]],
             # 2e-7: the float32 rounding of the outputs, which remains where their mean goes to zero
             atol = 2e-7 if tag.startswith("activation_mean") else 0
             assert value == pytest.approx(expected[tag], rel=1e-5, abs=atol), tag
+
+
+STOPS = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+from bnlm.callbacks import Doctor
+
+torch.set_num_threads(1)
+
+class Module(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+
+    def training_step(self, batch, batch_idx):
+        loss = F.cross_entropy(self.net(batch[0]), batch[1])
+        return loss * float("nan") if batch_idx >= 12 else loss
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+data = [(torch.randn(4), torch.tensor(i % 3)) for i in range(400)]
+trainer = Trainer(
+    accelerator="cpu", devices=2, strategy="ddp", max_steps=50, callbacks=[Doctor(5, "stop", table=False)],
+    logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+)
+trainer.fit(Module(), torch.utils.data.DataLoader(data, batch_size=4))
+print("stopped at", trainer.global_step, flush=True)
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_both_processes_stop_at_a_critical_finding(tmp_path: Path) -> None:
+    """The first one finds it at step 15; the second hears of it when the next observed step, 20, begins."""
+    assert run_script(STOPS, tmp_path).count("stopped at 21") == 2

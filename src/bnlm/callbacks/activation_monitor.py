@@ -1,5 +1,6 @@
 """Activations over depth: how large they are, how many are on their flat part, which units never respond."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -7,7 +8,7 @@ from lightning.pytorch import Trainer
 
 from bnlm.callbacks import figures
 from bnlm.callbacks.dead_units import DeadUnits
-from bnlm.callbacks.monitor import Monitor
+from bnlm.callbacks.monitor import Monitor, dims_by_pattern
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
 from bnlm.callbacks.tensorboard import write_image
 from bnlm.probe import Wanted
@@ -30,6 +31,14 @@ class ActivationMonitor(Monitor):
 
     Of an activation with more than 262,144 elements, evenly spaced slices of about that many are looked at.
     Source of the statistics: Karpathy, makemore part 3 (2022).
+
+    Args:
+        *args: See `Monitor`.
+        channel_dims: The dimension of the units by shell patterns of layers (`{"encoder.*": 1}`), where it is another
+            than is found from the layer before: 1 after convolutions and BatchNorm, the last one after linear layers.
+        **kwargs: See `Monitor`.
+    Raises:
+        ValueError: As `Monitor` does; if a dimension is no whole number, or one that the activation does not have.
     """
 
     charts: ClassVar[dict[str, list[str]]] = {
@@ -41,8 +50,9 @@ class ActivationMonitor(Monitor):
         "activation gradient std": ["activation_gradient_std/.*"],
     }
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, channel_dims: Mapping[str, int] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.channel_dims = dims_by_pattern(channel_dims)
         self.dead_units = DeadUnits()
 
     def wanted(self, histograms: bool, figures: bool) -> Wanted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from bnlm.callbacks.findings_file import write_findings
 from bnlm.callbacks.gradient_watch import GradientWatch
 from bnlm.callbacks.learning_rates import LearningRates
 from bnlm.callbacks.left_gradients import LeftGradients
-from bnlm.callbacks.monitor import Monitor
+from bnlm.callbacks.monitor import Monitor, dims_by_pattern
 from bnlm.callbacks.moved_weights import MovedWeights
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
 from bnlm.callbacks.running_statistics_watch import RunningStatisticsWatch, untouched
@@ -59,6 +59,7 @@ class Doctor(Monitor):
             a CriticalFindingError ("raise").
         folder: Where findings.json goes; None for the logger's folder (its `log_dir`), or nowhere without a logger.
         table: Whether a table is printed when training ends.
+        channel_dims: See `ActivationMonitor`.
     Raises:
         ValueError: If an argument is out of its range.
     """
@@ -66,9 +67,15 @@ class Doctor(Monitor):
     hears_every_batch = True
 
     def __init__(
-        self, every_n_steps: int = 100, on_critical: str = "continue", folder: str | None = None, table: bool = True
+        self,
+        every_n_steps: int = 100,
+        on_critical: str = "continue",
+        folder: str | None = None,
+        table: bool = True,
+        channel_dims: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(every_n_steps, None, None)
+        self.channel_dims = dims_by_pattern(channel_dims)
         if on_critical not in ("continue", "stop", "raise"):
             raise ValueError(f"diagnostics.on_critical={on_critical!r}: expected continue, stop or raise.")
         self.on_critical = on_critical
@@ -84,7 +91,6 @@ class Doctor(Monitor):
         self._left_gradients = LeftGradients()
         self._gradients = GradientWatch()
         self._weights = MovedWeights()
-        self._restored = False
         self._stop = False
 
     @property
@@ -131,11 +137,11 @@ class Doctor(Monitor):
         raise AssertionError("the doctor draws nothing")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        restored = self._restored
         super().on_train_start(trainer, pl_module)
-        if not self._restored:
+        if not restored:
             self._diagnosis = Diagnosis()
-        self._rates.start(goes_on=self._restored)
-        self._restored = False
+        self._rates.start(goes_on=restored)
         self._dead_units = DeadUnits()
         self._left_gradients = LeftGradients()
         self._gradients = GradientWatch()
@@ -264,7 +270,6 @@ class Doctor(Monitor):
         fields = [{k: v for k, v in f.items() if k != "name"} for f in state_dict["findings"]]
         numbers = [{**f, "value": float(f["value"]), "threshold": float(f["threshold"])} for f in fields]
         self._diagnosis.restore([Finding(**f) for f in numbers])
-        self._restored = True
 
     def conclude(self, trainer: Trainer) -> None:
         assert self._history is not None
@@ -285,7 +290,8 @@ class Doctor(Monitor):
         _tell(fresh)
         critical = [finding for finding in fresh if finding.severity == "critical"]
         if critical and self.on_critical == "stop":
-            self._stop = trainer.should_stop = True
+            self._stop = True  # of which the other processes, if there are any, hear when the next observed step begins
+            trainer.should_stop |= trainer.world_size == 1
         elif critical and self.on_critical == "raise":
             found = critical[0]
             raise CriticalFindingError(f"{found.rule} {found.name}: {found.message} {found.suggestion}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
 
 
 class LeftGradients:
@@ -34,5 +35,9 @@ class LeftGradients:
         held = (p for group in trainer.optimizers[0].param_groups for p in group["params"] if p.grad is not None)
         first = next(held, None)
         a_step_each = step == trainer.fit_loop.total_batch_idx
-        left = step > 0 and a_step_each and first is not None and bool(first.grad.count_nonzero())
+        left = step > 0 and a_step_each and first is not None and bool(_dense(first.grad).count_nonzero())
         self.steps = self.steps + 1 if left else 0
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient.to_dense() if gradient.is_sparse else gradient

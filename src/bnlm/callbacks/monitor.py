@@ -2,9 +2,10 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from math import isfinite
+from math import inf, isfinite
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -46,6 +47,8 @@ class Monitor(Callback, ABC):
     hears_every_batch: ClassVar[bool] = False
     #: Title -> regular expressions of tags, for TensorBoard's custom scalars.
     charts: ClassVar[dict[str, list[str]]] = {}
+    #: Where the channels of layers are, by shell patterns, of those where it is told.
+    channel_dims: Mapping[str, int] = MappingProxyType({})
 
     def __init__(
         self,
@@ -72,9 +75,17 @@ class Monitor(Callback, ABC):
         self.exclude = _patterns("exclude", exclude) or ()
         self._selected: dict[str, bool] = {}
         self._patterns_checked = False
-        self._total_steps = float("inf")
+        self._total_steps: float = inf
         self._last_step: int | None = None
+        self._restored = False
         self._shared: SharedObservation | None = None
+
+    @property
+    def state_key(self) -> str:
+        """The name under which a checkpoint has its state: two of a kind are told apart by what they watch."""
+        if self.include is None and not self.exclude:
+            return super().state_key
+        return self._generate_state_key(include=self.include, exclude=self.exclude)
 
     @property
     def is_urgent(self) -> bool:
@@ -120,22 +131,24 @@ class Monitor(Callback, ABC):
         return {name: value for name, value in seen.items() if self._selected[name]}
 
     def check_patterns(self, record: StepRecord, wanted: Wanted) -> None:
-        """See at the first observed step that every pattern matches something.
+        """See at the first observed step with a forward that every pattern matches something.
 
         Raises:
             ValueError: If one does not.
         """
-        if not self._patterns_checked:
-            self._patterns_checked = True
-            self._require_matches(record.kinds if wanted.activations else record.shapes)
+        if self._patterns_checked or (wanted.activations and not record.called and not record.kinds):
+            return
+        self._patterns_checked = True
+        self._require_matches(record.kinds if wanted.activations else record.shapes)
 
     def _require_matches(self, names: Iterable[str]) -> None:
-        for option, patterns in (("include", self.include or ()), ("exclude", self.exclude)):
+        given = {"include": list(self.include or ()), "exclude": list(self.exclude)}
+        for option, patterns in (given | {"channel_dims": dict(self.channel_dims)}).items():
             for pattern in patterns:
                 if not any(fnmatchcase(name, pattern) for name in names):
                     raise ValueError(
-                        f"{type(self).__name__}({option}={list(patterns)!r}): {pattern!r} matches nothing. "
-                        f"There are: {', '.join(names) or 'none'}."
+                        f"{type(self).__name__}({option}={patterns!r}): {pattern!r} matches nothing. "
+                        f"There are: {', '.join(names) or 'none (of a network in training mode)'}."
                     )
 
     def forget(self) -> None:
@@ -147,9 +160,14 @@ class Monitor(Callback, ABC):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._last_step is None or self._last_step >= trainer.global_step:  # also: a new trainer starts at 0 again
+            # A checkpoint may be of a step that was being observed, while gradients were accumulated.
+            if not (self._restored and self._last_step == trainer.global_step):
+                self.forget()
             self._last_step = trainer.global_step - 1
-            self.forget()
-        self._total_steps = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
+        self._restored = False
+        total = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
+        self._total_steps = total if total > 0 else inf  # -1 of a stream whose length nobody knows
+        self._patterns_checked, self._selected = False, {}  # it may be another network
         assert self._shared is not None
         self._shared.begin(trainer)
 
@@ -234,6 +252,7 @@ class Monitor(Callback, ABC):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._last_step = state_dict["last_step"]
+        self._restored = True
 
     def _release(self) -> None:
         if self._shared is not None:
@@ -272,6 +291,18 @@ def _patterns(option: str, given: Sequence[str] | None) -> tuple[str, ...] | Non
     if isinstance(given, str) or not all(isinstance(pattern, str) for pattern in given):
         raise ValueError(f'{option}={given!r}: expected a list of patterns, such as ["encoder.*"].')
     return tuple(given)
+
+
+def dims_by_pattern(given: Mapping[str, int] | None) -> Mapping[str, int]:
+    """Return `given`, or nothing.
+
+    Raises:
+        ValueError: If it is no dimension by shell pattern.
+    """
+    numbers = isinstance(given, Mapping) and all(isinstance(d, int) and not isinstance(d, bool) for d in given.values())
+    if given is not None and not numbers:
+        raise ValueError(f'channel_dims={given!r}: expected a dimension by pattern, such as {{"encoder.*": 1}}.')
+    return dict(given or {})
 
 
 def at_least_one(option: str, given: int) -> int:

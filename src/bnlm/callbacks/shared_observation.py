@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from bnlm.callbacks.passing_steps import PassingSteps
 from bnlm.callbacks.unread_steps import Asked, UnreadSteps
-from bnlm.probe import ActivationModules, Names, StepProbe, Wanted
+from bnlm.probe import ActivationModules, Names, StepProbe, Wanted, heard, leave_what_is_over
 
 if TYPE_CHECKING:
     from bnlm.callbacks.monitor import Monitor
@@ -122,14 +122,15 @@ class SharedObservation:
                 wanted |= each.wanted
             if self._names is None:
                 self._names, self._modules = Names(pl_module), ActivationModules()
-            self._probe = StepProbe(pl_module, trainer.optimizers, wanted, self._names, self._modules)
+            told = {pattern: dim for member in self.members for pattern, dim in member.channel_dims.items()}
+            self._probe = StepProbe(pl_module, heard(trainer.optimizers), wanted, self._names, self._modules, told)
             self._steps_before = step
             self._probe.attach()
             self._hear_of_steps(trainer, pl_module)
 
     def _hear_of_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to the optimizer, where Lightning has it take one step a batch."""
-        optimizer = trainer.optimizers[0] if len(trainer.optimizers) == 1 else None
+        optimizer = trainer.optimizers[0] if trainer.optimizers == heard(trainer.optimizers[:1]) else None
         if self._passing is not None and self._passing.optimizer is not optimizer:
             self._passing.remove()
             self._passing = None
@@ -205,6 +206,7 @@ class SharedObservation:
         """Take the probe off and forget it and the members: training ended, or failed in the middle of a step."""
         if self._probe is not None:
             self._probe.detach()
+        leave_what_is_over()
         self._probe, self._asked, self._names, self._modules = None, {}, None, None
         if self._passing is not None:
             self._passing.remove()
