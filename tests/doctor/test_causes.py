@@ -37,6 +37,10 @@ def explained(*found: tuple[str, str, int, float]) -> dict[str, str | None]:
         # Activations that blow up with depth make the output large; those that fade do not.
         ([("R05", "critical", 0, 300.0), ("R02", "critical", 0, 4.0)], {"R05": None, "R02": "R05"}),
         ([("R05", "critical", 0, 0.001), ("R02", "critical", 0, 4.0)], {"R02": None, "R05": None}),
+        # So is what overflows.
+        ([("R05", "critical", 0, 300.0), ("R08", "critical", 0, 1.0)], {"R05": None, "R08": "R05"}),
+        ([("R05", "warning", 0, 0.08), ("R08", "critical", 0, 1.0)], {"R08": None, "R05": None}),
+        ([("R06", "critical", 0, 0.001), ("R08", "critical", 10, 1.0)], {"R06": None, "R08": None}),
         # Units that are alike add up.
         ([("R20", "critical", 0, 1.0), ("R01", "critical", 0, 17.0)], {"R20": None, "R01": "R20"}),
         # The first step comes after the first forward.

@@ -1,12 +1,15 @@
 """R09 beside a loss that rises, and which of the two is to blame."""
 
 import math
+import random
+from collections.abc import Callable
 
 import pytest
 
 from bnlm.doctor import Diagnosis, Facts, Finding, History, Observation, Output
 from bnlm.doctor.facts import ParameterFacts
-from bnlm.doctor.loss_rules import DIFFERENT, SCHEDULE
+from bnlm.doctor.loss_rules import DIFFERENT, SCHEDULE, SIGN
+from bnlm.doctor.spike_rules import BATCHES
 
 CHANCE = math.log(10)
 WEIGHT = {"w": ParameterFacts("w", (9, 100), "hidden", std=0.1, group=0)}
@@ -121,3 +124,66 @@ def test_the_last_of_the_early_looks_is_judged_too(last: int, expected: bool) ->
         diagnosis.follow(h)
     warned = [finding.rule for finding in diagnosis.findings if finding.severity == "warning"]
     assert ("R09" in warned) == expected
+
+
+def steady(update: float, loss: Callable[[int], float], flat: tuple[float, float] = (0.0, 0.0)) -> History:
+    """Return a run of 300 steps with this loss, and with these shares of flat outputs at the start and later."""
+    h = History(Facts(WEIGHT), 300)
+    for step in range(300):
+        h.losses.add([loss(step)])
+        if step % 10 == 0:
+            statistics = {"update_to_data": {"w": update}, "gradient_std": {"w": 1.0}}
+            statistics["saturation"] = {"act": flat[step > 50]}
+            output = Output("cross_entropy", CHANCE, loss(step), 0.01, 0.3)
+            h.add(Observation(step, statistics, {"act": "tanh"}, output))
+    return h
+
+
+def halves(step: int) -> float:
+    return max(CHANCE - 0.02 * step, 0.4 * CHANCE)
+
+
+@pytest.mark.parametrize(
+    ("flat", "odd", "severity"),
+    [
+        ((0.1, 0.1), 0, "note"),
+        ((0.1, 0.7), 0, "warning"),
+        ((0.5, 0.7), 0, "note"),  # by an init with a large gain
+        ((0.1, 0.1), 12, "warning"),  # each twelfth loss is far from those around it
+    ],
+)
+def test_large_steps_with_a_second_sign_of_harm(flat: tuple[float, float], odd: int, severity: str) -> None:
+    """Either alone is a note, for networks that learn well have one or the other."""
+    h = steady(-1.6, lambda step: halves(step) + (0.5 if odd and step % odd == 0 else 0.001 * (step % 3)), flat)
+    findings = found(h)
+    assert findings["R09"].severity == severity
+    if severity == "warning":
+        assert next(iter(findings)) == "R09"
+
+
+def test_large_steps_before_losses_that_go_high_are_to_blame() -> None:
+    """A loss that leaps out of calm is of its batch only where the steps before it were no larger than usual."""
+    blamed, high = {}, random.Random(0)
+    losses = [1.0] * 200 + [50.0] + [high.choice([3.0, 5.0, 400.0]) for _ in range(99)]
+    for update in (-2.8, -1.2):
+        h = steady(update, lambda step: losses[step])
+        blamed[update] = found(h)["R07"].suggestion.startswith(BATCHES)
+    assert blamed == {-2.8: True, -1.2: False}
+
+
+@pytest.mark.parametrize(
+    ("slope", "noise", "update", "rule"),
+    [
+        (4e-4, 0.01, -4.5, "R14"),
+        (4e-4, 0.01, -2.5, None),  # larger steps rise by more than that, if they do
+        (0.0, 0.01, -4.5, "R10"),
+        (4e-5, 0.2, -4.5, "R10"),
+    ],
+)
+def test_small_steps_up_the_hill(slope: float, noise: float, update: float, rule: str | None) -> None:
+    """To raise the rate is no remedy for a loss that rises."""
+    findings = found(steady(update, lambda step: CHANCE + slope * step + noise * math.sin(12.9898 * step)))
+    assert (findings.keys() & {"R10", "R14"}) == ({rule} if rule else set())
+    if rule == "R14":
+        assert findings["R14"].severity == "warning"
+        assert findings["R14"].suggestion.startswith(SIGN)

@@ -166,6 +166,8 @@ def _explains(cause: Finding, finding: Finding, rescales: bool) -> bool:
         if spikes is cause:
             return single and (finding.step > 0 or finding.severity != "critical")
         return not single and (cause.rule != "R11" or cause.step <= max(finding.step, LATE))
+    if finding.rule == "R08" and cause.rule in ("R05", "R06") and cause.value < 1:
+        return False  # what fades does not overflow
     if finding.step == 0 and (cause.step > 0 or cause.rule == "R09"):
         return False  # what was so before the first step was not brought about by the steps
     if "R14" in pair and ("R09" in pair or "R07" in pair):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from bnlm.doctor.reference_loss import ReferenceLoss
-from bnlm.doctor.trend import falls, is_below
+from bnlm.doctor.trend import falls, is_below, rises
 
 #: Losses of single steps that are kept.
 LOSSES = 2000
@@ -188,3 +188,7 @@ class LossCourse:
     def falls(self, steps: int) -> bool:
         """Return whether the last losses fall, see `trend.falls`."""
         return falls(self.tail(steps))
+
+    def rises(self, t: float = 4.0) -> bool:
+        """Return whether the losses that are kept rise, see `trend.rises`."""
+        return rises(self.tail(LOSSES), t)

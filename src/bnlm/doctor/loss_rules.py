@@ -25,6 +25,8 @@ USUAL_FIRST, USUAL_OF_SGD, USUAL_LATER, SMALL_OF_SGD = -0.7, -1.7, -1.2, -3.0
 LEAPS = 3.0
 #: R14 of a run that ended in nan: steps that begin and end the first twenty, times the first loss that they stay below.
 SLOWLY, CREEPS = 5, 1.2
+#: R14 of a loss that creeps up: for how many steps, log10 of update:data at most, t-statistic.
+CREEPING_FOR, CREEPING, CREEPING_SURELY = 200, -3.0, 8.0
 #: R14: how the advice begins where the loss rises from the start by steps of the usual size.
 SIGN = "Look at the sign of the loss"
 #: What comes before the advice for a loss whose sign is right.
@@ -165,12 +167,19 @@ def _diverging(history: History) -> Iterator[Finding]:
                 f"{SCHEDULE}: by step {raised.step} it is {raised.lr_rise:.3g} times "
                 f"what it was at the observed step before. {change}"
             )
-        elif (leap := losses.lasting_leap()) and not _large_updates_before(history, leap):
+        elif (leap := losses.lasting_leap()) and not large_updates_before(history, leap):
             change = f"{DIFFERENT} from step {leap} on: {CHANGED}. If nothing is: {change}"
         yield Finding(
             "R14", "critical" if rise > RISE_CRITICAL else "warning", "loss", history.step, rise, RISE_WARNING,
             f"the loss rises: {losses.smooth:.3g} on average where it had been {losses.best:.3g}.",
             change,
+        )  # fmt: skip
+    elif _creeps_up(history):
+        yield Finding(
+            "R14", "warning", "loss", history.step, losses.recent(50) / losses.first, 1.0,
+            f"the loss rises slowly and never fell: from {losses.first:.4g} to {losses.recent(50):.4g} in "
+            f"{losses.steps} steps, though these are small.",
+            f"{SIGN} (a minus, maximize=True). {ELSE}look at what else moves the weights, such as weight decay.",
         )  # fmt: skip
     elif forgets(history):
         start = history.reference.first_losses[0]
@@ -180,6 +189,15 @@ def _diverging(history: History) -> Iterator[Finding]:
             f"steps it is {losses.recent(50):.3g}: more is lost than learned.",
             "Divide optimizer.lr by 10 or more, warm it up, or freeze the first layers for a while.",
         )  # fmt: skip
+
+
+def _creeps_up(history: History) -> bool:
+    """Return whether the loss has risen steadily since the start, by steps that are too small to do harm."""
+    losses, moved = history.losses, history.median("update_to_data").values()
+    if losses.steps < CREEPING_FOR or not moved or statistics.median(moved) > CREEPING:
+        return False
+    above = losses.first > 0 and losses.best > NEVER_FELL * losses.first and losses.recent(50) > losses.first
+    return above and losses.rises(CREEPING_SURELY)
 
 
 def _strays(losses: LossCourse, is_known: bool) -> bool:
@@ -234,7 +252,7 @@ def _steps_are_usual(history: History) -> bool:
     return _first_step(history) < (USUAL_FIRST if history.facts.rescales else USUAL_OF_SGD)
 
 
-def _large_updates_before(history: History, step: int) -> bool:
+def large_updates_before(history: History, step: int) -> bool:
     """Return whether the typical hidden weight moved too far already in the observed steps before this one."""
     facts = [f for f in history.facts.parameters.values() if f.role == "hidden" and not is_drawn_small(f)]
     before = [o.of("update_to_data") for o in history.recent if FIRST_OVER <= o.step < step]

@@ -77,7 +77,7 @@ def _small_updates(history: History) -> Iterator[Finding]:
         return  # a schedule that comes to its end
     if usual < 0.1 <= share:
         return  # one that has begun lately
-    if typical < limit and not history.losses.improves() and not far:
+    if typical < limit and not history.losses.improves() and not far and not history.losses.rises():
         times = f"10^{-3 - typical:.0f}" if -math.inf < typical < SMALL_WARNING - 0.5 else "3 to 10"
         change = (
             f"Multiply optimizer.lr by {times}; look for frozen layers, a large weight decay, and gradients clipped "

@@ -12,6 +12,7 @@ import numpy as np
 from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
 from bnlm.doctor.loss_course import BATCH_NOISE, LASTS
+from bnlm.doctor.loss_rules import large_updates_before
 from bnlm.doctor.small_update_rules import CLIP_LESS
 from bnlm.doctor.weight_updates import hidden_updates
 
@@ -48,7 +49,7 @@ def spike_findings(history: History) -> Iterator[Finding]:
     """Yield R07; nothing before the first steps are over."""
     if history.warm:
         yield from _spikes(history)
-        yield from _of_other_kinds(history)
+        yield from of_other_kinds(history)
         yield from _always_clipped(history)
 
 
@@ -103,7 +104,7 @@ def _are_usual(history: History, spikes: list[int]) -> bool:
     return bool(heights) and statistics.median(heights) < FAR_BY_FACTORS * spread
 
 
-def _of_other_kinds(history: History) -> Iterator[Finding]:
+def of_other_kinds(history: History) -> Iterator[Finding]:
     """Yield R07, a note, where many single losses are far from those around them, be it above or below."""
     if not history.is_late or not history.reference.is_known:
         return
@@ -202,6 +203,7 @@ def _began_at_once(history: History) -> int:
     if not (alone or (spike > OUT_OF_CALM * before and not may_last)) or spike - before <= LEAST * course.scale:
         return 0
     other = history.raised_rate(course.spikes[0]) is not None or course.first_spike_lasts()
+    other = other or large_updates_before(history, course.spikes[0])
     return 0 if other else course.spikes[0]
 
 

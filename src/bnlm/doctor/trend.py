@@ -1,4 +1,4 @@
-"""Whether losses fall, beyond their noise."""
+"""Whether losses fall or rise, beyond their noise."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ def is_below(start: Sequence[float], last: Sequence[float]) -> bool:
     return first - recent > max(0.1 * abs(first), 3 * error)
 
 
-def falls(losses: Sequence[float]) -> bool:
-    """Return whether losses fall: by 2 % along their line, beyond their noise (t-statistic below -4)."""
+def rises(losses: Sequence[float], t: float = 4.0) -> bool:
+    """Return whether losses rise: by 2 % along their line, beyond their noise (t-statistic above `t`)."""
+    return falls(losses[::-1], t)
+
+
+def falls(losses: Sequence[float], t: float = 4.0) -> bool:
+    """Return whether losses fall: by 2 % along their line, beyond their noise (t-statistic below `-t`)."""
     last = np.array(losses)
     if len(last) < 10 or last.min() == last.max():
         return False
@@ -26,4 +31,4 @@ def falls(losses: Sequence[float]) -> bool:
     around = last - last.mean()
     slope = float(times @ around / (times @ times))
     r2 = slope * slope * float(times @ times / (around @ around))
-    return -slope * len(last) > 0.02 * abs(float(last.mean())) and r2 * (len(last) - 2) > 16 * (1 - r2)
+    return -slope * len(last) > 0.02 * abs(float(last.mean())) and r2 * (len(last) - 2) > t * t * (1 - r2)

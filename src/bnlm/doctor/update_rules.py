@@ -12,8 +12,9 @@ from bnlm.doctor.history import History
 from bnlm.doctor.loss_rules import RISE_STEPS, forgets
 from bnlm.doctor.observation import Observation
 from bnlm.doctor.optimizer_rules import heavy_decay, left_gradients, long_memory
+from bnlm.doctor.spike_rules import of_other_kinds
 from bnlm.doctor.standstill_rules import STUCK
-from bnlm.doctor.training_rules import DEAD_WARNING, dead, has_learned, killed, saturated
+from bnlm.doctor.training_rules import DEAD_WARNING, FLAT_WARNING, dead, has_learned, killed, saturated
 from bnlm.doctor.weight_decay import blamed_on_decay
 from bnlm.doctor.weight_updates import (
     LARGE_CRITICAL,
@@ -36,6 +37,8 @@ EARLY_OBSERVED = 10
 #: R09 of updates above the usual, a warning: share of the reference that the loss rests at, and for how many steps.
 #: Language models that are well rest at 0.56 to 0.72.
 RESTS_HIGH, RESTS_FOR = 0.75, 200
+#: R09 of updates above the usual beside outputs that have become flat: their share at the start.
+FLAT_AT_START = 0.3
 #: R09: losses to wait for before the lack of a fall counts, at most 0.8 of the run.
 LARGE_PATIENCE = 200
 #: R09: how far above the limit fewer than a quarter of the weights are, to explain why a loss stands still; output
@@ -113,8 +116,8 @@ def _is_at_chance(history: History) -> bool:
 def _remarkable_updates(history: History) -> Iterator[Finding]:
     """Yield R09, a note, of updates above the usual that nothing suffers from; what something suffers from outranks it.
 
-    A warning where the loss has come to rest far above what is to be learned. The limit is the table's own where units
-    have died.
+    A warning where the loss has come to rest far above what is to be learned, or shows the harm in another way. The
+    limit is the table's own where units have died.
     """
     if history.recent[-1].lr_share < 0.1:
         return
@@ -130,15 +133,29 @@ def _remarkable_updates(history: History) -> Iterator[Finding]:
     left = died or history.losses.recent(50) > LEFT_TO_LEARN * history.losses.scale
     if hidden and 4 * len(hidden) >= len(judged) and left and history.losses.steps >= REMARK_FROM:
         largest = max(judged[name] for name in hidden)
-        rests = _rests_high(history)
-        at = f", and the loss rests at {_share(rests)} of what knowing nothing costs" if rests else ""
+        harm = _harm(history)
         yield Finding(
-            "R09", "warning" if rests else "note", in_words(hidden), history.step, largest, limit,
+            "R09", "warning" if harm else "note", in_words(hidden), history.step, largest, limit,
             f"{in_words(hidden)}: each step changes the weights by up to {of_size(largest)}, more than in most "
-            f"networks that learn well (10^-3 to 10^-2){at}.",
-            "Divide optimizer.lr by 3 to 10." if rests else
+            f"networks that learn well (10^-3 to 10^-2){harm}.",
+            "Divide optimizer.lr by 3 to 10." if harm else
             "Nothing while the loss falls; should it come to rest too high, divide optimizer.lr by 3.",
         )  # fmt: skip
+
+
+def _harm(history: History) -> str:
+    """Return what else tells that the steps are too large, though each alone is no more than a note; else nothing."""
+    if rests := _rests_high(history):
+        return f", and the loss rests at {_share(rests)} of what knowing nothing costs"
+    begun = history.first.of("saturation") if history.first is not None else {}
+    now = history.median("saturation")
+    if any(f.step > 0 for f in saturated(history)) and any(
+        share > FLAT_WARNING and begun.get(layer, 1.0) < FLAT_AT_START for layer, share in now.items()
+    ):
+        return ", and more than half of the outputs have come to lie on the flat part"
+    if any(of_other_kinds(history)):
+        return ", and single losses are far from those around them"
+    return ""
 
 
 def _rests_high(history: History) -> float:
