@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.optim import Optimizer
 
 from bnlm.callbacks.passing_steps import PassingSteps
 from bnlm.callbacks.unread_steps import Asked, UnreadSteps
@@ -51,6 +53,8 @@ class SharedObservation:
         self._names: Names | None = None
         self._modules: ActivationModules | None = None
         self._steps_before = 0
+        self._steps_once_a_batch = False
+        self._channel_dims: dict[str, int] = {}
         self._unread = UnreadSteps(trainer, self.members)
 
     @classmethod
@@ -90,6 +94,9 @@ class SharedObservation:
                 vars(member)[hook] = None
         self._listen(True)  # the members ask when the first batch begins; what was due in an earlier fit is of others
         self._due = self._batches_left = 0
+        self._channel_dims = {layers: dim for member in self.members for layers, dim in member.channel_dims.items()}
+        module = trainer.lightning_module
+        self._steps_once_a_batch = module.automatic_optimization and not is_overridden("optimizer_step", module)
         self._unread.begin(trainer)
 
     def _listen(self, listens: bool) -> None:
@@ -122,20 +129,19 @@ class SharedObservation:
                 wanted |= each.wanted
             if self._names is None:
                 self._names, self._modules = Names(pl_module), ActivationModules()
-            told = {pattern: dim for member in self.members for pattern, dim in member.channel_dims.items()}
-            self._probe = StepProbe(pl_module, heard(trainer.optimizers), wanted, self._names, self._modules, told)
+            optimizers = heard(trainer.optimizers)
+            self._probe = StepProbe(pl_module, optimizers, wanted, self._names, self._modules, self._channel_dims)
             self._steps_before = step
             self._probe.attach()
-            self._hear_of_steps(trainer, pl_module)
+            self._hear_of_steps(optimizers)
 
-    def _hear_of_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _hear_of_steps(self, optimizers: Sequence[Optimizer]) -> None:
         """Listen to the optimizer, where Lightning has it take one step a batch."""
-        optimizer = trainer.optimizers[0] if trainer.optimizers == heard(trainer.optimizers[:1]) else None
+        optimizer = optimizers[0] if len(optimizers) == 1 and self._steps_once_a_batch else None
         if self._passing is not None and self._passing.optimizer is not optimizer:
             self._passing.remove()
             self._passing = None
-        one_each = pl_module.automatic_optimization and not is_overridden("optimizer_step", pl_module)
-        if self._passing is None and optimizer is not None and one_each:
+        if self._passing is None and optimizer is not None:
             self._passing = PassingSteps(optimizer)
 
     def before_zero_grad(self, monitor: Monitor) -> None:

@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from bnlm.probe.activation_copies import ActivationCopies
 from bnlm.probe.activation_modules import ActivationModules, Call
-from bnlm.probe.backward_pass import is_of_the_loss, leaf_before
+from bnlm.probe.backward_pass import BackwardPasses
 from bnlm.probe.call_names import CallNames
 from bnlm.probe.channel_dims import ChannelDims
 from bnlm.probe.cosines import PRODUCTS
@@ -88,6 +87,7 @@ class ActivationTap(TorchFunctionMode):
         self._channel_dims = ChannelDims(channel_dims or {})
         self._hearing = Hearing(self._names)
         self._in_forward = False
+        self._backward_passes = BackwardPasses(names)
         self._segments: list[Segment] = []  # of checkpoints, whose activations get a graph in the backward pass alone
         self._again: Iterator[tuple[str, int]] = iter(())  # what such a segment computes now
 
@@ -327,13 +327,10 @@ class ActivationTap(TorchFunctionMode):
         # A hook on the node costs a third of one on the tensor.
         node, index = values.grad_fn, values.output_nr
         assert node is not None
-        leaf = leaf_before(node)
-        node.register_prehook(lambda gradients: self._keep_gradient(layer, gradients[index], mapped, channel_dim, leaf))
+        node.register_prehook(lambda gradients: self._keep_gradient(layer, gradients[index], mapped, channel_dim))
 
-    def _keep_gradient(
-        self, layer: str, gradient: Tensor | None, mapped: int | None, channel_dim: int, leaf: Node | None
-    ) -> None:
-        if self.on and gradient is not None and is_of_the_loss(leaf):
+    def _keep_gradient(self, layer: str, gradient: Tensor | None, mapped: int | None, channel_dim: int) -> None:
+        if self.on and gradient is not None and self._backward_passes.is_of_a_loss():
             with unseen():
                 self.copies.add_gradient(layer, gradient, mapped, channel_dim)
 

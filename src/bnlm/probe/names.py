@@ -8,6 +8,8 @@ from functools import cached_property
 from weakref import WeakSet
 
 from torch import nn
+from torch.autograd.graph import Node, get_gradient_edge
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from bnlm.probe.hand_written_norms import hand_written_batch_norms
@@ -41,6 +43,12 @@ class Names:
         self._others: WeakSet[nn.Module] = WeakSet()
         # By the identities of what optimizers hold: names, parameters, and all that is held.
         self._trained: dict[tuple[int, ...], tuple[list[str], list[nn.Parameter], list[nn.Parameter]]] = {}
+
+    @cached_property
+    def first_leaf(self) -> Node | None:
+        """Where the gradient of the first parameter that has one arrives in a backward pass."""
+        trained = next((p for p in self.root.parameters() if p.requires_grad and not is_lazy(p)), None)
+        return None if trained is None else get_gradient_edge(trained).node
 
     @cached_property
     def hand_written_batch_norms(self) -> list[tuple[str, nn.Module]]:

@@ -209,6 +209,8 @@ def heard(optimizers: Sequence[Optimizer]) -> list[Optimizer]:
     Raises:
         ValueError: If there is none.
     """
+    if all(_HOOKS in vars(optimizer) for optimizer in optimizers):
+        return list(optimizers)
     found = []
     for optimizer in optimizers:
         candidates = [optimizer, *vars(optimizer).values()]
