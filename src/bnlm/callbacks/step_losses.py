@@ -87,11 +87,13 @@ class StepLosses:
 
     def take(self) -> list[float]:
         """Return what waited, and forget it."""
-        numbers: list[float] = []
-        tensors = [loss.reshape(-1) for loss in self._waiting if isinstance(loss, Tensor)]
-        of_tensors = iter(torch.cat(tensors).float().tolist() if tensors else ())
-        for loss in self._waiting:
-            numbers += islice(of_tensors, loss.numel()) if isinstance(loss, Tensor) else (loss,)
+        numbers = [loss for loss in self._waiting if isinstance(loss, float)]
+        if len(numbers) < len(self._waiting):
+            numbers = []
+            tensors = [loss.reshape(-1) for loss in self._waiting if isinstance(loss, Tensor)]
+            of_tensors = iter(torch.cat(tensors).float().tolist())
+            for loss in self._waiting:
+                numbers += islice(of_tensors, loss.numel()) if isinstance(loss, Tensor) else (loss,)
         self._waiting.clear()  # to which `in_passing` may have given away how to append
         return numbers
 

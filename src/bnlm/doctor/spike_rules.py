@@ -110,13 +110,14 @@ def of_other_kinds(history: History) -> Iterator[Finding]:
         return
     losses = np.array(list(history.losses.last)[-BLOCK * BLOCKS :])
     losses = losses[len(losses) % BLOCK :]
-    if len(losses) < 2 * BLOCK:
+    least = LEAST_OFF * history.losses.scale
+    if len(losses) < 2 * BLOCK or np.ptp(losses) <= least:  # then none can be so far off
         return
     around = np.median(np.lib.stride_tricks.sliding_window_view(np.pad(losses, 4, mode="edge"), 9), axis=1)
     off = np.abs(losses - around).reshape(-1, BLOCK)
     # Of a normal distribution the median of these is 0.67 standard deviations.
     noise = 1.48 * np.median(off, axis=1, keepdims=True)
-    far = off > np.maximum(FAR_OFF * noise, LEAST_OFF * history.losses.scale)
+    far = off > np.maximum(FAR_OFF * noise, least)
     if far.mean() > MANY_OFF:
         yield Finding(
             "R07", "note", "loss", history.step, float(far.mean()), MANY_OFF,
@@ -221,10 +222,12 @@ def _returning(history: History) -> tuple[int, int]:
     """
     if not history.reference.is_known:
         return 0, 0
-    losses = np.array(history.losses.last)
-    beside = np.maximum(np.maximum(losses[:-2], losses[2:]), 0.0)
+    losses = np.array(list(history.losses.last))
     # In batches of few, single examples stand out.
     least = np.maximum(LEAST * history.losses.scale, BATCH_NOISE * history.reference.batch_error)
+    if not losses.size or not losses.max() > max(COMES_BACK * losses.min(), least):  # as most of the time
+        return 0, 0
+    beside = np.maximum(np.maximum(losses[:-2], losses[2:]), 0.0)
     out = np.flatnonzero(losses[1:-1] > np.maximum(STANDS_OUT * beside, least)).tolist()
     lower = np.flatnonzero(losses[1:-1] > np.maximum(COMES_BACK * beside, least)).tolist()
     return (len(lower), period) if (period := _period(lower)) else (len(out), _period(out))
