@@ -947,7 +947,8 @@ def test_updates_beside_units_that_have_died(dead: float, update: float, expecte
 
 
 @pytest.mark.parametrize(
-    ("every", "by", "told"), [(8, -0.8, True), (8, 0.8, True), (40, -0.8, False), (8, -0.1, False)]
+    ("every", "by", "told"),
+    [(8, -0.8, True), (8, 0.8, True), (8, 0.42, True), (40, -0.8, False), (8, -0.1, False)],
 )
 def test_batches_of_another_kind(every: int, by: float, told: bool) -> None:
     """Batches of inputs that are too large have a small loss where all are right."""
@@ -956,6 +957,13 @@ def test_batches_of_another_kind(every: int, by: float, told: bool) -> None:
     finding = found(run([CHANCE, CHANCE, *losses], output=classes())).get("R07")
     assert (finding is not None) == told
     assert finding is None or (finding.severity == "note" and "of another kind" in finding.suggestion)
+
+
+@pytest.mark.parametrize(("times", "told"), [(2.4, False), (2.6, True), (6.0, True)])
+def test_single_losses_that_come_back(times: float, told: bool) -> None:
+    losses = [1.2 * (times if step % 30 == 12 else 1.0) for step in range(400)]
+    finding = found(run([CHANCE, CHANCE, *losses], output=classes())).get("R07")
+    assert (finding is not None and "every 30 steps" in finding.message) == told
 
 
 @pytest.mark.parametrize(("loss", "severity"), [(1.5, None), (1.7, "note"), (3.5, "warning")])
