@@ -337,8 +337,8 @@ class ActivationTap(TorchFunctionMode):
 
 def leave_what_is_over() -> None:
     """Take taps off torch's stack of modes that could not leave it when they were over: another mode lay on them."""
-    stack = torch.overrides._get_current_function_mode_stack()
-    for tap in reversed(stack):
+    while torch._C._len_torch_function_stack():
+        tap = torch._C._get_function_stack_at(torch._C._len_torch_function_stack() - 1)
         if not isinstance(tap, ActivationTap) or tap.on:
             break
         tap.pause()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from torch import nn
 
 from bnlm.probe.names import Names, calling_modules
@@ -18,7 +16,7 @@ class CallNames:
 
     def __init__(self, names: Names) -> None:
         self._names = names
-        self._calls: Counter[str] = Counter()
+        self._calls: dict[str, int] = {}
         self._used: set[str] = set()
 
     def next_forward(self) -> None:
@@ -29,8 +27,8 @@ class CallNames:
     def of_next_call(self, layer: str) -> str:
         """Return the name of a further call of a layer in this forward."""
         while True:
-            call = self._calls[layer]
-            self._calls[layer] += 1
+            call = self._calls.get(layer, 0)
+            self._calls[layer] = call + 1
             name = f"{layer}_{call}" if call else layer
             if name not in self._used:  # `act_1` may be a module of its own, beside `act` called twice
                 self._used.add(name)
