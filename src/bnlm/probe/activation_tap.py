@@ -339,7 +339,7 @@ def leave_what_is_over() -> None:
     """Take taps off torch's stack of modes that could not leave it when they were over: another mode lay on them."""
     while torch._C._len_torch_function_stack():
         tap = torch._C._get_function_stack_at(torch._C._len_torch_function_stack() - 1)
-        if not isinstance(tap, ActivationTap) or tap.on:
+        if not isinstance(tap, ActivationTap) or tap.on or not tap._entered:
             break
         tap.pause()
 
