@@ -1,7 +1,7 @@
 """Two processes: activation statistics are pooled over them, gradients are those after the reduction.
 
-The processes differ: each has minibatches of its own, the second calls one activation more, and one layer has another
-number of units in each. What they do not have in common is left out, and nobody waits for ever.
+The processes differ: each has minibatches of its own, each calls an activation that the other does not, and one layer
+has another number of units in each. What they do not have in common is left out, and nobody waits for ever.
 """
 
 import os
@@ -43,6 +43,8 @@ class Network(nn.Module):
     def forward(self, idx):
         if trainer.global_rank == 1:
             torch.sigmoid(torch.ones(2, 3))
+        else:
+            torch.nn.functional.elu(torch.ones(2, 3))
         torch.relu(torch.ones(2, 3, 4 + trainer.global_rank))
         return self.mlp(idx)
 

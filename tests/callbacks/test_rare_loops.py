@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*returned `None`",
     "ignore:.*in eval mode",
     "ignore:.*IterableDataset",
+    "ignore:.*no `val_dataloader`",
 )
 
 
@@ -362,3 +364,95 @@ def test_channel_dims_are_told(make_trainer: MakeTrainer, monitored: Monitored, 
 def test_channel_dims_of_no_layer(make_trainer: MakeTrainer) -> None:
     with pytest.raises(ValueError, match=r"channel_dims=\{'other': 0\}.*matches nothing. There are: net.1"):
         make_trainer(callbacks=[ActivationMonitor(1, channel_dims={"other": 0})]).fit(Classifier(), loader(1))
+
+
+def test_channel_dims_that_contradict_each_other(make_trainer: MakeTrainer) -> None:
+    callbacks = [ActivationMonitor(1, channel_dims={"net.1": 0}), Doctor(1, channel_dims={"net.1": 1})]
+    with pytest.raises(ValueError, match=r"two callbacks say different things of 'net.1': 0 and 1"):
+        make_trainer(callbacks=callbacks).fit(Classifier(), loader(1))
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"), [({"max_steps": 1000, "max_epochs": 3}, 24), ({"max_steps": 20, "max_epochs": 3}, 20)]
+)
+def test_the_last_figures(options: dict[str, int], steps: int, make_trainer: MakeTrainer) -> None:
+    monitor, drawn_at = ActivationMonitor(3), []
+    monitor.draw = lambda trainer, seen, statistics: drawn_at.append(seen.step)  # type: ignore[method-assign]
+    trainer = make_trainer(callbacks=[monitor], **options)
+    trainer.fit(Classifier(), loader(8))
+    assert trainer.global_step == steps
+    assert drawn_at == [0, (steps - 1) // 3 * 3]
+
+
+class Validated(Classifier):
+    """Its weights are far too large, and its validation loss is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net[0].weight.data *= 100
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.log("val_loss", F.cross_entropy(self.net(batch[0]), batch[1]) * 100)
+
+
+def of_file(folder: Path) -> list[str]:
+    return [finding["rule"] for finding in json.loads((folder / "findings.json").read_text())]
+
+
+def test_a_validation_of_its_own_is_none_of_the_run(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    doctor = Doctor(5, table=False, folder=str(tmp_path))
+    trainer = make_trainer(callbacks=[doctor], max_steps=60, limit_val_batches=2)
+    module = Validated()
+    trainer.fit(module, loader(60), loader(4))
+    assert doctor._history is not None
+    validations = list(doctor._history.validations)
+    assert validations
+    found = [finding.to_dict() for finding in doctor.findings]
+    trainer.validate(module, loader(4), verbose=False)
+    assert doctor._history.validations == validations
+    assert [finding.to_dict() for finding in doctor.findings] == found
+    assert [f["rule"] for f in found] == of_file(tmp_path)
+
+
+class LooksAt(Callback):
+    """Calls `look` when so many steps have been taken."""
+
+    def __init__(self, step: int, look: Callable[[], None]) -> None:
+        self.step, self.look = step, look
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            self.look()
+
+
+def test_findings_are_in_the_file_as_they_come(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    early: list[list[str]] = []
+    doctor = Doctor(5, table=False, folder=str(tmp_path))
+    looks = LooksAt(20, lambda: early.append(of_file(tmp_path)))
+    make_trainer(callbacks=[doctor, looks], max_steps=40).fit(Validated(), loader(40))
+    assert "R03" in early[0]
+
+
+def test_an_error_before_training_leaves_what_an_earlier_run_found(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    make_trainer(callbacks=[Doctor(5, table=False, folder=str(tmp_path))], max_steps=40).fit(Validated(), loader(40))
+    before = of_file(tmp_path)
+
+    class Fails(Validated):
+        def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        make_trainer(
+            callbacks=[Doctor(5, table=False, folder=str(tmp_path))], num_sanity_val_steps=1, limit_val_batches=1
+        ).fit(Fails(), loader(4), loader(4))
+    assert of_file(tmp_path) == before != []
+
+
+def test_a_folder_that_cannot_be_written(
+    make_trainer: MakeTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    doctor = Doctor(5, table=False, folder=str(tmp_path / "file" / "folder"))
+    make_trainer(callbacks=[doctor], max_steps=10).fit(Validated(), loader(10))
+    assert doctor.findings
+    assert "could not be written" in caplog.text

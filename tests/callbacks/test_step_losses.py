@@ -80,3 +80,25 @@ def test_a_loss_that_did_not_come_from_the_batch_is_not_believed() -> None:
     batch_ends(losses, torch.tensor(1.0))
     assert losses.in_passing(torch.tensor(1.0), 10) is None
     assert losses.in_passing(None, 10) is None
+
+
+def manual(step: int) -> tuple[Any, Any]:
+    trainer, _ = trainer_and_module()
+    trainer.global_step = step
+    trainer.precision_plugin = None
+    return trainer, SimpleNamespace(automatic_optimization=False)
+
+
+@pytest.mark.parametrize(("taken", "expected"), [(1, [2.0]), (2, [2.0]), (3, [1.0, 2.0, 3.0])])
+def test_several_losses_are_of_examples_or_of_steps(taken: int, expected: list[float]) -> None:
+    losses = started()
+    losses.batch_ends(*manual(taken), torch.tensor([1.0, 2.0, 3.0]))
+    assert losses.take() == expected
+
+
+def test_losses_of_backward_passes_have_any_shape() -> None:
+    losses = started()
+    for loss in (torch.tensor(1.0), torch.tensor([2.0]), torch.tensor([[3.0, 9.0]], dtype=torch.float64)):
+        losses.before_backward(*manual(1), loss)
+    losses.batch_ends(*manual(1), None)
+    assert losses.take() == [3.0]

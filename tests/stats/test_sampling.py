@@ -43,6 +43,24 @@ def test_what_comes_in_turns_is_seen_in_the_same_proportion(period: int, times: 
     assert float((counts / counts.sum() * period - 1).abs().max()) < 0.06
 
 
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((64, 64, 56, 56), 1), ((16, 2048, 512), 2), ((24, 32, 20_000), 1)], ids=str
+)
+def test_all_examples_of_a_map_or_a_sequence_are_seen(shape: tuple[int, ...], dim: int) -> None:
+    """A channel may respond to a tenth of the examples, and in each of these everywhere."""
+    x = torch.arange(float(shape[0])).reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+    seen = bounded(x, dim)
+    assert seen.unique().equal(x.unique())
+    assert seen.numel() <= 1.01 * MAX_ELEMENTS
+
+
+def test_positions_are_left_out_in_all_dimensions() -> None:
+    x = torch.arange(56.0)[:, None] * 56 + torch.arange(56.0)
+    seen = bounded(x.expand(64, 64, 56, 56), 1)[0, 0]
+    assert min(seen.shape) >= 7
+    assert seen[0, 0] > 0  # nor is it the corner alone that is seen of a map of one place
+
+
 def test_what_is_small_is_looked_at_whole() -> None:
     x = torch.zeros(MAX_ELEMENTS // 8, 8)
     assert bounded(x, 1) is x

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from bnlm.callbacks.dead_units import DeadUnits
-from bnlm.callbacks.findings_file import write_findings
+from bnlm.callbacks.findings_file import write_findings, write_findings_text
 from bnlm.callbacks.gradient_watch import GradientWatch
 from bnlm.callbacks.learning_rates import LearningRates
 from bnlm.callbacks.left_gradients import LeftGradients
@@ -31,7 +32,7 @@ from bnlm.doctor import (
     Observation,
     Output,
     facts_of,
-    findings_table,
+    print_findings,
 )
 from bnlm.probe import Wanted
 
@@ -192,7 +193,7 @@ class Doctor(Monitor):
     ) -> None:
         if dataloader_idx > 0:
             self._statistics.detach()
-        elif self._history is not None and not trainer.sanity_checking:
+        elif self._history is not None and _within_fit(trainer):
             first = self._history.first
             if batch_idx == 0:
                 self._statistics.attach(pl_module, {} if first is None else first.heard.values_per_channel)
@@ -217,7 +218,7 @@ class Doctor(Monitor):
         weight = 1.0 if self._history is None else self._history.reference.weight
         is_watched = len(watched) == 1 and weight >= 1
         self._validation_losses.needed = not is_watched
-        if self._history is None or trainer.sanity_checking:
+        if self._history is None or not _within_fit(trainer):
             return
         self.read()
         history = self._history
@@ -244,11 +245,9 @@ class Doctor(Monitor):
         elif trainer.global_step == 0:
             batches, moved = trainer.fit_loop.total_batch_idx + 1, self._weights.have_moved(pl_module)
             self._judge(self._diagnosis.without_steps(batches, moved), trainer)
-        write_findings(self.findings, trainer, self.folder)
+        self._write(trainer)
         if self.table and trainer.is_global_zero:
-            from rich.console import Console
-
-            Console().print(findings_table(self.findings))
+            print_findings(self.findings)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         super().on_exception(trainer, pl_module, exception)
@@ -259,7 +258,13 @@ class Doctor(Monitor):
             self._hear(self._history)
             _tell(self._diagnosis.update(self._history))
         _tell(self._diagnosis.refused(exception, trainer.global_step))
+        # Without either, training has not begun, or in processes that wrote what they found.
+        if self._history is not None or self.findings:
+            self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
         write_findings(self.findings, trainer, self.folder)
+        write_findings_text(self.findings, trainer)
 
     def state_dict(self) -> dict[str, Any]:
         findings = [finding.to_dict() for finding in self.findings]
@@ -288,6 +293,8 @@ class Doctor(Monitor):
     def _judge(self, fresh: list[Finding], trainer: Trainer) -> None:
         """Tell of new findings, and do what is to be done at a critical one."""
         _tell(fresh)
+        if fresh:  # a run that is killed has its findings
+            write_findings(self._diagnosis.findings, trainer, self.folder)
         critical = [finding for finding in fresh if finding.severity == "critical"]
         if critical and self.on_critical == "stop":
             self._stop = True  # of which the other processes, if there are any, hear when the next observed step begins
@@ -295,6 +302,11 @@ class Doctor(Monitor):
         elif critical and self.on_critical == "raise":
             found = critical[0]
             raise CriticalFindingError(f"{found.rule} {found.name}: {found.message} {found.suggestion}")
+
+
+def _within_fit(trainer: Trainer) -> bool:
+    """Return whether a validation is one of the training, rather than before it, or of `trainer.validate`."""
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
 @rank_zero_only

@@ -76,6 +76,7 @@ class Monitor(Callback, ABC):
         self._selected: dict[str, bool] = {}
         self._patterns_checked = False
         self._total_steps: float = inf
+        self._last_figures = False  # drawn already
         self._last_step: int | None = None
         self._restored = False
         self._shared: SharedObservation | None = None
@@ -165,8 +166,8 @@ class Monitor(Callback, ABC):
                 self.forget()
             self._last_step = trainer.global_step - 1
         self._restored = False
-        total = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
-        self._total_steps = total if total > 0 else inf  # -1 of a stream whose length nobody knows
+        self._total_steps = _total_steps(trainer, pl_module)
+        self._last_figures = False
         self._patterns_checked, self._selected = False, {}  # it may be another network
         assert self._shared is not None
         self._shared.begin(trainer)
@@ -277,8 +278,18 @@ class Monitor(Callback, ABC):
     def _figures_due(self, step: int) -> bool:
         if self.figures_every_n_steps is None:
             return False
-        last = step + self.every_n_steps >= self._total_steps
-        return last or self._crosses(self.figures_every_n_steps, step)
+        if step + self.every_n_steps >= self._total_steps and not self._last_figures:
+            self._last_figures = True
+            return True
+        return self._crosses(self.figures_every_n_steps, step)
+
+
+def _total_steps(trainer: Trainer, pl_module: LightningModule) -> float:
+    """Return how many steps the run will have; infinity of a stream whose length nobody knows."""
+    batches = trainer.estimated_stepping_batches  # -1 where only `max_steps` ends it, and there is none
+    if not pl_module.automatic_optimization:  # each batch may bring a step of each optimizer, which all are counted
+        batches = batches * len(trainer.optimizers) if batches > 0 else batches
+    return min((float(steps) for steps in (batches, trainer.max_steps) if steps > 0), default=inf)
 
 
 def _nothing(loss: Tensor) -> None:

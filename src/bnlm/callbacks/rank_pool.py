@@ -42,3 +42,9 @@ def _keep_what_all_have(record: StepRecord, world_size: int) -> None:
             record.sums[group] = in_order(record.sums[group], common(group))
     record.kinds = {layer: record.kinds[layer] for layer in common("output")}
     record.responded = {layer: record.responded[layer] for layer in common("responded")}
+    # What is drawn is of this process alone, but of no layer that the others lack.
+    record.maps = {layer: units for layer, units in record.maps.items() if layer in record.kinds}
+    for group in ("activations", "activation_gradients"):
+        if group in record.histograms:
+            counted = record.histograms[group].items()
+            record.histograms[group] = {layer: counts for layer, counts in counted if layer in record.kinds}

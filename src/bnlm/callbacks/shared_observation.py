@@ -94,7 +94,13 @@ class SharedObservation:
                 vars(member)[hook] = None
         self._listen(True)  # the members ask when the first batch begins; what was due in an earlier fit is of others
         self._due = self._batches_left = 0
-        self._channel_dims = {layers: dim for member in self.members for layers, dim in member.channel_dims.items()}
+        self._channel_dims = {}
+        for layers, dim in [told for member in self.members for told in member.channel_dims.items()]:
+            if self._channel_dims.setdefault(layers, dim) != dim:
+                raise ValueError(
+                    f"channel_dims: two callbacks say different things of {layers!r}: {self._channel_dims[layers]} and "
+                    f"{dim}. All look at the same activations."
+                )
         module = trainer.lightning_module
         self._steps_once_a_batch = module.automatic_optimization and not is_overridden("optimizer_step", module)
         self._unread.begin(trainer)

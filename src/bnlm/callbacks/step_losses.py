@@ -46,14 +46,18 @@ class StepLosses:
             self._backward.append(loss.detach() if scale is None else loss.detach() / scale)
 
     def batch_ends(self, trainer: Trainer, pl_module: LightningModule, outputs: Any) -> None:
-        """Keep the loss that a batch returned: `()`, or several of any shape."""
+        """Keep the loss that a batch returned: `()`, or several of any shape, one for each step that it took."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if self._optimizers > 1 and not self._is_of_all(trainer):
-            self._backward.clear()
-            return
-        if self._backward:
-            if not isinstance(loss, Tensor):
-                loss = torch.stack(self._backward).mean()
+        if not pl_module.automatic_optimization:
+            before, self._step_at_end = self._step_at_end, trainer.global_step
+            taken = self._step_at_end - before
+            if self._optimizers > 1 and not (len(self._backward) == 1 and taken == self._optimizers):
+                self._backward.clear()
+                return
+            if self._backward and not isinstance(loss, Tensor):
+                loss = torch.stack([each.float().mean() for each in self._backward]).mean()
+            elif isinstance(loss, Tensor) and loss.numel() not in (1, taken):  # one for each example, say
+                loss = loss.float().mean()
             self._backward.clear()
         self._last = None
         if not self._collects or not isinstance(loss, Tensor):
@@ -65,11 +69,6 @@ class StepLosses:
             self._last = loss
         else:
             self._add_micro(trainer, loss)
-
-    def _is_of_all(self, trainer: Trainer) -> bool:
-        """Return whether all optimizers took a step in this batch, which called `backward` once."""
-        before, self._step_at_end = self._step_at_end, trainer.global_step
-        return len(self._backward) == 1 and self._step_at_end - before == self._optimizers
 
     def in_passing(self, loss: Tensor | None, steps: int) -> Callable[[Tensor], None] | None:
         """Return what keeps the losses of so many batches without their ends, if this one's brought `loss`."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
+from threading import RLock
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
@@ -69,6 +70,7 @@ class UnreadSteps:
         self._observed = 0
         self._observed_at = -inf
         self._next_at = inf
+        self._lock = RLock()  # findings may be asked for from another thread
 
     def begin(self, trainer: Trainer) -> None:
         """See whether steps may wait at all: training starts."""
@@ -82,7 +84,8 @@ class UnreadSteps:
         now = monotonic()
         self._next_at = now + (now - self._observed_at)
         self._observed_at = now
-        self._waiting.append(_Unread(step, asked, probe, now))
+        with self._lock:
+            self._waiting.append(_Unread(step, asked, probe, now))
         self._observed += 1
 
     def clear(self) -> None:
@@ -103,8 +106,11 @@ class UnreadSteps:
 
     def read(self) -> None:
         """Publish what was seen and waits, and have it judged."""
-        if not self._waiting:  # as when the trainer is gone
-            return
+        if self._waiting:  # else the trainer may be gone
+            with self._lock:
+                self._read()
+
+    def _read(self) -> None:
         trainer = self._trainer()
         assert trainer is not None
         concerned: dict[Monitor, None] = {}

@@ -6,7 +6,7 @@ from bnlm.doctor.facts import Facts, facts_of
 from bnlm.doctor.finding import RULES, SEVERITIES, Finding
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation, Output, StatisticsGap
-from bnlm.doctor.table import findings_markdown, findings_table
+from bnlm.doctor.table import findings_markdown, findings_table, print_findings
 from bnlm.doctor.weight_decay import decays_of
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "facts_of",
     "findings_markdown",
     "findings_table",
+    "print_findings",
 ]

@@ -14,6 +14,7 @@ from bnlm.doctor.finding import Finding
 from bnlm.doctor.history import History
 from bnlm.doctor.observation import Observation, Output
 from bnlm.doctor.refusal import refusal
+from bnlm.doctor.table import print_findings
 from bnlm.doctor.unchanged import unchanged
 from bnlm.probe import ActivationTap, StepRecord
 from bnlm.stats import mean_of, moment_sums, std_of
@@ -76,11 +77,7 @@ def check(
 
 def _told(findings: list[Finding], table: bool) -> list[Finding]:
     if table:
-        from rich.console import Console
-
-        from bnlm.doctor.table import findings_table
-
-        Console().print(findings_table(findings))
+        print_findings(findings)
     return findings
 
 
@@ -116,7 +113,7 @@ def _statistics(model: nn.Module, record: StepRecord) -> dict[str, dict[str, flo
         if gradient.numel() > 1:
             add("gradient_std", name, std_of(moment_sums(gradient)))
     if gradients:
-        add("gradient_norm", "total", torch.stack([g.float().norm() for g in gradients.values()]).norm())
+        add("gradient_norm", "total", torch.stack([g.double().norm() for g in gradients.values()]).norm())
     return found
 
 

@@ -96,7 +96,7 @@ def of_size(log10: float, whose: str = "their") -> str:
     """Return `10^-3.0 of their size`, and `1.6 times their size` of what is about as much or more."""
     if log10 < -0.3:
         return f"{power_of_ten(log10)} of {whose} size"
-    times = f"{10**log10:.2g}"
+    times = f"{10**log10:.2g}" if log10 < 2 else f"{10**log10:,.0f}" if log10 < 6 else power_of_ten(log10)
     return f"as much as {whose} size" if times == "1" else f"{times} times {whose} size"
 
 

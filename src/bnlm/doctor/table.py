@@ -16,6 +16,7 @@ _STYLES = {"note": "dim", "warning": "yellow", "critical": "bold red"}
 def findings_table(findings: Sequence[Finding]) -> Table:
     """Return a rich table, a row a finding; what is explained by another stands under it, indented."""
     from rich.table import Table  # here, so that the rules need torch only
+    from rich.text import Text
 
     table = Table(title="Diagnosis", show_lines=True)
     if not findings:
@@ -28,11 +29,21 @@ def findings_table(findings: Sequence[Finding]) -> Table:
         table.add_row(
             f"{'  ' if because else ''}{finding.severity} {finding.rule}\n{finding.name}{because}",
             str(finding.step),
-            finding.message,
-            finding.suggestion,
+            Text(finding.message),  # names of layers may look like markup
+            Text(finding.suggestion),
             style=_STYLES[finding.severity],
         )
     return table
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print the table, with another sign for what the terminal has none for."""
+    from rich.console import Console
+
+    console = Console()
+    with console.capture() as printed:
+        console.print(findings_table(findings))
+    console.file.write(printed.get().encode(console.encoding, "replace").decode(console.encoding))
 
 
 def findings_markdown(findings: Sequence[Finding]) -> str:

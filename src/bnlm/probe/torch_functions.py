@@ -54,7 +54,7 @@ CHANNEL_DIMS = _channel_dims()
 #: What leaves the dimensions of a sequence where they are: pooled, cut, padded, taken apart or put together.
 RESHAPED = spellings(
     "max_pool1d avg_pool1d adaptive_max_pool1d adaptive_avg_pool1d lp_pool1d interpolate upsample pad cat concat "
-    "__getitem__ narrow chunk split tensor_split".split()
+    "__getitem__ narrow chunk split tensor_split mean sum amax amin".split()
 )
 #: Recurrences of torch, and the activation whose outputs are theirs; what comes to it stays within the kernel.
 RECURRENCES: dict[Callable[..., Any], str | None] = {
