@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import BaseFinetuning, ModelCheckpoint
 from torch import Tensor, nn
 from torch.overrides import BaseTorchFunctionMode
 from torch.utils.data import DataLoader, IterableDataset
@@ -456,3 +456,38 @@ def test_a_folder_that_cannot_be_written(
     make_trainer(callbacks=[doctor], max_steps=10).fit(Validated(), loader(10))
     assert doctor.findings
     assert "could not be written" in caplog.text
+
+
+class FineTuned(Classifier):
+    """Its head alone is in the optimizer at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU())
+        self.net = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
+        return F.cross_entropy(self.net(self.backbone(batch[0])), batch[1])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.net.parameters(), lr=0.1)
+
+
+class Unfreezes(BaseFinetuning):
+    """Lightning's freezing leaves normalizations as they are; they join the optimizer with the rest."""
+
+    def freeze_before_training(self, pl_module: Any) -> None:
+        self.freeze(pl_module.backbone, train_bn=False)
+        for parameter in pl_module.backbone[1].parameters():
+            parameter.requires_grad = True
+
+    def finetune_function(self, pl_module: Any, epoch: int, optimizer: Any) -> None:
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.backbone, optimizer, lr=0.01, train_bn=True)
+
+
+@pytest.mark.filterwarnings("ignore:The provided params to be frozen already exist")
+def test_normalizations_that_join_the_optimizer_later(make_trainer: MakeTrainer) -> None:
+    doctor = Doctor(10, table=False)
+    make_trainer(callbacks=[doctor, Unfreezes()], max_epochs=2).fit(FineTuned(), loader(60))
+    assert [f.severity for f in doctor.findings if f.rule == "R12"] == ["note"]

@@ -88,8 +88,10 @@ def _in_no_optimizer(history: History) -> Iterator[Finding]:
     missing = [n for n, parameter in history.facts.not_optimized.items() if history.facts.gets_gradient(parameter)]
     if missing and history.step >= FROZEN_WARNING:
         matrix = any(history.facts.parameters[name].role != "vector" for name in missing)
+        # Where what is around them is frozen, as `BaseFinetuning` does but for normalizations, they may join later.
+        severity = "critical" if matrix else "note" if history.facts.frozen else "warning"
         yield Finding(
-            "R12", "critical" if matrix else "warning", in_words(missing), history.step, len(missing), 0,
+            "R12", severity, in_words(missing), history.step, len(missing), 0,
             f"{in_words(missing)}: in no optimizer, though the backward pass brings a gradient.",
             "Add it to the optimizer's parameters, or set requires_grad=False.",
         )  # fmt: skip
