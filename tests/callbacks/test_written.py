@@ -3,8 +3,10 @@
 import csv
 import io
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from torch.utils.data import DataLoader
 from bnlm.callbacks import ActivationMonitor, GradientMonitor, UpdateMonitor, figures
 from bnlm.callbacks.event_checksum import speed_up_checksums, write_record
 from bnlm.callbacks.monitor import Monitor
+from bnlm.callbacks.tensorboard import Values, write_steps
 
 MakeTrainer = Callable[..., Trainer]
 
@@ -189,6 +192,24 @@ def test_checksums_in_c_are_tensorboards_own():
         RecordWriter(theirs).write(data)
         write_record(ours, data)
         assert ours.getvalue() == theirs.getvalue()
+
+
+@pytest.mark.parametrize("built_otherwise", [False, True])
+def test_several_events_are_written_at_once(built_otherwise: bool, tmp_path: Path, events: Callable[..., Any]):
+    logger = TensorBoardLogger(tmp_path, name="run", version="")
+    writer = logger.experiment._get_file_writer()
+    if built_otherwise:
+        of_theirs = writer.event_writer
+        writer.event_writer = SimpleNamespace(add_event=of_theirs.add_event, close=of_theirs.close)
+    write_steps([logger], [Values(step, {"a": step / 3, "b": -1.0}, {}) for step in range(0, 50, 5)])
+    write_steps([logger], [Values(60, {"b": 2.0}, {}), Values(70, {}, {})])
+    writer.event_writer.close()
+    written = events(tmp_path / "run")
+    assert [(e.step, e.value) for e in written.Scalars("a")] == [(s, pytest.approx(s / 3)) for s in range(0, 50, 5)]
+    assert [e.step for e in written.Scalars("b")] == [*range(0, 50, 5), 60]
+    times = [e.wall_time for e in written.Scalars("b")]
+    assert times == sorted(times)
+    assert time.time() - 60 < times[0] <= times[-1] <= time.time()
 
 
 def test_the_installed_tensorboard_takes_the_faster_checksums(tmp_path: Path):

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import lru_cache
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from time import time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from bnlm.callbacks.event_checksum import speed_up_checksums
+from bnlm.callbacks.event_checksum import add_events, speed_up_checksums
 from bnlm.stats import bin_edges
 
 if TYPE_CHECKING:
@@ -29,36 +30,53 @@ def has_tensorboard(loggers: Sequence[Any]) -> bool:
     return any(isinstance(logger, TensorBoardLogger) for logger in loggers)
 
 
+class Values(NamedTuple):
+    """What is written of a step: scalars, and histograms (as `stats.histogram` gives them), by tag."""
+
+    step: int
+    scalars: Mapping[str, float]
+    histograms: Mapping[str, np.ndarray]
+
+
 @rank_zero_only
-def write_step(
-    loggers: Sequence[Any],
-    step: int,
-    scalars: Mapping[str, float],
-    histograms: Mapping[str, np.ndarray] | None = None,
-) -> None:
-    """Write the scalars, and to TensorBoard the histograms (as `stats.histogram` gives them), at `step`."""
+def write_step(loggers: Sequence[Any], step: int, scalars: Mapping[str, float]) -> None:
+    """Write the scalars at `step`."""
+    write_steps(loggers, [Values(step, scalars, {})])
+
+
+@rank_zero_only
+def write_steps(loggers: Sequence[Any], steps: Sequence[Values]) -> None:
+    """Write the scalars of steps, and to TensorBoard the histograms."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            # One event for all: `add_scalar` eighty times would cost more than measuring did.
-            event, written = _event_of(tuple(scalars))
-            for each, value in zip(written, scalars.values(), strict=True):
-                each.simple_value = value
-            if histograms:
-                event = deepcopy(event)
-                for tag, counted in histograms.items():
-                    if np.isfinite(counted[:2]).all():
-                        event.summary.value.add(tag=tag, histo=_histogram_proto(counted))
-            if event.summary.value:
-                _file_writer(logger).add_event(event, step)
-        elif scalars:
-            logger.log_metrics(dict(scalars), step=step)
+            events = [_event(values) for values in steps if values.scalars or values.histograms]
+            if events:
+                add_events(logger.experiment._get_file_writer(), events)
+        else:
+            for values in steps:
+                if values.scalars:
+                    logger.log_metrics(dict(values.scalars), step=values.step)
+
+
+def _event(values: Values) -> bytes:
+    # One event for all: `add_scalar` eighty times would cost more than measuring did.
+    event, written = _event_of(tuple(values.scalars))
+    for each, value in zip(written, values.scalars.values(), strict=True):
+        each.simple_value = value
+    if values.histograms:
+        event = deepcopy(event)
+        for tag, counted in values.histograms.items():
+            if np.isfinite(counted[:2]).all():
+                event.summary.value.add(tag=tag, histo=_histogram_proto(counted))
+    event.wall_time, event.step = time(), values.step
+    return bytes(event.SerializeToString())
 
 
 @lru_cache(maxsize=16)
 def _event_of(tags: tuple[str, ...]) -> tuple[Any, list[Any]]:
     """Return an event with these scalars and what their values are to be set in.
 
-    To be used again: most steps write the same, and writers take events as bytes at once.
+    To be used again: most steps write the same, and events are made bytes at once.
     """
     from tensorboard.compat.proto.event_pb2 import Event
 
@@ -75,7 +93,9 @@ def write_image(loggers: Sequence[Any], tag: str, image: Image, step: int) -> No
             from tensorboard.compat.proto.summary_pb2 import Summary
 
             encoded = Summary.Image(height=image.height, width=image.width, encoded_image_string=_png(image))
-            _file_writer(logger).add_summary(Summary(value=[Summary.Value(tag=tag, image=encoded)]), step)
+            writer = logger.experiment._get_file_writer()
+            speed_up_checksums(writer)
+            writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=encoded)]), step)
 
 
 def write_layout(loggers: Sequence[Any], charts: Mapping[str, list[str]]) -> None:
@@ -91,12 +111,6 @@ def write_layout(loggers: Sequence[Any], charts: Mapping[str, list[str]]) -> Non
 
 
 _LOSSES = ["(train|val)[/_]loss$"]
-
-
-def _file_writer(logger: TensorBoardLogger) -> Any:
-    writer = logger.experiment._get_file_writer()
-    speed_up_checksums(writer)
-    return writer
 
 
 def _png(image: Image) -> bytes:

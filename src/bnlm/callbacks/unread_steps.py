@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from bnlm.callbacks.observed_step import ObservedStep, observed_steps
 from bnlm.callbacks.rank_pool import pool_over_ranks
-from bnlm.callbacks.tensorboard import write_layout, write_step
+from bnlm.callbacks.tensorboard import Values, write_layout, write_steps
 from bnlm.probe import StepProbe, Wanted, records_of
 
 if TYPE_CHECKING:
@@ -115,11 +115,15 @@ class UnreadSteps:
         assert trainer is not None
         concerned: dict[Monitor, None] = {}
         self._see(trainer, [each for each in self._waiting if each.seen is None])
-        while self._waiting:
-            unread = self._waiting.popleft()  # should publishing it fail, the others are still there
-            if trainer.is_global_zero:
-                self._publish(trainer, unread)
-                concerned |= dict.fromkeys(unread.asked)
+        written: list[Values] = []
+        try:
+            while self._waiting:
+                unread = self._waiting.popleft()  # should publishing it fail, the others are still there
+                if trainer.is_global_zero:
+                    written.append(self._published(trainer, unread))
+                    concerned |= dict.fromkeys(unread.asked)
+        finally:
+            write_steps(trainer.loggers, written)
         for member in concerned:
             member.conclude(trainer)
 
@@ -135,7 +139,8 @@ class UnreadSteps:
             for each, seen in zip(unread, observed_steps(records, [each.step for each in unread]), strict=True):
                 each.seen = seen
 
-    def _publish(self, trainer: Trainer, unread: _Unread) -> None:
+    def _published(self, trainer: Trainer, unread: _Unread) -> Values:
+        """Have the monitors draw, and return what is to be written."""
         seen = unread.seen
         assert seen is not None
         if not self._layout_written:
@@ -147,4 +152,4 @@ class UnreadSteps:
             more_scalars, more_histograms = member.publish(trainer, seen, asked)
             scalars |= more_scalars
             histograms |= more_histograms
-        write_step(trainer.loggers, unread.step, scalars, histograms)
+        return Values(unread.step, scalars, histograms)
