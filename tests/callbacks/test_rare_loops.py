@@ -7,11 +7,13 @@ import json
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, ModelCheckpoint
 from torch import Tensor, nn
@@ -491,3 +493,33 @@ def test_normalizations_that_join_the_optimizer_later(make_trainer: MakeTrainer)
     doctor = Doctor(10, table=False)
     make_trainer(callbacks=[doctor, Unfreezes()], max_epochs=2).fit(FineTuned(), loader(60))
     assert [f.severity for f in doctor.findings if f.rule == "R12"] == ["note"]
+
+
+def test_a_folder_in_a_store(make_trainer: MakeTrainer) -> None:
+    doctor = Doctor(5, table=False, folder="memory://runs/a")
+    make_trainer(callbacks=[doctor], max_steps=10).fit(Validated(), loader(10))
+    with get_filesystem("memory://runs/a").open("memory://runs/a/findings.json") as file:
+        assert [finding["rule"] for finding in json.load(file)] == [finding.rule for finding in doctor.findings] != []
+
+
+def test_findings_asked_for_from_another_thread(
+    make_trainer: MakeTrainer, monitored: Monitored, tmp_path: Path
+) -> None:
+    doctor, over, errors = Doctor(1, table=False), Event(), []
+
+    def ask() -> None:
+        while not over.is_set():
+            try:
+                _ = doctor.findings
+            except Exception as error:
+                errors.append(error)
+
+    asking = Thread(target=ask)
+    asking.start()
+    try:
+        make_trainer(callbacks=[doctor, ActivationMonitor(1)], max_steps=300).fit(Classifier(), loader(300))
+    finally:
+        over.set()
+        asking.join()
+    assert errors == []
+    assert list(monitored(tmp_path / "run")) == [*range(300)]

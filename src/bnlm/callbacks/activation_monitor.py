@@ -8,8 +8,9 @@ from lightning.pytorch import Trainer
 
 from bnlm.callbacks import figures
 from bnlm.callbacks.dead_units import DeadUnits
-from bnlm.callbacks.monitor import Monitor, dims_by_pattern
+from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
+from bnlm.callbacks.options import dims_by_pattern
 from bnlm.callbacks.tensorboard import write_image
 from bnlm.probe import Wanted
 

@@ -18,9 +18,10 @@ from bnlm.callbacks.findings_file import write_findings, write_findings_text
 from bnlm.callbacks.gradient_watch import GradientWatch
 from bnlm.callbacks.learning_rates import LearningRates
 from bnlm.callbacks.left_gradients import LeftGradients
-from bnlm.callbacks.monitor import Monitor, dims_by_pattern
+from bnlm.callbacks.monitor import Monitor
 from bnlm.callbacks.moved_weights import MovedWeights
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
+from bnlm.callbacks.options import dims_by_pattern
 from bnlm.callbacks.running_statistics_watch import RunningStatisticsWatch, untouched
 from bnlm.callbacks.step_losses import StepLosses
 from bnlm.callbacks.unread_steps import Asked

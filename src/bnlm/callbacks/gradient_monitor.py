@@ -6,8 +6,9 @@ import numpy as np
 from lightning.pytorch import Trainer
 
 from bnlm.callbacks import figures
-from bnlm.callbacks.monitor import Monitor, at_least_one, finite_or_left_out
+from bnlm.callbacks.monitor import Monitor, finite_or_left_out
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
+from bnlm.callbacks.options import at_least_one
 from bnlm.callbacks.tensorboard import WEIGHTS, write_image
 from bnlm.probe import Wanted
 

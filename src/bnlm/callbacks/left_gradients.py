@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import Tensor
+
+from bnlm.probe import real
 
 
 class LeftGradients:
@@ -35,9 +36,5 @@ class LeftGradients:
         held = (p for group in trainer.optimizers[0].param_groups for p in group["params"] if p.grad is not None)
         first = next(held, None)
         a_step_each = step == trainer.fit_loop.total_batch_idx
-        left = step > 0 and a_step_each and first is not None and bool(_dense(first.grad).count_nonzero())
+        left = step > 0 and a_step_each and first is not None and bool(real(first.grad).count_nonzero())
         self.steps = self.steps + 1 if left else 0
-
-
-def _dense(gradient: Tensor) -> Tensor:
-    return gradient.to_dense() if gradient.is_sparse else gradient

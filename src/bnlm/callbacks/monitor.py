@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bnlm.callbacks.observed_step import ObservedStep, Statistics
+from bnlm.callbacks.options import patterns
 from bnlm.callbacks.shared_observation import BATCH_HOOKS, WHEN_DUE, SharedObservation
 from bnlm.callbacks.tensorboard import has_tensorboard
 from bnlm.callbacks.unread_steps import Asked
@@ -71,12 +72,11 @@ class Monitor(Callback, ABC):
         self.every_n_steps = every_n_steps
         self.histograms_every_n_steps = histograms_every_n_steps
         self.figures_every_n_steps = figures_every_n_steps
-        self.include = _patterns("include", include)
-        self.exclude = _patterns("exclude", exclude) or ()
+        self.include = patterns("include", include)
+        self.exclude = patterns("exclude", exclude) or ()
         self._selected: dict[str, bool] = {}
         self._patterns_checked = False
         self._total_steps: float = inf
-        self._last_figures = False  # drawn already
         self._last_step: int | None = None
         self._restored = False
         self._shared: SharedObservation | None = None
@@ -144,11 +144,11 @@ class Monitor(Callback, ABC):
 
     def _require_matches(self, names: Iterable[str]) -> None:
         given = {"include": list(self.include or ()), "exclude": list(self.exclude)}
-        for option, patterns in (given | {"channel_dims": dict(self.channel_dims)}).items():
-            for pattern in patterns:
+        for option, told in (given | {"channel_dims": dict(self.channel_dims)}).items():
+            for pattern in told:
                 if not any(fnmatchcase(name, pattern) for name in names):
                     raise ValueError(
-                        f"{type(self).__name__}({option}={patterns!r}): {pattern!r} matches nothing. "
+                        f"{type(self).__name__}({option}={told!r}): {pattern!r} matches nothing. "
                         f"There are: {', '.join(names) or 'none (of a network in training mode)'}."
                     )
 
@@ -167,7 +167,6 @@ class Monitor(Callback, ABC):
             self._last_step = trainer.global_step - 1
         self._restored = False
         self._total_steps = _total_steps(trainer, pl_module)
-        self._last_figures = False
         self._patterns_checked, self._selected = False, {}  # it may be another network
         assert self._shared is not None
         self._shared.begin(trainer)
@@ -278,10 +277,9 @@ class Monitor(Callback, ABC):
     def _figures_due(self, step: int) -> bool:
         if self.figures_every_n_steps is None:
             return False
-        if step + self.every_n_steps >= self._total_steps and not self._last_figures:
-            self._last_figures = True
-            return True
-        return self._crosses(self.figures_every_n_steps, step)
+        assert self._last_step is not None
+        is_last = self._last_step + self.every_n_steps < self._total_steps <= step + self.every_n_steps
+        return is_last or self._crosses(self.figures_every_n_steps, step)
 
 
 def _total_steps(trainer: Trainer, pl_module: LightningModule) -> float:
@@ -294,37 +292,6 @@ def _total_steps(trainer: Trainer, pl_module: LightningModule) -> float:
 
 def _nothing(loss: Tensor) -> None:
     pass
-
-
-def _patterns(option: str, given: Sequence[str] | None) -> tuple[str, ...] | None:
-    if given is None:
-        return None
-    if isinstance(given, str) or not all(isinstance(pattern, str) for pattern in given):
-        raise ValueError(f'{option}={given!r}: expected a list of patterns, such as ["encoder.*"].')
-    return tuple(given)
-
-
-def dims_by_pattern(given: Mapping[str, int] | None) -> Mapping[str, int]:
-    """Return `given`, or nothing.
-
-    Raises:
-        ValueError: If it is no dimension by shell pattern.
-    """
-    numbers = isinstance(given, Mapping) and all(isinstance(d, int) and not isinstance(d, bool) for d in given.values())
-    if given is not None and not numbers:
-        raise ValueError(f'channel_dims={given!r}: expected a dimension by pattern, such as {{"encoder.*": 1}}.')
-    return dict(given or {})
-
-
-def at_least_one(option: str, given: int) -> int:
-    """Return `given`.
-
-    Raises:
-        ValueError: If it is not a whole number of at least 1.
-    """
-    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-        raise ValueError(f"{option}={given!r}: expected a whole number of at least 1.")
-    return given
 
 
 def _by_tag(values: dict[str, dict[str, Seen]]) -> dict[str, Seen]:

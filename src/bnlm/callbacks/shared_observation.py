@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from bnlm.callbacks.passing_steps import PassingSteps
 from bnlm.callbacks.unread_steps import Asked, UnreadSteps
-from bnlm.probe import ActivationModules, Names, StepProbe, Wanted, heard, leave_what_is_over
+from bnlm.probe import ActivationModules, Names, StepProbe, Wanted, heard_optimizers, leave_what_is_over
 
 if TYPE_CHECKING:
     from bnlm.callbacks.monitor import Monitor
@@ -135,7 +135,7 @@ class SharedObservation:
                 wanted |= each.wanted
             if self._names is None:
                 self._names, self._modules = Names(pl_module), ActivationModules()
-            optimizers = heard(trainer.optimizers)
+            optimizers = heard_optimizers(trainer.optimizers)
             self._probe = StepProbe(pl_module, optimizers, wanted, self._names, self._modules, self._channel_dims)
             self._steps_before = step
             self._probe.attach()

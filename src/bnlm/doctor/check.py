@@ -16,7 +16,7 @@ from bnlm.doctor.observation import Observation, Output
 from bnlm.doctor.refusal import refusal
 from bnlm.doctor.table import print_findings
 from bnlm.doctor.unchanged import unchanged
-from bnlm.probe import ActivationTap, StepRecord
+from bnlm.probe import ActivationTap, StepRecord, real
 from bnlm.stats import mean_of, moment_sums, std_of
 
 
@@ -108,19 +108,13 @@ def _statistics(model: nn.Module, record: StepRecord) -> dict[str, dict[str, flo
             add("dead_units", layer, 1 - seen.responded.double().mean())
         if seen.flat is not None:
             add("saturation", layer, mean_of(seen.flat))
-    gradients = {name: _real(p.grad) for name, p in model.named_parameters() if p.grad is not None}
+    gradients = {name: real(p.grad) for name, p in model.named_parameters() if p.grad is not None}
     for name, gradient in gradients.items():
         if gradient.numel() > 1:
             add("gradient_std", name, std_of(moment_sums(gradient)))
     if gradients:
         add("gradient_norm", "total", torch.stack([g.double().norm() for g in gradients.values()]).norm())
     return found
-
-
-def _real(gradient: Tensor) -> Tensor:
-    """Return a gradient as real numbers, none of them left out."""
-    dense = gradient.to_dense() if gradient.is_sparse else gradient
-    return torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
 
 
 def _described(batch: Any) -> str:

@@ -5,8 +5,9 @@ from bnlm.probe.activation_tap import ActivationTap, leave_what_is_over
 from bnlm.probe.loss_record import LOSS_FUNCTIONS, LossRecord, family_of
 from bnlm.probe.moment_table import Sums, in_order
 from bnlm.probe.names import Names
+from bnlm.probe.plain_values import real
 from bnlm.probe.records import ActivationRecord, Heard, ParameterRecord, StepRecord
-from bnlm.probe.step_probe import StepProbe, Wanted, heard, records_of
+from bnlm.probe.step_probe import StepProbe, Wanted, heard_optimizers, records_of
 
 __all__ = [
     "LOSS_FUNCTIONS",
@@ -22,8 +23,9 @@ __all__ = [
     "Sums",
     "Wanted",
     "family_of",
-    "heard",
+    "heard_optimizers",
     "in_order",
     "leave_what_is_over",
+    "real",
     "records_of",
 ]

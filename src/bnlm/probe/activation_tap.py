@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from bnlm.probe.loss_record import LOSS_FUNCTIONS
 from bnlm.probe.names import Names
 from bnlm.probe.plain_values import copied, values_of
 from bnlm.probe.reach import Reach
-from bnlm.probe.recomputed import Segment, checkpoint_context
+from bnlm.probe.recomputed import Recomputed
 from bnlm.probe.records import StepRecord
 from bnlm.probe.torch_functions import (
     ACTIVATION_FUNCTIONS,
@@ -88,8 +89,7 @@ class ActivationTap(TorchFunctionMode):
         self._hearing = Hearing(self._names)
         self._in_forward = False
         self._backward_passes = BackwardPasses(names)
-        self._segments: list[Segment] = []  # of checkpoints, whose activations get a graph in the backward pass alone
-        self._again: Iterator[tuple[str, int]] = iter(())  # what such a segment computes now
+        self._recomputed = Recomputed(self._listening_again)
 
     def attach(self) -> None:
         """Start to look."""
@@ -250,24 +250,23 @@ class ActivationTap(TorchFunctionMode):
         self._take_in(layer, kind, pre_activation, values, mapped, channel_dim, limits)
         return output
 
-    def _run_again(self, segment: Segment, run: Callable[..., Any], given: tuple[Any, ...]) -> Any:
-        """In the backward pass a checkpoint computes its segment with a graph: see where its gradients come by."""
-        if not self.on:
-            return run(*given)
-        self._again, within, self._in_forward = iter(segment.calls), self._in_forward, False
+    @contextmanager
+    def _listening_again(self) -> Iterator[None]:
+        """In the backward pass a checkpoint computes with a graph: see where its gradients come by, and no more."""
+        within, self._in_forward = self._in_forward, False
         try:
-            if self._listened:
-                return run(*given)
-            with self:
-                return run(*given)
+            with self if self.on and not self._listened else nullcontext():
+                yield
         finally:
-            self._again, self._in_forward = iter(()), within
+            self._in_forward = within
 
     def _called_again(self, output: Any) -> Any:
         """What activation checkpointing computes again has been seen already, but maybe without a graph."""
+        if not self.on:
+            return output
         with unseen():
             values, mapped = values_of(output)
-            if values is not None and (call := next(self._again, None)) is not None and values.grad_fn is not None:
+            if values is not None and (call := self._recomputed.next_call()) and values.grad_fn is not None:
                 self._await_gradient(call[0], values, mapped, call[1])
         return output
 
@@ -317,11 +316,8 @@ class ActivationTap(TorchFunctionMode):
             return
         if values.grad_fn is not None:
             self._await_gradient(layer, values, mapped, channel_dim)
-        elif not torch.is_grad_enabled() and (context := checkpoint_context()) is not None:
-            if not self._segments or self._segments[-1].context is not context:
-                self._segments.append(Segment(context))
-                self._segments[-1].when_run_again(self._run_again)
-            self._segments[-1].calls.append((layer, channel_dim))
+        elif not torch.is_grad_enabled():
+            self._recomputed.may_come_again(layer, channel_dim)
 
     def _await_gradient(self, layer: str, values: Tensor, mapped: int | None, channel_dim: int) -> None:
         # A hook on the node costs a third of one on the tensor.

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from bnlm.probe.moment_table import Flat, MomentTable, Sums, joined_copy
 from bnlm.probe.names import Names
+from bnlm.probe.plain_values import real
 from bnlm.stats import histogram, moment_sums_of
 
 
@@ -38,7 +39,7 @@ class ParameterTap:
         self._forget(named)  # one without may have had one from another backward pass
         graded = [(name, p, g) for name, p in zip(named, parameters, strict=True) if (g := p.grad) is not None]
         names = [name for name, _, _ in graded]
-        gradients = _real([g.to_dense() if g.is_sparse else g for _, _, g in graded])
+        gradients = [real(g) for _, _, g in graded]
         self._graded.update([(name, p) for name, p, _ in graded])
         self.table.add_all("gradient", names, gradients)
         if self.histograms is not None:
@@ -62,7 +63,7 @@ class ParameterTap:
         if not names:
             return
         self._stepped.update(zip(names, parameters, strict=True))
-        data = _real(parameters)
+        data = _all_real(parameters)
         if not moves:
             self.table.add_all("data", names, data)
             return
@@ -80,7 +81,7 @@ class ParameterTap:
         if self._before is None:
             return
         names, parameters, before = self._before
-        data = _real(parameters)
+        data = _all_real(parameters)
         self._before = None
         if isinstance(before, Flat):
             if before.values.dtype in (torch.float32, torch.float64):
@@ -103,12 +104,10 @@ class ParameterTap:
         left = {name: p for name, p in self._graded.items() if name not in self._stepped}
         if left:
             with torch.no_grad():
-                self.table.add_all("data", list(left), _real(list(left.values())))
+                self.table.add_all("data", list(left), _all_real(list(left.values())))
         self.shapes = {name: p.shape for name, p in (*self._stepped.items(), *left.items())}
 
 
-def _real(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return tensors of complex numbers as their real and imaginary parts, in the same memory, and others as is."""
-    if not any(map(torch.is_complex, tensors)):
-        return tensors
-    return [torch.view_as_real(x.resolve_conj()) if x.is_complex() else x for x in tensors]
+def _all_real(parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+    # One question for all, since hardly ever one is complex.
+    return [real(p) for p in parameters] if any(map(torch.is_complex, parameters)) else parameters

@@ -34,6 +34,12 @@ def values_of(x: Any) -> tuple[Tensor | None, int | None]:
     return (x, dim) if usable else (None, None)
 
 
+def real(x: Tensor) -> Tensor:
+    """Return `x` as a dense tensor of real numbers; of complex ones the real and the imaginary parts."""
+    x = x.to_dense() if x.is_sparse else x
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
 def place_of(x: Tensor) -> int | None:
     """Return where in memory `x` begins, by which a view of it is known; None of what has no memory of its own."""
     try:

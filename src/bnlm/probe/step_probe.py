@@ -203,7 +203,7 @@ class StepProbe:
         return self._record
 
 
-def heard(optimizers: Sequence[Optimizer]) -> list[Optimizer]:
+def heard_optimizers(optimizers: Sequence[Optimizer]) -> list[Optimizer]:
     """Return the optimizers whose steps can be heard: of a wrapper that is none of torch's, the one within it.
 
     Raises:
